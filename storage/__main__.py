@@ -1,0 +1,139 @@
+"""Command line of the archive: ``python -m storage list|show|check|migrate|archive``."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .check import inconsistencies
+from .commandline import Parser, add_common_options, parse, print_json, run_command
+from .engine import unchecked_engine
+from .records import METRIC_NAMES, RunInfo, StepMetrics, missing_reason
+from .store import Store
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command of ``python -m storage`` and return its exit code."""
+    options = parse(_parser(), argv)
+    if options.command == "migrate":
+        return _migrate(options)
+    store = Store.open(options.db, create=options.db is None)
+    try:
+        return int(_COMMANDS[options.command](store, options))
+    finally:
+        store.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m storage", description="Look into the archive of runs.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, words in (
+        ("list", "the runs, newest first"),
+        ("show", "one run: configuration, outcome and its newest steps"),
+        ("check", "find and name inconsistencies"),
+        ("migrate", "bring an older archive to this code's schema"),
+        ("archive", "put a run away, out of the lists; nothing is deleted"),
+    ):
+        command = commands.add_parser(name, help=words, description=words)
+        add_common_options(command)
+        if name in ("show", "archive"):
+            command.add_argument("run", help="id of the run")
+        if name == "list":
+            command.add_argument("--archived", action="store_true", help="the archived ones too")
+        if name == "show":
+            command.add_argument("--last", type=int, default=1, help="newest steps to show")
+        if name == "archive":
+            command.add_argument("--undo", action="store_true", help="bring it back")
+    return parser
+
+
+def _list(store: Store, options: argparse.Namespace) -> int:
+    found = store.runs(archived=None if options.archived else False)
+    counts = store.step_counts()
+    rows = [{**_summary(run), "steps": counts.get(run.id, 0)} for run in found]
+    if options.json:
+        print_json({"runs": rows})
+        return 0
+    for row in rows:
+        print(
+            f"{row['id']}  {row['status']:<10} {row['outcome'] or '':<12} "
+            f"{row['steps']:>7} steps  {row['workload'] or '':<11} {row['name']}"
+        )
+    if not rows:
+        print("no runs yet; start one with: python -m trainer run --help")
+    return 0
+
+
+def _summary(run: RunInfo) -> dict[str, Any]:
+    names = ("id", "name", "kind", "status", "workload", "group", "seed", "archived", "outcome")
+    return {name: getattr(run, name) for name in names}
+
+
+def _show(store: Store, options: argparse.Namespace) -> int:
+    run = store.run(options.run)
+    steps = [_step(run, row) for row in store.steps(run.id, last=max(options.last, 0))]
+    evaluations = [asdict(row) for row in store.evaluations(run.id)]
+    if options.json:
+        print_json({"run": asdict(run), "steps": steps, "evaluations": evaluations})
+        return 0
+    for name, value in asdict(run).items():
+        print(f"{name:<20} {_shown(value)}")
+    for step in steps:
+        print(f"\nstep {step['step']}")
+        for name in METRIC_NAMES:
+            reason = step.get(f"{name}_reason")
+            print(f"  {name:<24} {_shown(step[name])}" + (f"  ({reason})" if reason else ""))
+    return 0
+
+
+def _step(run: RunInfo, row: StepMetrics) -> dict[str, Any]:
+    shown = asdict(row)
+    for name in (*METRIC_NAMES, "clipping_radii"):
+        if reason := missing_reason(run, row, name):
+            shown[f"{name}_reason"] = reason
+    return shown
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _check(store: Store, options: argparse.Namespace) -> int:
+    found = inconsistencies(store)
+    if options.json:
+        print_json({"inconsistencies": found, "checked_at": time.time()})
+    else:
+        print("\n".join(found) or "no inconsistency found")
+    return 1 if found else 0
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from .migrate import upgrade  # alembic is slow to import
+
+    engine = unchecked_engine(options.db)
+    try:
+        before, after = upgrade(engine)
+    finally:
+        engine.dispose()
+    if options.json:
+        print_json({"before": before, "before_reason": None if before else "empty", "after": after})
+    else:
+        print(f"schema {before or 'none'} -> {after}")
+    return 0
+
+
+def _archive(store: Store, options: argparse.Namespace) -> int:
+    store.update_run(options.run, archived=not options.undo)
+    if options.json:
+        print_json({"run_id": options.run, "archived": not options.undo})
+    else:
+        print(f"{options.run} is {'back in the lists' if options.undo else 'archived'}")
+    return 0
+
+
+_COMMANDS = {"list": _list, "show": _show, "check": _check, "archive": _archive}
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

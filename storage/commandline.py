@@ -1,0 +1,123 @@
+"""How every command of Etalon reads its options and prints its answer: one contract for all three.
+
+Exit codes: 0 done, 1 the run failed or collapsed, 2 bad input with one clear line per fault and
+nothing on standard output, 130 interrupted. ``--json`` prints exactly one JSON object.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from .errors import StorageError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+_LOOKS_NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+
+
+class BadInput(ValueError):
+    """Input that a person can correct: one line per fault with field, value and allowed range."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises BadInput instead of printing its usage and exiting."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Turn argparse's complaint into one line."""
+        raise BadInput(message)
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command takes."""
+    parser.add_argument(
+        "--db",
+        metavar="URL",
+        help="archive: a file, sqlite:///FILE or postgresql+psycopg://… "
+        "(default: ETALON_DB, else etalon.db in ETALON_HOME)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse arguments, taking ``--name -1e-4`` as a value and naming the nearest option of a typo.
+
+    Raises:
+        BadInput: an argument is unknown, missing its value, or not allowed.
+    """
+    found, unknown = parser.parse_known_args(_join_negative_values(argv))
+    if unknown:
+        known = [text for action in _all_actions(parser) for text in action.option_strings]
+        raise BadInput(*(_unknown_argument(word.split("=")[0], known) for word in unknown))
+    return found
+
+
+def _join_negative_values(argv: Sequence[str]) -> list[str]:
+    """Write ``--x -1e-4`` as ``--x=-1e-4``: argparse takes a lone ``-1e-4`` for an option."""
+    joined: list[str] = []
+    for word in argv:
+        previous = joined[-1] if joined else ""
+        if _LOOKS_NEGATIVE.match(word) and previous.startswith("--") and "=" not in previous:
+            joined[-1] = f"{previous}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _all_actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
+    for action in parser._actions:  # argparse has no public list of a parser's options
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from _all_actions(sub)
+
+
+def _unknown_argument(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"{word}: unknown argument" + (f"; did you mean {near[0]}?" if near else "; see --help")
+
+
+def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Run a command; errors that a person can mend become an exit code and one line each."""
+    try:
+        return command(argv)
+    except (BadInput, StorageError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; everything up to the last step is kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader, say `head`, has gone
+        return 0
+
+
+def print_json(answer: Mapping[str, Any]) -> None:
+    """Print one JSON object; a non-finite number becomes null with its ``…_reason`` beside it."""
+    print(json.dumps(_plain(answer), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        plain: dict[str, Any] = {}
+        for key, item in value.items():
+            plain[str(key)] = _plain(item)
+            if isinstance(item, float) and not math.isfinite(item):
+                plain.setdefault(f"{key}_reason", f"computed {item}")
+        return plain
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

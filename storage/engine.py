@@ -1,0 +1,178 @@
+"""How an archive is opened: where it lies, the SQLite settings, and the schema check.
+
+SQLite runs in WAL with synchronous=NORMAL, foreign keys and a busy timeout, so one trainer commits
+a row per learner step while any number of pages read. A write transaction starts with
+BEGIN IMMEDIATE: one that began by reading could not be promoted while another writer holds the
+lock, whatever the timeout.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from .errors import ArchiveUnavailable, SchemaMismatch
+from .models import SCHEMA_REVISION, metadata
+
+BUSY_TIMEOUT_SECONDS = 30
+
+
+def home() -> Path:
+    """Return the folder that holds the archive, warm starts and logs (``ETALON_HOME``)."""
+    return Path(os.environ.get("ETALON_HOME") or "runs")
+
+
+def database_url(given: str | None) -> URL:
+    """Return the archive's URL: the given one, else ``ETALON_DB``, else a file in ``home()``.
+
+    A plain path is taken as a SQLite file.
+
+    Raises:
+        ArchiveUnavailable: the text is not a database URL, or names an unsupported database.
+    """
+    written = given or os.environ.get("ETALON_DB") or ""
+    if not written:
+        return URL.create("sqlite", database=str((home() / "etalon.db").resolve()))
+    if "://" not in written:
+        return URL.create("sqlite", database=str(Path(written).resolve()))
+    try:
+        url = make_url(written)
+    except (ArgumentError, ValueError):
+        raise ArchiveUnavailable(
+            f"db: {written!r} is not a database URL; allowed: sqlite:///FILE, a file path, "
+            "or postgresql+psycopg://USER@HOST/NAME"
+        ) from None
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ArchiveUnavailable(
+            f"db: {written!r} names no file; trainer and dashboard share a file: sqlite:///FILE"
+        )
+    return url
+
+
+def open_engine(given: str | None = None, *, create: bool = True) -> Engine:
+    """Open an archive and check that its schema is the one this code knows.
+
+    Args:
+        given: URL or path; None for the configured default.
+        create: make the file and its tables when there are none. The default folder is made on
+            demand; the folder of an archive that somebody named must exist.
+
+    Raises:
+        ArchiveUnavailable: it cannot be opened, or is absent and ``create`` is False.
+        SchemaMismatch: it holds another schema; the message names the command to run.
+    """
+    url = database_url(given)
+    if url.get_backend_name() == "sqlite":
+        _check_file(Path(str(url.database)), create, is_default=_is_default(given))
+    engine = _connectable(url)
+    try:
+        _check_schema(engine, create)
+    except DBAPIError as error:
+        engine.dispose()
+        raise ArchiveUnavailable(f"db: cannot use {_shown(url)}: {error.orig}") from error
+    except SchemaMismatch:
+        engine.dispose()
+        raise
+    return engine
+
+
+def unchecked_engine(given: str | None = None) -> Engine:
+    """Open an existing archive whatever its schema: for ``migrate`` and nothing else.
+
+    Raises:
+        ArchiveUnavailable: there is no such file.
+    """
+    url = database_url(given)
+    if url.get_backend_name() == "sqlite":
+        _check_file(Path(str(url.database)), create=False, is_default=False)
+    return _connectable(url)
+
+
+def _is_default(given: str | None) -> bool:
+    return not given and not os.environ.get("ETALON_DB")
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _check_file(path: Path, create: bool, is_default: bool) -> None:
+    if path.is_dir():
+        raise ArchiveUnavailable(f"db: {path} is a folder; name a file in it")
+    if path.exists():
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise ArchiveUnavailable(f"db: {path} is not readable and writable; change its mode")
+        return
+    if not create:
+        raise ArchiveUnavailable(f"db: there is no archive at {path}; start a run to make one")
+    if is_default:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArchiveUnavailable(f"db: cannot make {path.parent}: {error.strerror}") from None
+    if not path.parent.is_dir():
+        raise ArchiveUnavailable(f"db: the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ArchiveUnavailable(f"db: the folder {path.parent} is not writable; choose another")
+
+
+def _connectable(url: URL) -> Engine:
+    try:
+        if url.get_backend_name() != "sqlite":
+            return create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ArchiveUnavailable(f"db: no driver for {_shown(url)}: {error}") from None
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours, see _begin_sqlite
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Any) -> None:
+    writes = connection.get_execution_options().get("etalon_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_schema(engine: Engine, create: bool) -> None:
+    found = schema_revision(engine)
+    if found is None and create:
+        from .migrate import upgrade  # alembic is slow to import and rarely needed
+
+        upgrade(engine)
+    elif found != SCHEMA_REVISION:
+        raise SchemaMismatch(
+            f"db: {_shown(engine.url)} has schema {found or 'none'}, this code needs "
+            f"{SCHEMA_REVISION}; run: python -m storage migrate --db '{_shown(engine.url)}'"
+        )
+
+
+def schema_revision(engine: Engine) -> str | None:
+    """Return the schema revision of an archive; None when the database holds no table at all.
+
+    Raises:
+        SchemaMismatch: there are tables, but no record of which schema they are.
+    """
+    with engine.connect() as connection:
+        tables = set(inspect(connection).get_table_names())
+        if "alembic_version" in tables:
+            version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            if version is not None:
+                return str(version)
+            tables -= {"alembic_version"}
+    if not tables:
+        return None
+    known = "some of Etalon's tables" if tables & set(metadata.tables) else "no table of Etalon's"
+    raise SchemaMismatch(
+        f"db: {_shown(engine.url)} holds {known} and no schema revision, so it is not an archive "
+        "of this program; give another file with --db"
+    )

@@ -1,0 +1,24 @@
+"""What can go wrong with an archive; messages say what happened, the value and what to do."""
+
+
+class StorageError(Exception):
+    """Base of every error the store raises on purpose."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""  # KeyError would quote its message
+
+
+class RunNotFound(StorageError, KeyError):
+    """No run of that id is in the archive."""
+
+
+class RunExists(StorageError, ValueError):
+    """A run of that id is already in the archive."""
+
+
+class ArchiveUnavailable(StorageError, OSError):
+    """The database cannot be opened, read or written."""
+
+
+class SchemaMismatch(StorageError, RuntimeError):
+    """The database has another schema than this code; the message names the command to run."""

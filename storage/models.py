@@ -1,0 +1,147 @@
+"""The tables of an archive.
+
+Column names that other tools may rely on: ``runs.id``, ``runs.status``, ``runs.pid``,
+``steps.run_id``, ``steps.step``. The columns of ``runs`` and ``steps`` are those of the records of the same name, so a quantity is
+declared once in ``records.py`` and once, explicitly, in a migration.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from .records import RunInfo, StepMetrics
+
+SCHEMA_REVISION = "0001"
+"""The newest migration; a test holds it against the migration scripts."""
+
+metadata = MetaData()
+
+
+class FactJSON(TypeDecorator[Any]):
+    """JSON text that every database accepts and that keeps NaN, inf and -inf as facts.
+
+    Python would write the bare words NaN and Infinity, which PostgreSQL and strict readers refuse.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
+        """Encode a value for the database; None stays NULL."""
+        return None if value is None else json.dumps(_tagged(value), allow_nan=False)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        """Decode a value from the database."""
+        return None if value is None else json.loads(value, object_hook=_untagged)
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _tagged(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_tagged(item) for item in value]
+    return value
+
+
+def _untagged(value: dict[str, Any]) -> Any:
+    return float(value["$float"]) if value.keys() == {"$float"} else value
+
+
+_TYPES: dict[Any, Any] = {
+    "str": Text,
+    "float": Float,
+    "int": Integer,
+    "bool": Boolean,
+    "Mapping": FactJSON,
+    "RunStatus": Text,
+}
+
+
+def _columns_of(record: type, skip: tuple[str, ...]) -> list[Column[Any]]:
+    """One typed column per field of a record; fields that may be None are nullable."""
+    columns: list[Column[Any]] = []
+    for item in fields(record):
+        if item.name in skip:
+            continue
+        written = item.type if isinstance(item.type, str) else _written(item.type)
+        kind = written.split("[")[0].split(" | ")[0]
+        optional = "None" in written or kind == "Mapping"
+        columns.append(Column(item.name, _TYPES[kind], nullable=optional))
+    return columns
+
+
+def _written(annotation: Any) -> str:
+    return getattr(annotation, "__name__", str(annotation)).replace("collections.abc.", "")
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    *_columns_of(RunInfo, skip=("id",)),
+    Column("non_finite", FactJSON),
+    Index("runs_by_status", "status"),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    *_columns_of(StepMetrics, skip=("run_id", "step")),
+    Column("non_finite", FactJSON),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("time", Float, nullable=False),
+    Column("rollouts", Integer, nullable=False),
+    Column("reward", Float),
+    Column("reward_std", Float),
+    Column("gold", Float),
+    Column("non_finite", FactJSON),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("step", Integer),
+    Column("time", Float, nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", FactJSON),
+)
+
+recommendations = Table(
+    "recommendations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("question", FactJSON, nullable=False),
+    Column("answer", FactJSON, nullable=False),
+    Column("evidence", FactJSON, nullable=False),
+)
