@@ -1,8 +1,8 @@
 """The tables of an archive.
 
 Column names that other tools may rely on: ``runs.id``, ``runs.status``, ``runs.pid``,
-``steps.run_id``, ``steps.step``. The columns of ``runs`` and ``steps`` are those of the records of the same name, so a quantity is
-declared once in ``records.py`` and once, explicitly, in a migration.
+``steps.run_id``, ``steps.step``. The columns of ``runs`` and ``steps`` are those of the records of
+the same name, so a quantity is declared in ``records.py`` and, explicitly, in a migration.
 """
 
 import json

@@ -1,0 +1,71 @@
+"""Is a run alive? Derived on reading, never written: a reader may be wrong, a row may not.
+
+The heartbeat is a counter. A reader times its changes by its own monotonic clock, so clocks that
+differ or are set back deceive nobody. A process is known by its id *and* its start time, because
+ids are used again, and a zombie is gone.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+
+import psutil
+
+from .records import RunInfo, RunStatus
+
+LOST_AFTER_SECONDS = 30.0
+START_TIME_TOLERANCE = 2.0  # psutil derives start times from a boot time that may be corrected
+
+
+def process_gone(run: RunInfo) -> bool | None:
+    """Whether the process of a run has ended; None when it ran on another host or never began."""
+    if run.pid is None or run.host != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(run.pid)
+        same = run.pid_started is None or (
+            abs(process.create_time() - run.pid_started) < START_TIME_TOLERANCE
+        )
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class PulseReader:
+    """Watches heartbeat counters; keep one per reading process."""
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Begin without having seen any run."""
+        self._monotonic, self._wall_clock = monotonic, wall_clock
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def status(self, run: RunInfo) -> RunStatus:
+        """Return the stored status, or ``lost`` when the run's counter stands and nobody is home.
+
+        At first sight of a run whose process is gone from this host, the stored heartbeat time
+        stands in for what this reader did not see.
+        """
+        if not run.status.alive:
+            return run.status
+        gone = process_gone(run)
+        if gone is False or (gone is None and run.pid is None):
+            return run.status
+        standing = self._standing_seconds(run, gone is True)
+        return RunStatus.LOST if standing >= LOST_AFTER_SECONDS else run.status
+
+    def _standing_seconds(self, run: RunInfo, gone_from_here: bool) -> float:
+        now = self._monotonic()
+        count, since = self._seen.get(run.id, (None, now))
+        if count == run.heartbeat_count:
+            return now - since
+        if count is None and gone_from_here:
+            last_sign = run.heartbeat_at or run.created_at
+            since = now - max(0.0, self._wall_clock() - last_sign)
+        else:
+            since = now
+        self._seen[run.id] = (run.heartbeat_count, since)
+        return now - since

@@ -1,0 +1,141 @@
+"""What the clip and the importance weights do to a batch, and at which drift the clip takes hold.
+
+Sign conventions: ℓ = log r = log π_θ − log π_φ. The clip removes a token's gradient when
+r > 1 + ε_h and A > 0 (high) or r < 1 − ε_l and A < 0 (low). Definitions: theory.md §4.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+CLIP_CRITERIA = (0.0005, 0.001, 0.003, 0.01, 0.03, 0.1)
+"""Active-clip fractions p* for which a clipping radius is kept."""
+
+TOKENS_PER_CRITERION = 50
+"""A radius for p* needs 50/p* pooled tokens with A ≠ 0: 0.1 % of one small batch is no token."""
+
+POOL_TOKENS = 2**17
+
+
+def batch_metrics(
+    log_ratio_B_T: Tensor,
+    log_prob_B_T: Tensor,
+    advantage_B: Tensor,
+    mask_B_T: Tensor,
+    epsilon_low: float,
+    epsilon_high: float,
+) -> dict[str, Tensor]:
+    """Return every clip and weight statistic of one batch as scalars on the batch's device.
+
+    Keys are columns of ``StepMetrics``: ``clip_fraction_low/high``, ``outside_clip_fraction``,
+    ``clipped_gradient_mass`` = Σ_clipped r|A|(1−p) / Σ r|A|(1−p), ``approx_kl`` =
+    mean(r − 1 − ℓ) ≈ KL(φ‖θ) in nats per token, ``log_ratio_rms``, ``m2`` = mean ℓ² over the
+    tokens whose ratio moved the way the advantage pushes, ``ess_fraction`` per token and
+    ``sequence_ess_fraction`` per sequence, both on untruncated weights. Statistics of an empty
+    set, such as the clipped mass when every advantage is 0, are NaN.
+
+    Args:
+        log_ratio_B_T: ℓ per response token.
+        log_prob_B_T: log π_θ of the sampled tokens, ≤ 0.
+        advantage_B: advantage of each rollout.
+        mask_B_T: 1 for response tokens, 0 for padding.
+        epsilon_low: clip range below 1.
+        epsilon_high: clip range above 1.
+    """
+    mask = mask_B_T.bool()
+    log_ratio = log_ratio_B_T[mask]
+    advantage = advantage_B.unsqueeze(1).expand_as(mask)[mask]
+    ratio = log_ratio.exp()
+    low = (ratio < 1 - epsilon_low) & (advantage < 0)
+    high = (ratio > 1 + epsilon_high) & (advantage > 0)
+    mass = ratio * advantage.abs() * -torch.expm1(log_prob_B_T[mask])
+    moved = log_ratio * advantage > 0
+    sequence_log_ratio = (log_ratio_B_T * mask_B_T).sum(dim=1)
+    return {
+        "clip_fraction_low": low.float().mean(),
+        "clip_fraction_high": high.float().mean(),
+        "outside_clip_fraction": _outside(ratio, epsilon_low, epsilon_high).float().mean(),
+        "clipped_gradient_mass": mass[low | high].sum() / mass.sum(),
+        "approx_kl": (torch.expm1(log_ratio) - log_ratio).mean(),
+        "log_ratio_rms": log_ratio.square().mean().sqrt(),
+        "m2": log_ratio[moved].square().mean(),
+        "ess_fraction": ess_fraction(log_ratio),
+        "sequence_ess_fraction": ess_fraction(sequence_log_ratio),
+    }
+
+
+def _outside(ratio: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
+    return (ratio < 1 - epsilon_low) | (ratio > 1 + epsilon_high)
+
+
+def ess_fraction(log_weights_N: Tensor) -> Tensor:
+    """Return Kish's effective sample size (Σw)²/(n Σw²) of w = exp(log_weights), in (0, 1].
+
+    Computed relative to the largest weight, so that large log-weights do not overflow. NaN for no
+    weights.
+    """
+    if log_weights_N.numel() == 0:
+        return log_weights_N.new_tensor(math.nan)
+    weights = (log_weights_N - log_weights_N.max()).exp()
+    kish = weights.sum().square() / (weights.numel() * weights.square().sum())
+    return kish.clamp_max(1.0)  # rounding may pass 1 by one unit in the last place
+
+
+def critical_drifts(
+    log_ratio_N: Tensor, advantage_N: Tensor, drift: float, epsilon_low: float, epsilon_high: float
+) -> Tensor:
+    """Return, for each token, the drift at which scaling its log-ratio makes the clip remove it.
+
+    Along the realised direction ℓ grows in proportion to the drift, so a token with A > 0 and
+    ℓ > 0 is clipped at drift·log(1+ε_h)/ℓ, one with A < 0 and ℓ < 0 at drift·log(1−ε_l)/ℓ, and
+    all others never (inf). The predicted active-clip fraction at drift ρ is the share of tokens
+    whose critical drift is below ρ (theory.md §4, "R_batch").
+    """
+    never = torch.full_like(log_ratio_N, math.inf)
+    high = drift * math.log1p(epsilon_high) / log_ratio_N
+    low = drift * math.log1p(-epsilon_low) / log_ratio_N
+    rising = (advantage_N > 0) & (log_ratio_N > 0)
+    falling = (advantage_N < 0) & (log_ratio_N < 0)
+    return torch.where(rising, high, torch.where(falling, low, never))
+
+
+@dataclass
+class ClippingPool:
+    """Critical drifts of the most recent tokens, pooled over learner steps.
+
+    ``radii`` reads clipping radii off it: the p*-quantile of the pooled critical drifts is the
+    drift at which the predicted active-clip fraction reaches p*, so no forward pass is needed.
+    """
+
+    capacity: int = POOL_TOKENS
+
+    def __post_init__(self) -> None:
+        """Start empty."""
+        self._drifts: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+        self._has_advantage: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+
+    def add(self, critical_drift_N: Tensor, advantage_N: Tensor) -> None:
+        """Pool one batch; the oldest tokens leave when the pool is full."""
+        drifts = critical_drift_N.detach().cpu().numpy()
+        nonzero = (advantage_N != 0).cpu().numpy()
+        self._drifts = np.concatenate([self._drifts, drifts])[-self.capacity :]
+        self._has_advantage = np.concatenate([self._has_advantage, nonzero])[-self.capacity :]
+
+    def radii(self) -> dict[str, float | None]:
+        """Return the clipping radius of each p* of ``CLIP_CRITERIA``, keyed by p* as text.
+
+        None while fewer than 50/p* tokens with an advantage are pooled; inf when fewer than a
+        share p* of the tokens would ever be clipped along the realised direction.
+        """
+        pooled = int(self._has_advantage.sum())
+        known = [p for p in CLIP_CRITERIA if pooled * p >= TOKENS_PER_CRITERION]
+        radii: dict[str, float | None] = dict.fromkeys(map(str, CLIP_CRITERIA))
+        if known:
+            places = [math.ceil(p * self._drifts.size) - 1 for p in known]
+            ordered = np.partition(self._drifts, places)
+            radii |= {str(p): float(ordered[i]) for p, i in zip(known, places, strict=True)}
+        return radii

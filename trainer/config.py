@@ -1,0 +1,207 @@
+"""What a run is told: one pydantic model behind command line, web form, stored JSON and errors.
+
+Imports neither torch nor transformers, so the dashboard can draw its form from it.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_args
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from storage.commandline import BadInput
+
+
+class TrainerConfig(BaseModel):
+    """The setting of one run; field descriptions are the help text, bounds the allowed range."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    workload: Literal["arithmetic"] = Field(
+        default="arithmetic", description="what is learned: two-digit addition, exact-match reward"
+    )
+    learning_rate: float = Field(
+        gt=0, le=10, description="learning rate of the optimizer after warm-up"
+    )
+    max_staleness: int = Field(
+        ge=0, le=4096, description="S: age in learner steps that a rollout may reach; 0 = on-policy"
+    )
+    steps: int = Field(ge=1, le=100_000_000, description="T: planned number of learner steps")
+    schedule: Literal["cyclic", "constant"] = Field(
+        default="cyclic",
+        description="cyclic: behavior weights refreshed every S+1 steps; constant: always S old",
+    )
+    loss: Literal["grpo"] = Field(
+        default="grpo", description="objective: clipped surrogate on token importance ratios"
+    )
+    clip_epsilon: float = Field(
+        default=0.2, gt=0, lt=1, description="clip range of the importance ratio below 1"
+    )
+    clip_epsilon_high: float | None = Field(
+        default=None, gt=0, le=100, description="clip range above 1 (default: as clip_epsilon)"
+    )
+    prompts: int = Field(default=16, ge=1, le=65536, description="prompts per learner step")
+    group_size: int = Field(default=8, ge=2, le=4096, description="G: rollouts per prompt")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="seed of every random choice")
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="optimizer")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="momentum (adamw and sgd)")
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="second-moment decay of adamw")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled weight decay")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, le=1e6, description="gradients are scaled down to at most this norm"
+    )
+    warmup_steps: int = Field(
+        default=10, ge=0, le=1_000_000, description="linear learning-rate warm-up, in steps"
+    )
+    hidden_size: int = Field(
+        default=64, ge=16, le=8192, multiple_of=16, description="width of the built-in model"
+    )
+    layers: int = Field(default=2, ge=1, le=128, description="layers of the built-in model")
+    evaluate_every: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="steps between evaluations of the current policy (default: max(25, S+1))",
+    )
+    evaluation_rollouts: int = Field(
+        default=256, ge=2, le=1_000_000, description="rollouts of each evaluation"
+    )
+    kl_to_start_every: int = Field(
+        default=5, ge=1, le=1_000_000, description="steps between measurements of KL to the start"
+    )
+    stop_on_collapse: bool = Field(
+        default=True, description="end a run 100 batches after the onset of a confirmed collapse"
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="where to train: auto, cpu, mps, cuda or cuda:N",
+    )
+    threads: int = Field(
+        default=1, ge=1, le=1024, description="CPU threads; same seed and threads, same numbers"
+    )
+    name: str | None = Field(default=None, max_length=120, description="name shown in lists")
+    group: str | None = Field(default=None, max_length=120, description="runs that belong together")
+
+    @model_validator(mode="after")
+    def _ranges_fit(self) -> Self:
+        if self.clip_epsilon_high is not None and self.clip_epsilon_high < self.clip_epsilon:
+            raise ValueError(
+                f"clip_epsilon_high: {self.clip_epsilon_high} is below clip_epsilon "
+                f"{self.clip_epsilon}; allowed: at least clip_epsilon"
+            )
+        return self
+
+    @property
+    def epsilon_low(self) -> float:
+        """Clip range below 1."""
+        return self.clip_epsilon
+
+    @property
+    def epsilon_high(self) -> float:
+        """Clip range above 1; the same as below unless it was given."""
+        return self.clip_epsilon if self.clip_epsilon_high is None else self.clip_epsilon_high
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Learner steps between two evaluations of the current policy (theory.md §6)."""
+        return self.evaluate_every or max(25, self.max_staleness + 1)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of learner step ``step`` (from 0): linear warm-up, then constant."""
+        return self.learning_rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+
+def checked_config(values: Mapping[str, Any]) -> TrainerConfig:
+    """Build a configuration from what a person gave; fields that are None count as not given.
+
+    Raises:
+        BadInput: one line per fault, each with field, value and allowed range.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return TrainerConfig.model_validate(given)
+    except ValidationError as error:
+        raise BadInput(*(_fault(dict(fault)) for fault in error.errors())) from None
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    name = str(fault["loc"][0])
+    if name not in TrainerConfig.model_fields:
+        return f"{name}: not a setting; allowed: {', '.join(TrainerConfig.model_fields)}"
+    allowed = allowed_range(name)
+    if fault["type"] == "missing":
+        return f"{name}: not given; allowed: {allowed}"
+    return f"{name}: {fault['input']!r} is not allowed; allowed: {allowed}"
+
+
+def allowed_range(name: str) -> str:
+    """Say which values a field takes, in words for an error message or a form."""
+    field = TrainerConfig.model_fields[name]
+    if choices := choices_of(field):
+        return " | ".join(choices)
+    if name == "device":
+        return "auto | cpu | mps | cuda | cuda:N"
+    kind = kind_of(field)
+    if kind is bool:
+        return "true | false"
+    if kind is str:
+        return "at most 120 characters"
+    whole = "whole number, " if kind is int else ""
+    low, high = bounds_of(field)
+    return f"{whole}{low}{name}{high}" + (", a multiple of 16" if name == "hidden_size" else "")
+
+
+def bounds_of(field: FieldInfo) -> tuple[str, str]:
+    """Return the lower and upper bound of a number as text, such as ``("0 < ", " <= 10")``."""
+    low = high = ""
+    for bound in field.metadata:
+        if isinstance(bound, Gt):
+            low = f"{bound.gt} < "
+        elif isinstance(bound, Ge):
+            low = f"{bound.ge} <= "
+        elif isinstance(bound, Lt):
+            high = f" < {bound.lt}"
+        elif isinstance(bound, Le):
+            high = f" <= {bound.le}"
+    return low, high
+
+
+def kind_of(field: FieldInfo) -> type:
+    """Return the plain type of a field: str, int, float or bool; ``X | None`` counts as X."""
+    members = [m for m in get_args(field.annotation) if m is not type(None)]
+    kind: Any = members[0] if members and not choices_of(field) else field.annotation
+    return kind if isinstance(kind, type) else str
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """Return the words a field may be, or nothing when it is not a choice."""
+    members = get_args(field.annotation)
+    return tuple(members) if members and all(isinstance(m, str) for m in members) else ()
+
+
+def add_config_options(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -> None:
+    """Add one option per field; values stay text, so that pydantic alone judges them."""
+    for name, field in TrainerConfig.model_fields.items():
+        if name in skip:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        default = "" if field.is_required() or field.default is None else f" ({field.default})"
+        words = f"{field.description}; {allowed_range(name)}{default}".replace("%", "%%")
+        if kind_of(field) is bool:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
+        else:
+            parser.add_argument(option, metavar="X", help=words)
+
+
+def config_from_options(options: argparse.Namespace) -> TrainerConfig:
+    """Read the configuration out of parsed options.
+
+    Raises:
+        BadInput: see ``checked_config``.
+    """
+    return checked_config({n: getattr(options, n, None) for n in TrainerConfig.model_fields})

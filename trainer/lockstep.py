@@ -1,0 +1,348 @@
+"""Asynchronous-style GRPO in one deterministic process: staleness is what the schedule says.
+
+The behavior policy is a stored snapshot of the learner. The loop reads as the algorithm: sample
+from φ, reward, compare within groups, score under θ, step, measure.
+"""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from storage.records import Evaluation, StepMetrics
+
+from .clipping import ClippingPool, batch_metrics, critical_drifts
+from .config import TrainerConfig
+from .drift import DriftTracker, kl_from
+from .objective import clipped_surrogate, group_advantages
+from .outcome import HELD_BATCHES, Outcome, OutcomeTracker, Start
+from .policy import FlatWeights, choose_device, load_policy, make_optimizer
+from .rollout import Rollouts, Task, sample_rollouts, score
+
+logger = logging.getLogger(__name__)
+
+START_ROLLOUTS = 512
+FINAL_ROLLOUTS = 1024
+KL_TO_START_ROLLOUTS = 256
+
+STRUCTURAL = (
+    "structurally impossible: at staleness 0 with one update per batch every ratio is 1, "
+    "so the clip removes nothing"
+)
+
+
+class BehaviorSchedule:
+    """Which past weights sample the rollouts of learner step t.
+
+    ``cyclic``: θ of the newest multiple of S+1, so staleness runs 0…S and is S/2 on average.
+    ``constant``: θ_{t−S}, and θ_0 while t < S (theory.md §2).
+    """
+
+    def __init__(self, schedule: str, max_staleness: int) -> None:
+        """Begin with no snapshot."""
+        self.max_staleness = max_staleness
+        self._cyclic = schedule == "cyclic"
+        self._snapshots: deque[tuple[int, Tensor]] = deque()
+
+    def behavior(self, step: int, weights: Tensor) -> tuple[int, Tensor]:
+        """Return the version and the weights of φ for learner step ``step`` with θ = weights."""
+        if self._cyclic:
+            if step % (self.max_staleness + 1) == 0:
+                self._snapshots.clear()
+                self._snapshots.append((step, weights.clone()))
+        else:
+            self._snapshots.append((step, weights.clone()))
+            while len(self._snapshots) > self.max_staleness + 1:
+                self._snapshots.popleft()
+        return self._snapshots[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the loop tells and asks the world; it knows no database."""
+
+    on_step: Callable[[StepMetrics], None]
+    on_evaluation: Callable[[Evaluation], None]
+    stop_requested: Callable[[], bool]
+
+
+class Lockstep:
+    """One run: a learner, its behavior policy, and everything that is measured on the way."""
+
+    def __init__(self, run_id: str, config: TrainerConfig, task: Task, start: Path) -> None:
+        """Load the policy from ``start`` and draw every random choice from ``config.seed``."""
+        self.run_id, self.config, self.task = run_id, config, task
+        self.device = choose_device(config.device)
+        self.policy, self.tokenizer = load_policy(start, self.device)
+        self.behavior_policy, _ = load_policy(start, self.device)
+        self.weights = FlatWeights(self.policy)
+        self.behavior_weights = FlatWeights(self.behavior_policy)
+        self.optimizer = make_optimizer(self.weights, config)
+        self.schedule = BehaviorSchedule(config.schedule, config.max_staleness)
+        self.drift = DriftTracker(self.weights.vector)
+        self.pool = ClippingPool()
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.evaluator = torch.Generator(self.device).manual_seed(config.seed + 2**32)
+        self.outcome: OutcomeTracker | None = None
+        self._start_samples: tuple[Rollouts, Tensor] | None = None
+        self._behavior_version = 0
+
+    # -- the run ------------------------------------------------------------------------------
+
+    def train(self, hooks: Hooks) -> Outcome:
+        """Run to the end of the horizon, a collapse, a divergence, or a request to stop.
+
+        A reward that is down but has not been so for 20 batches extends the run until it is clear.
+        """
+        start = self.evaluate(0, max(START_ROLLOUTS, self.config.evaluation_rollouts))
+        hooks.on_evaluation(start)
+        self.outcome = OutcomeTracker(
+            Start(reward=start.reward, reward_std=start.reward_std or 0, rollouts=start.rollouts),
+            self.task.chance_reward,
+        )
+        step = 0
+        while not self._over(step) and not hooks.stop_requested():
+            row = self.learner_step(step)
+            hooks.on_step(row)
+            self.outcome.observe(_number(row.reward_mean), _version(row), finite=_finite(row))
+            step += 1
+            if step % self.config.evaluation_interval == 0 and not self._over(step):
+                hooks.on_evaluation(self.evaluate(step, self.config.evaluation_rollouts))
+        if not self.outcome.diverged and step > 0:
+            rollouts = max(FINAL_ROLLOUTS, self.config.evaluation_rollouts)
+            hooks.on_evaluation(self.evaluate(step, rollouts))
+        return self.outcome.conclude()
+
+    def _over(self, step: int) -> bool:
+        outcome = self.outcome
+        if outcome is None or outcome.diverged:
+            return outcome is not None
+        if outcome.may_stop and self.config.stop_on_collapse:
+            return True
+        if step < self.config.steps:
+            return False
+        return not outcome.undetermined or step >= self.config.steps + HELD_BATCHES
+
+    # -- one learner step ---------------------------------------------------------------------
+
+    def learner_step(self, step: int) -> StepMetrics:
+        """Sample from φ, compare within groups, update θ_t to θ_{t+1}, and measure all of it."""
+        started = time.perf_counter()
+        version, behavior = self.schedule.behavior(step, self.weights.vector)
+        batch = self._sample(version, behavior)
+        generated = time.perf_counter()
+
+        advantage_B = group_advantages(batch.rewards_P_G).reshape(-1)
+        log_prob_B_T, entropy_B_T = score(self.policy, batch)
+        log_ratio_B_T = log_prob_B_T - batch.behavior_log_probs_B_T
+        loss = clipped_surrogate(
+            log_ratio_B_T,
+            advantage_B,
+            batch.mask_B_T,
+            self.config.epsilon_low,
+            self.config.epsilon_high,
+        )
+        self.weights.gradient.zero_()
+        torch.autograd.backward(loss)
+        learned = time.perf_counter()
+
+        found = self.drift.before_update(self.weights.vector, behavior, self.weights.gradient)
+        measured = time.perf_counter()
+        learning_rate = self._update(step, found["grad_norm"])
+        updated = time.perf_counter()
+
+        found |= self.drift.after_update(
+            self.weights.vector, learning_rate, self._decay_of_optimizer()
+        )
+        found |= self._policy_metrics(batch, log_ratio_B_T, log_prob_B_T, entropy_B_T, advantage_B)
+        found["loss"] = loss.detach()
+        numbers = {name: float(value) for name, value in found.items()}
+        return StepMetrics(
+            run_id=self.run_id,
+            step=step,
+            time=time.time(),
+            learning_rate=learning_rate,
+            staleness_mean=float(step - version),
+            staleness_max=float(step - version),
+            sampled_at_step=version,
+            clipping_radii=self._clipping_radii(log_ratio_B_T, batch, advantage_B, numbers),
+            zero_variance_groups=int((batch.rewards_P_G.std(dim=1, correction=0) == 0).sum()),
+            dropped_groups=0,
+            tokens=int(batch.mask_B_T.sum()),
+            **self._known(step, numbers, advantage_B),
+            seconds_generate=generated - started,
+            seconds_learn=(learned - generated) + (updated - measured),
+            seconds_measure=(measured - learned) + (time.perf_counter() - updated),
+        )
+
+    def _sample(self, version: int, behavior: Tensor) -> Rollouts:
+        if version != self._behavior_version:
+            self.behavior_weights.load(behavior)
+            self._behavior_version = version
+        prompts = self.task.sample_prompts(self.config.prompts, self.generator)
+        return sample_rollouts(
+            self.behavior_policy,
+            self.tokenizer,
+            self.task,
+            prompts,
+            self.config.group_size,
+            self.generator,
+        )
+
+    def _update(self, step: int, grad_norm: Tensor) -> float:
+        """Scale the gradient down to the largest norm, set the learning rate, and step."""
+        scale = (self.config.max_grad_norm / (grad_norm + 1e-6)).clamp_max(1.0)
+        self.weights.gradient.mul_(scale)
+        learning_rate = self.config.learning_rate_at(step)
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.optimizer.step()
+        return learning_rate
+
+    def _decay_of_optimizer(self) -> float:
+        return self.config.weight_decay if self.config.optimizer == "adamw" else 0.0
+
+    # -- measurements -------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _policy_metrics(
+        self,
+        batch: Rollouts,
+        log_ratio_B_T: Tensor,
+        log_prob_B_T: Tensor,
+        entropy_B_T: Tensor,
+        advantage_B: Tensor,
+    ) -> dict[str, Tensor]:
+        tokens = batch.mask_B_T.sum()
+        found = batch_metrics(
+            log_ratio_B_T.detach(),
+            log_prob_B_T.detach(),
+            advantage_B,
+            batch.mask_B_T,
+            self.config.epsilon_low,
+            self.config.epsilon_high,
+        )
+        found["entropy"] = entropy_B_T.sum() / tokens
+        found["reward_mean"] = batch.rewards_P_G.mean()
+        found["reward_std"] = batch.rewards_P_G.std()
+        found["response_length"] = batch.mask_B_T.sum(dim=1).mean()
+        return found
+
+    @torch.no_grad()
+    def _clipping_radii(
+        self,
+        log_ratio_B_T: Tensor,
+        batch: Rollouts,
+        advantage_B: Tensor,
+        numbers: dict[str, float],
+    ) -> dict[str, float | None] | None:
+        """Pool this batch's critical drifts; a batch of age 0 has no direction to scale along."""
+        if self.config.max_staleness == 0:
+            return None
+        if numbers["cycle_drift"] > 0 and math.isfinite(numbers["cycle_drift"]):
+            mask = batch.mask_B_T.bool()
+            advantage_N = advantage_B.unsqueeze(1).expand_as(mask)[mask]
+            drifts = critical_drifts(
+                log_ratio_B_T.detach()[mask],
+                advantage_N,
+                numbers["cycle_drift"],
+                self.config.epsilon_low,
+                self.config.epsilon_high,
+            )
+            self.pool.add(drifts, advantage_N)
+        return self.pool.radii()
+
+    def _known(self, step: int, numbers: dict[str, float], advantage_B: Tensor) -> dict[str, Any]:
+        """Turn what this step cannot know into None with its reason, never into a number."""
+        known: dict[str, Any] = dict(numbers)
+        reasons: dict[str, str] = {}
+        if self.config.max_staleness == 0:
+            for name in ("clip_fraction_low", "clip_fraction_high", "outside_clip_fraction"):
+                known[name] = None
+            known["clipped_gradient_mass"] = None
+        if not bool((advantage_B != 0).any()):
+            for name in ("clipped_gradient_mass", "m2", "gradient_cosine"):
+                known[name] = None
+                reasons[name] = "every group has equal rewards, so no token has an advantage"
+        elif step == 0:
+            reasons["gradient_cosine"] = "there is no gradient before the first"
+        if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
+            known["kl_to_start"] = float(self._kl_to_start())
+        else:
+            reasons["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
+        return {**known, "reasons": reasons}
+
+    @torch.no_grad()
+    def _kl_to_start(self) -> Tensor:
+        """Return KL(θ_0‖θ_{t+1}) on completions that θ_0 sampled before the run."""
+        if self._start_samples is None:
+            raise RuntimeError("the start is sampled by evaluate(0, …) before the first step")
+        batch, log_prob_start = self._start_samples
+        log_prob, _ = score(self.policy, batch)
+        return kl_from(log_prob_start, log_prob, batch.mask_B_T)
+
+    @torch.no_grad()
+    def evaluate(self, step: int, rollouts: int) -> Evaluation:
+        """Reward the *current* policy θ_step on fresh prompts, one completion each."""
+        prompts = self.task.sample_prompts(rollouts, self.evaluator)
+        batch = sample_rollouts(self.policy, self.tokenizer, self.task, prompts, 1, self.evaluator)
+        if step == 0:
+            self._start_samples = self._kept_samples(batch)
+        return Evaluation(
+            run_id=self.run_id,
+            step=step,
+            time=time.time(),
+            rollouts=rollouts,
+            reward=float(batch.rewards_P_G.mean()),
+            reward_std=float(batch.rewards_P_G.std()),
+        )
+
+    def _kept_samples(self, batch: Rollouts) -> tuple[Rollouts, Tensor]:
+        count = min(KL_TO_START_ROLLOUTS, len(batch.prompts))
+        kept = Rollouts(
+            prompts=batch.prompts[:count],
+            completions=batch.completions[:count],
+            prompt_ids_B_L=batch.prompt_ids_B_L[:count],
+            prompt_mask_B_L=batch.prompt_mask_B_L[:count],
+            completion_ids_B_T=batch.completion_ids_B_T[:count],
+            mask_B_T=batch.mask_B_T[:count],
+            behavior_log_probs_B_T=batch.behavior_log_probs_B_T[:count],
+            rewards_P_G=batch.rewards_P_G[:count],
+        )
+        return kept, score(self.policy, kept)[0]
+
+
+def unmeasured(config: TrainerConfig) -> dict[str, str]:
+    """Say, for every column that a run of this configuration never fills, why."""
+    reasons = {
+        "gold_reward_mean": "the workload has one reward, which is exact; there is no other gold",
+        "seconds_wait": "in lockstep nothing waits: generation and learning take turns",
+    }
+    if config.max_staleness == 0:
+        clip = ("clip_fraction_low", "clip_fraction_high", "outside_clip_fraction")
+        reasons |= dict.fromkeys((*clip, "clipped_gradient_mass", "clipping_radii"), STRUCTURAL)
+    return reasons
+
+
+def _finite(row: StepMetrics) -> bool:
+    watched = (row.loss, row.grad_norm, row.displacement)
+    return all(value is not None and math.isfinite(value) for value in watched)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _version(row: StepMetrics) -> int:
+    return row.step if row.sampled_at_step is None else row.sampled_at_step
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

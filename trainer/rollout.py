@@ -1,0 +1,170 @@
+"""Rollouts: completions that the behavior policy samples, and how any policy scores them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is asked and how an answer is rewarded.
+
+    ``chance_reward`` is the reward of guessing: the floor below which a policy cannot fall
+    (theory.md §6). ``sample_prompts(n, generator)`` draws n prompts; ``reward(prompt, completion)``
+    judges one answer.
+    """
+
+    name: str
+    chance_reward: float
+    max_new_tokens: int
+    sample_prompts: Callable[[int, torch.Generator], list[str]]
+    reward: Callable[[str, str], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """A batch of P prompts with G completions each, B = P·G rows, prompt by prompt.
+
+    ``behavior_log_probs_B_T`` are log π_φ of the sampled tokens as the sampler saw them;
+    ``mask_B_T`` is 1 up to and with the end-of-sequence token.
+    """
+
+    prompts: list[str]
+    completions: list[str]
+    prompt_ids_B_L: Tensor
+    prompt_mask_B_L: Tensor
+    completion_ids_B_T: Tensor
+    mask_B_T: Tensor
+    behavior_log_probs_B_T: Tensor
+    rewards_P_G: Tensor
+
+
+@torch.no_grad()
+def sample_rollouts(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task,
+    prompts: Sequence[str],
+    group_size: int,
+    generator: torch.Generator,
+) -> Rollouts:
+    """Sample ``group_size`` completions per prompt at temperature 1 and reward them.
+
+    The prompt is read once per group; its key–value cache is then repeated for the members.
+
+    Args:
+        model: the behavior policy.
+        tokenizer: its tokenizer, padding on the left.
+        task: what an answer is worth and how long it may be.
+        prompts: P prompts.
+        group_size: G.
+        generator: every random choice comes from it; it lives on the model's device.
+    """
+    encoded = tokenizer(list(prompts), return_tensors="pt", padding=True)
+    device = generator.device
+    ids_P_L = encoded["input_ids"].to(device)
+    mask_P_L = encoded["attention_mask"].to(device)
+    ids_B_T, log_probs_B_T, mask_B_T = _continue(
+        model, tokenizer, ids_P_L, mask_P_L, group_size, task.max_new_tokens, generator
+    )
+    texts = tokenizer.batch_decode(ids_B_T.masked_fill(mask_B_T == 0, tokenizer.pad_token_id))
+    completions = [_answer(text, tokenizer) for text in texts]
+    repeated = [prompt for prompt in prompts for _ in range(group_size)]
+    rewards = [task.reward(p, c) for p, c in zip(repeated, completions, strict=True)]
+    return Rollouts(
+        prompts=list(prompts),
+        completions=completions,
+        prompt_ids_B_L=ids_P_L.repeat_interleave(group_size, dim=0),
+        prompt_mask_B_L=mask_P_L.repeat_interleave(group_size, dim=0),
+        completion_ids_B_T=ids_B_T,
+        mask_B_T=mask_B_T,
+        behavior_log_probs_B_T=log_probs_B_T,
+        rewards_P_G=torch.tensor(rewards, dtype=torch.float32, device=device).view(-1, group_size),
+    )
+
+
+def _answer(text: str, tokenizer: Any) -> str:
+    return text.split(tokenizer.eos_token, 1)[0].replace(tokenizer.pad_token, "")
+
+
+def _continue(
+    model: nn.Module,
+    tokenizer: Any,
+    ids_P_L: Tensor,
+    mask_P_L: Tensor,
+    group_size: int,
+    max_new_tokens: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sampled ids, their log-probabilities and their mask, each [P·G, T]."""
+    padded = not bool(mask_P_L.all())
+    mask = mask_P_L if padded else None
+    positions = positions_of(mask_P_L) if padded else None
+    out = model(ids_P_L, attention_mask=mask, position_ids=positions, use_cache=True)
+    cache = out.past_key_values
+    cache.batch_repeat_interleave(group_size)
+    logits = out.logits[:, -1].repeat_interleave(group_size, dim=0)
+    if padded:
+        mask = mask_P_L.repeat_interleave(group_size, dim=0)
+    alive = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    ids, log_probs, masks = [], [], []
+    for last in range(max_new_tokens - 1, -1, -1):
+        log_prob_B_V = logits.log_softmax(dim=-1)
+        token = torch.multinomial(log_prob_B_V.exp(), 1, generator=generator)
+        token = token.where(alive.unsqueeze(1), token.new_tensor(tokenizer.pad_token_id))
+        ids.append(token)
+        log_probs.append(log_prob_B_V.gather(1, token))
+        masks.append(alive)
+        alive = alive & (token.squeeze(1) != tokenizer.eos_token_id)
+        if last == 0 or not bool(alive.any()):
+            break
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            positions = mask.sum(dim=1, keepdim=True) - 1
+        out = model(
+            token,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = out.logits[:, -1]
+    mask_B_T = torch.stack(masks, dim=1).float()
+    return torch.cat(ids, dim=1), torch.cat(log_probs, dim=1) * mask_B_T, mask_B_T
+
+
+def positions_of(mask_B_L: Tensor) -> Tensor:
+    """Return position ids that count real tokens only, so that left padding changes nothing."""
+    return (mask_B_L.cumsum(dim=1) - 1).clamp_min(0)
+
+
+def score(model: nn.Module, batch: Rollouts) -> tuple[Tensor, Tensor]:
+    """Return log π(token) of each response token and the entropy of its distribution.
+
+    Returns:
+        log-probabilities [B, T] in nats, with gradient, and entropies [B, T] in nats, without;
+        both 0 on padding.
+    """
+    ids = torch.cat([batch.prompt_ids_B_L, batch.completion_ids_B_T], dim=1)
+    length = batch.completion_ids_B_T.shape[1]
+    mask = positions = None
+    if not bool(batch.prompt_mask_B_L.all()):
+        answers = torch.ones_like(batch.completion_ids_B_T)
+        mask = torch.cat([batch.prompt_mask_B_L, answers], dim=1)
+        positions = positions_of(mask)[:, :-1]
+        mask = mask[:, :-1]
+    out = model(
+        ids[:, :-1],
+        attention_mask=mask,
+        position_ids=positions,
+        logits_to_keep=length,
+        use_cache=False,
+    )
+    log_prob_B_T_V = out.logits.float().log_softmax(dim=-1)
+    chosen = log_prob_B_T_V.gather(2, batch.completion_ids_B_T.unsqueeze(2)).squeeze(2)
+    with torch.no_grad():
+        entropy = -(log_prob_B_T_V.exp() * log_prob_B_T_V).sum(dim=2)
+    return chosen * batch.mask_B_T, entropy * batch.mask_B_T

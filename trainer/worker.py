@@ -1,0 +1,212 @@
+"""Carries out one run: warm start, training, and every row of it into the archive.
+
+The one place that catches everything: a failure is recorded in the run with its traceback, then
+raised again.
+"""
+
+import logging
+import os
+import signal
+import socket
+import statistics
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from transformers.utils import logging as transformers_logging
+
+from storage.engine import home
+from storage.errors import StorageError
+from storage.records import Evaluation, Event, RunInfo, RunStatus, StepMetrics
+from storage.store import Store
+
+from .config import TrainerConfig
+from .lockstep import Hooks, Lockstep, parameter_count, unmeasured
+from .outcome import Outcome
+from .workloads.arithmetic import arithmetic
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+ENDS_OF_A_RUN = 20
+"""``reward_first`` and ``reward_last`` are means over this many learner steps."""
+
+
+class StopRequestedError(Exception):
+    """Somebody asked the run to stop before its first learner step."""
+
+
+@dataclass(slots=True)
+class Ends:
+    """The first and the last rewards of a run, for its summary."""
+
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+
+    def add(self, reward: float) -> None:
+        """Take in the reward of one learner step."""
+        if len(self.first) < ENDS_OF_A_RUN:
+            self.first.append(reward)
+        self.last = [*self.last, reward][-ENDS_OF_A_RUN:]
+
+
+class Worker:
+    """Runs one queued run of the archive in this process."""
+
+    def __init__(self, store: Store, run: RunInfo, progress: Callable[[str, int, int], None]):
+        """``progress(words, step, steps)`` is told about every learner step and warm-start test."""
+        self._store, self._run, self._progress = store, run, progress
+        self._config = TrainerConfig.model_validate(run.config)
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._ends = Ends()
+        self._final: Evaluation | None = None
+        self._steps = 0
+
+    def run(self) -> RunInfo:
+        """Carry the run out and return it as it ended.
+
+        Raises:
+            Exception: whatever broke it, after it was recorded as ``failed``.
+            KeyboardInterrupt: it was interrupted; recorded as ``stopped``.
+        """
+        self._begin()
+        heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        heart.start()
+        try:
+            self._conclude(self._train())
+        except StopRequestedError:
+            self._end(status=RunStatus.STOPPED, outcome_reason="stopped during the warm start")
+        except KeyboardInterrupt:
+            self._end(status=RunStatus.STOPPED, outcome_reason="interrupted", **self._rewards())
+            raise
+        except BaseException as error:
+            self._end(status=RunStatus.FAILED, error=traceback.format_exc(), **self._rewards())
+            self._event("failure", f"{type(error).__name__}: {error}", level="error")
+            raise
+        finally:
+            self._ended.set()
+            heart.join()
+        return self._store.run(self._run.id)
+
+    def request_stop(self) -> None:
+        """End the run after its present learner step."""
+        self._stop.set()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        torch.set_num_threads(self._config.threads)
+        transformers_logging.disable_progress_bar()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: self.request_stop())
+        now = time.time()
+        self._store.update_run(
+            self._run.id,
+            status=RunStatus.RUNNING,
+            started_at=now,
+            heartbeat_at=now,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            pid_started=psutil.Process().create_time(),
+            unmeasured=unmeasured(self._config),
+        )
+
+    def _beat(self) -> None:
+        """Count signs of life until the run has ended, and hear whether it shall stop."""
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                if self._store.heartbeat(self._run.id, time.time()):
+                    self._stop.set()
+            except StorageError:
+                logger.exception("a heartbeat was lost")
+
+    def _end(self, **changes: Any) -> None:
+        self._store.update_run(self._run.id, ended_at=time.time(), **changes)
+
+    def _event(
+        self, kind: str, message: str, *, level: str = "info", step: int | None = None
+    ) -> None:
+        self._store.append_event(
+            Event(
+                run_id=self._run.id,
+                time=time.time(),
+                kind=kind,
+                message=message,
+                level=level,
+                step=step,
+            )
+        )
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def _train(self) -> Outcome:
+        task, start = arithmetic(self._config, home(), self._warming)
+        lockstep = Lockstep(self._run.id, self._config, task, start)
+        self._store.update_run(
+            self._run.id, device=str(lockstep.device), chance_reward=task.chance_reward
+        )
+        self._event("start", f"{parameter_count(lockstep.policy)} parameters from {start.name}")
+        return lockstep.train(
+            Hooks(
+                on_step=self._keep_step,
+                on_evaluation=self._keep_evaluation,
+                stop_requested=self._stop.is_set,
+            )
+        )
+
+    def _warming(self, words: str) -> None:
+        if self._stop.is_set():
+            raise StopRequestedError
+        self._event("warm_start", words)
+        self._progress(words, 0, self._config.steps)
+
+    def _keep_step(self, row: StepMetrics) -> None:
+        self._store.append_step(row)
+        self._steps = row.step + 1
+        if row.reward_mean is not None:
+            self._ends.add(row.reward_mean)
+        self._progress("learner steps", self._steps, self._config.steps)
+
+    def _keep_evaluation(self, row: Evaluation) -> None:
+        self._store.append_evaluation(row)
+        self._final = row
+
+    # -- end ----------------------------------------------------------------------------------
+
+    def _conclude(self, outcome: Outcome) -> None:
+        status = _status_of(outcome, self._stop.is_set() and self._steps < self._config.steps)
+        collapsed = outcome.verdict == "collapsed"
+        self._end(
+            status=status,
+            outcome=outcome.verdict,
+            outcome_reason=outcome.reason,
+            collapse_step=outcome.onset if collapsed else None,
+            slide_step=outcome.slide,
+            reward_best=outcome.reward_best,
+            **self._rewards(),
+        )
+        if status in (RunStatus.COLLAPSED, RunStatus.DIVERGED):
+            self._event(outcome.verdict, outcome.reason, level="error", step=outcome.onset)
+
+    def _rewards(self) -> dict[str, float | None]:
+        final = self._final
+        at_end = final is not None and final.step == self._steps and self._steps > 0
+        return {
+            "reward_first": statistics.fmean(self._ends.first) if self._ends.first else None,
+            "reward_last": statistics.fmean(self._ends.last) if self._ends.last else None,
+            "reward_final": final.reward if final is not None and at_end else None,
+        }
+
+
+def _status_of(outcome: Outcome, stopped: bool) -> RunStatus:
+    if outcome.verdict == "collapsed":
+        return RunStatus.COLLAPSED
+    if outcome.verdict == "diverged":
+        return RunStatus.DIVERGED
+    return RunStatus.STOPPED if stopped else RunStatus.FINISHED

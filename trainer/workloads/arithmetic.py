@@ -1,0 +1,142 @@
+"""Two-digit addition with an exact-match reward: verifiable, and small enough for a laptop.
+
+A prompt is "12+34=", its answer "46" and then the end of the sequence; sums have two or three
+digits, so every right answer fits in three tokens.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from ..config import TrainerConfig
+from ..rollout import Task
+from ..warm_start import Recipe, warm_started
+
+MAX_NEW_TOKENS = 3
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+VOCABULARY = (*SPECIAL, *"0123456789+=")
+SUPERVISED_BATCH = 128
+TESTED_PROBLEMS = 2048
+
+
+def arithmetic(
+    config: TrainerConfig, home: Path, progress: Callable[[str], None]
+) -> tuple[Task, Path]:
+    """Return the task and the folder of its warm-started policy."""
+    task = Task(
+        name="arithmetic",
+        chance_reward=len(VOCABULARY) ** -MAX_NEW_TOKENS,
+        max_new_tokens=MAX_NEW_TOKENS,
+        sample_prompts=sample_prompts,
+        reward=reward,
+    )
+    return task, warm_started(recipe(config.hidden_size, config.layers), home, progress)
+
+
+def sample_prompts(count: int, generator: torch.Generator) -> list[str]:
+    """Draw problems whose two terms are uniform in 10…99."""
+    terms = torch.randint(10, 100, (count, 2), generator=generator, device=generator.device)
+    return [f"{a}+{b}=" for a, b in terms.tolist()]
+
+
+def reward(prompt: str, completion: str) -> float:
+    """Return 1 for the exact sum and 0 for anything else."""
+    left, right = prompt.rstrip("=").split("+")
+    return float(completion == str(int(left) + int(right)))
+
+
+def recipe(hidden_size: int, layers: int) -> Recipe:
+    """Describe the warm start to a success rate between 0.73 and 0.80."""
+    answered = _answered_problems()
+    tested = torch.randperm(len(answered), generator=torch.Generator().manual_seed(1))
+
+    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(answered), (SUPERVISED_BATCH,), generator=generator)
+        return -_answer_log_probs(model, answered[chosen]).mean()
+
+    @torch.no_grad()
+    def success_rate(model: nn.Module) -> float:
+        """Exact probability of the right answer, averaged over a fixed set of problems."""
+        chosen = answered[tested[:TESTED_PROBLEMS]]
+        return float(_answer_log_probs(model, chosen).sum(dim=1).exp().mean())
+
+    return Recipe(
+        identity={
+            "workload": "arithmetic",
+            "version": 1,
+            "hidden_size": hidden_size,
+            "layers": layers,
+            "vocabulary": "".join(VOCABULARY),
+            "torch": torch.__version__,
+        },
+        build=lambda: (build_model(hidden_size, layers), build_tokenizer()),
+        loss=loss,
+        success_rate=success_rate,
+        low=0.73,
+        high=0.80,
+        learning_rate=3e-3,
+    )
+
+
+def build_tokenizer() -> Any:
+    """Build the character tokenizer: one token per digit and sign."""
+    vocabulary = {token: i for i, token in enumerate(VOCABULARY)}
+    raw = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Split(pattern="", behavior="isolated")
+    raw.decoder = decoders.Fuse()
+    pad, bos, eos, unk = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unk,
+        padding_side="left",
+    )
+
+
+def build_model(hidden_size: int, layers: int) -> nn.Module:
+    """Build a random Qwen2 causal LM; 64 wide and 2 layers deep it has 134 k parameters."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # transformers initialises from the global generator
+        model: nn.Module = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=len(VOCABULARY),
+                hidden_size=hidden_size,
+                intermediate_size=4 * hidden_size,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=64,
+                pad_token_id=VOCABULARY.index("<pad>"),
+                bos_token_id=VOCABULARY.index("<s>"),
+                eos_token_id=VOCABULARY.index("</s>"),
+                tie_word_embeddings=True,
+            )
+        )
+    return model.eval()
+
+
+def _answered_problems() -> Tensor:
+    """Return all 8 100 problems with their answers as token ids, [8100, 9]."""
+    eos = VOCABULARY.index("</s>")
+    rows = []
+    for a in range(10, 100):
+        for b in range(10, 100):
+            ids = [VOCABULARY.index(sign) for sign in f"{a}+{b}={a + b}"]
+            rows.append(ids + [eos] * (6 + MAX_NEW_TOKENS - len(ids)))
+    return torch.tensor(rows)
+
+
+def _answer_log_probs(model: nn.Module, answered_N_L: Tensor) -> Tensor:
+    """Return log π of each of the three answer tokens, [N, 3]."""
+    logits: Tensor = model(
+        answered_N_L[:, :-1], logits_to_keep=MAX_NEW_TOKENS, use_cache=False
+    ).logits
+    chosen = answered_N_L[:, -MAX_NEW_TOKENS:].unsqueeze(2)
+    return logits.log_softmax(dim=2).gather(2, chosen).squeeze(2)
