@@ -89,9 +89,9 @@ class StepMetrics:
     is ‖θ_t − φ‖ (before the update), ``displacement`` ‖θ_{t+1} − θ_0‖ and ``path_length`` the sum
     of ‖θ_{i+1} − θ_i‖ up to and with this step. ``sampled_at_step`` is the version of φ: whose
     reward ``reward_mean`` is. ``clipping_radii`` maps an active-clip fraction p* to the drift at
-    which it is predicted (theory.md §4).
-    ``kl_to_start`` is KL(θ_0‖θ_{t+1}), ``approx_kl`` KL(φ‖θ_t). ``reasons`` says why a field of this row is None; reasons
-    that hold for the whole run are in ``RunInfo.unmeasured``.
+    which it is predicted (theory.md §4). ``kl_to_start`` is KL(θ_0‖θ_{t+1}), ``approx_kl``
+    KL(φ‖θ_t). ``reasons`` says why a field of this row is None; reasons that hold for the whole
+    run are in ``RunInfo.unmeasured``.
     """
 
     run_id: str

@@ -45,15 +45,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
+    if config.device not in ("auto", "cpu"):
+        from .policy import choose_device  # torch takes seconds to import
+
+        choose_device(config.device)
     store = Store.open(options.db)
     try:
         if options.detach:
             run_id = launch(store, config)
             _print(options, {"run_id": run_id}, f"{run_id} is starting")
             return 0
-        run = _carry_out(store, create_run(store, config))
-        answer = result(store, run)
-        _print(options, answer, _sentence(run))
+        run = create_run(store, config)
+        try:
+            run = _carry_out(store, run)
+        except Exception as error:  # the worker has recorded it in the run with its traceback
+            print(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
+            run = store.run(run.id)
+        _print(options, result(store, run), _sentence(run))
         return exit_code(run.status)
     finally:
         store.close()

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from storage.commandline import BadInput
+
 from .config import TrainerConfig
 
 
@@ -29,12 +31,21 @@ def load_policy(folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` takes an accelerator when there is one."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.accelerator.is_available():
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
-    return torch.device("cpu")
+    """Return the device of a name; ``auto`` takes an accelerator when there is one.
+
+    Raises:
+        BadInput: this machine has no such device.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "auto":
+        return found or torch.device("cpu")
+    wanted = torch.device(name)
+    here = 0 if found is None else torch.accelerator.device_count()
+    if wanted.type != "cpu" and (found is None or found.type != wanted.type):
+        raise BadInput(f"device: {name!r} is not on this machine; allowed: auto | cpu")
+    if wanted.index is not None and wanted.index >= here:
+        raise BadInput(f"device: {name!r} is not on this machine, which has {here} of them")
+    return wanted
 
 
 class FlatWeights:

@@ -39,7 +39,7 @@ class Recipe:
     """
 
     identity: Mapping[str, Any]
-    build: Callable[[], tuple[nn.Module, Any]]
+    build: Callable[[], tuple[Any, Any]]
     loss: Callable[[nn.Module, torch.Generator], Tensor]
     success_rate: Callable[[nn.Module], float]
     low: float
