@@ -1,0 +1,352 @@
+"""From what runs measured to the constants of the decision model: G, α, R_batch, R_crit, R_step.
+
+Pure. A first form: constants come from runs of the *same setting* only, the clip criterion is
+bracketed by the literature unless healthy runs of that setting narrow it, and every constant is an
+interval or a bound (theory.md §4).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.config import TrainerConfig
+
+from .regime import Estimate, unknown
+
+HEALTHY_CLIP_FRACTION = 0.0005
+"""Active-clip fractions of 0.05–0.07 % are published as healthy (theory.md §4)."""
+DEGRADED_CLIP_FRACTION = 0.01
+"""0.66–1.22 % are published as degraded, for models of 0.6 B parameters and more."""
+TOLERATED_BY_TINY_MODELS = 0.1
+"""Tiny models tolerate several percent, so their bracket ends only here."""
+TINY_MODEL_PARAMETERS = 10_000_000
+RECENT_STEPS = 50
+HORIZON_LOG_SD = 0.48
+"""Spread of Σ η at collapse in a prototype (theory.md §4): what few events are widened by."""
+HORIZON_LOG_SD_WEIGHT = 4
+LEAST_STEPS = 20
+LOCAL_STEP_FACTOR = 2
+INTERVAL = 0.9
+
+NOT_THE_SETTING = {
+    "learning_rate",
+    "max_staleness",
+    "steps",
+    "seed",
+    "threads",
+    "device",
+    "name",
+    "group",
+    "evaluate_every",
+    "evaluation_rollouts",
+    "kl_to_start_every",
+    "stop_on_collapse",
+}
+"""Fields that may differ between runs of the same setting."""
+
+
+def setting_of(config: TrainerConfig) -> dict[str, Any]:
+    """Return the fields that must agree for the constants of one run to speak of another."""
+    return {k: v for k, v in config.model_dump().items() if k not in NOT_THE_SETTING}
+
+
+def differences(one: TrainerConfig, other: TrainerConfig) -> list[str]:
+    """Name the fields of the setting in which two configurations differ, with both values."""
+    left, right = setting_of(one), setting_of(other)
+    return [f"{k} {left[k]} ≠ {right[k]}" for k in left if left[k] != right[k]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What one run contributes; every field that is None was not measured.
+
+    ``steps`` is the number of learner steps taken, ``unsafe`` None while nothing is decided,
+    ``drift_p95`` the 95th percentile of the within-cycle drift over the recent steps,
+    ``displacement`` the largest ‖θ − θ_0‖ so far, ``displacement_at_onset`` the same at the onset of
+    a collapse, ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law`` (G_1, α) of
+    D(k) = G_1·η·k^α, and ``clip_p95`` the 95th percentile of the active-clip fraction.
+    """
+
+    run_id: str
+    name: str
+    config: TrainerConfig
+    steps: int
+    verdict: str | None
+    unsafe: bool | None
+    onset: int | None
+    reward_start: float | None
+    reward_final: float | None
+    drift_p95: float | None
+    displacement: float | None
+    displacement_at_onset: float | None
+    largest_step: float | None
+    drift_law: tuple[float, float] | None
+    clip_p95: float | None
+    radii: Mapping[str, float | None]
+    parameters: int | None = None
+
+
+UNSAFE_VERDICTS = ("collapsed", "diverged", "damaged")
+SAFE_VERDICTS = ("healthy", "finished")
+SERIES = (
+    "step",
+    "learning_rate",
+    "update_norm",
+    "cycle_drift",
+    "displacement",
+    "clip_fraction_low",
+    "clip_fraction_high",
+    "clipping_radii",
+)
+"""The columns of a run that ``run_facts`` reads."""
+
+
+def run_facts(
+    *,
+    run_id: str,
+    name: str,
+    config: TrainerConfig,
+    verdict: str | None,
+    onset: int | None,
+    reward_start: float | None,
+    reward_final: float | None,
+    series: Mapping[str, Sequence[Any]],
+    ended: bool,
+) -> RunFacts:
+    """Summarise the stored steps of one run.
+
+    ``verdict`` counts as an outcome only when the run has ``ended``; a run that was stopped by
+    hand before its end is evidence of drift and clipping but not of safety.
+    """
+    columns = {n: _floats(series[n]) for n in SERIES if n != "clipping_radii"}
+    displacement = columns["displacement"]
+    known = np.isfinite(displacement)
+    return RunFacts(
+        run_id=run_id,
+        name=name,
+        config=config,
+        steps=len(displacement),
+        verdict=verdict,
+        unsafe=_is_unsafe(verdict, ended),
+        onset=onset,
+        reward_start=reward_start,
+        reward_final=reward_final,
+        drift_p95=_drift_p95(columns["cycle_drift"], config.max_staleness),
+        displacement=float(displacement[known].max()) if known.any() else None,
+        displacement_at_onset=_at(columns["step"], displacement, onset),
+        largest_step=_largest_step(columns, config),
+        drift_law=drift_law(columns["step"], displacement, config),
+        clip_p95=_percentile95(columns["clip_fraction_low"] + columns["clip_fraction_high"]),
+        radii=next((r for r in reversed(series["clipping_radii"]) if r), {}),
+    )
+
+
+def _is_unsafe(verdict: str | None, ended: bool) -> bool | None:
+    if verdict in ("collapsed", "diverged"):
+        return True
+    if not ended or verdict not in (*UNSAFE_VERDICTS, *SAFE_VERDICTS):
+        return None
+    return verdict in UNSAFE_VERDICTS
+
+
+def _floats(values: Sequence[Any]) -> NDArray[np.float64]:
+    return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def _percentile95(values: NDArray[np.float64]) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(np.percentile(known, 95)) if known.size else None
+
+
+def _drift_p95(drift: NDArray[np.float64], max_staleness: int) -> float | None:
+    return _percentile95(drift[-max(RECENT_STEPS, 2 * (max_staleness + 1)) :])
+
+
+def _at(
+    step: NDArray[np.float64], displacement: NDArray[np.float64], onset: int | None
+) -> float | None:
+    """Largest displacement up to the version at which the collapse began."""
+    if onset is None:
+        return None
+    before = displacement[(step < max(onset, 1)) & np.isfinite(displacement)]
+    return float(before.max()) if before.size else None
+
+
+def _early_steps(config: TrainerConfig) -> int:
+    """Steps in which warm-up and momentum are still filling up."""
+    memory = LOCAL_STEP_FACTOR / (1 - config.adam_beta1)
+    return config.warmup_steps + math.ceil(memory)
+
+
+def _largest_step(
+    columns: Mapping[str, NDArray[np.float64]], config: TrainerConfig
+) -> float | None:
+    early = slice(0, _early_steps(config))
+    sizes = columns["learning_rate"][early] * columns["update_norm"][early]
+    sizes = sizes[np.isfinite(sizes)]
+    return float(sizes.max()) if sizes.size else None
+
+
+def drift_law(
+    step: NDArray[np.float64], displacement: NDArray[np.float64], config: TrainerConfig
+) -> tuple[float, float] | None:
+    """Fit D(k) = G_1·η·k^α to the displacement after k learner steps, beyond warm-up and momentum.
+
+    Least squares in logarithms; None with fewer than 20 usable steps. α is held in 0.1…1: faster
+    than ballistic is a fit to noise, slower than that is a run that stands still.
+    """
+    k = step + 1
+    use = (k > _early_steps(config)) & np.isfinite(displacement) & (displacement > 0)
+    if use.sum() < LEAST_STEPS:
+        return None
+    log_k, log_d = np.log(k[use]), np.log(displacement[use])
+    slope = float(np.polyfit(log_k, log_d, 1)[0])
+    alpha = min(1.0, max(0.1, slope))
+    g_1 = math.exp(float(np.mean(log_d - alpha * log_k))) / config.learning_rate
+    return g_1, alpha
+
+
+def clip_criterion(runs: Sequence[RunFacts], parameters: int | None) -> tuple[float, float, str]:
+    """Bracket p*, the active-clip fraction at which the batch-level clip takes over.
+
+    The literature brackets it; healthy runs of the same setting raise the lower end to what they
+    bore, for they show that this much clipping is survived.
+
+    Returns:
+        Lower end, upper end, and where they come from. The upper end never falls below the lower.
+    """
+    tiny = parameters is not None and parameters < TINY_MODEL_PARAMETERS
+    low = HEALTHY_CLIP_FRACTION
+    high = TOLERATED_BY_TINY_MODELS if tiny else DEGRADED_CLIP_FRACTION
+    source = f"clip criterion {low:.2%}…{high:.0%} from the literature"
+    if tiny:
+        source += " (tiny models tolerate several percent)"
+    borne = [run.clip_p95 for run in runs if run.unsafe is False and run.clip_p95 is not None]
+    if borne and max(borne) > low:
+        low = max(borne)
+        source = f"{len(borne)} survived runs of this setting bore {low:.2%} of active clipping"
+    return low, max(low, high), source
+
+
+def batch_radius(
+    radii: Mapping[str, float | None], criterion: tuple[float, float, str]
+) -> Estimate:
+    """Return R_batch as the range between the radii at both ends of the clip criterion.
+
+    The kept criterion next *below* each end is used, so each end errs to the safe side. An end for
+    which too few tokens are pooled is unknown, and the estimate a bound (theory.md §4).
+    """
+    low_p, high_p, source = criterion
+    low, high = _radius_at(radii, low_p), _radius_at(radii, high_p)
+    if low is None and high is None:
+        return unknown(f"no clipping radius is measured yet ({source})")
+    if low is None or high is None:
+        return Estimate(
+            low=low, high=high, is_bound=True, reason=f"too few tokens are pooled yet; {source}"
+        )
+    middle = math.sqrt(low * high) if math.isfinite(high) else None
+    return Estimate(value=middle, low=low, high=high, is_bound=middle is None, reason=source)
+
+
+def _radius_at(radii: Mapping[str, float | None], p: float) -> float | None:
+    below = [float(kept) for kept in radii if float(kept) <= p * (1 + 1e-9)]
+    return radii[_key(radii, max(below))] if below else None
+
+
+def _key(radii: Mapping[str, float | None], p: float) -> str:
+    return next(kept for kept in radii if float(kept) == p)
+
+
+def collapse_cause(run: RunFacts, kappa_staleness: Estimate) -> str:
+    """Attribute a collapse: ``local_step``, ``staleness``, ``horizon`` or ``unknown``.
+
+    A collapse while warm-up and momentum are still filling up is the local step's. Later it is
+    the staleness limit's if κ_staleness had certainly passed 1, the horizon's if it certainly had
+    not; between the two it counts for neither (competing risks, theory.md §4).
+    """
+    if run.onset is not None and run.onset < _early_steps(run.config):
+        return "local_step"
+    if kappa_staleness.low is not None and kappa_staleness.low >= 1:
+        return "staleness"
+    if kappa_staleness.high is not None and kappa_staleness.high < 1:
+        return "horizon"
+    return "unknown"
+
+
+def staleness_kappa(run: RunFacts, r_batch: Estimate) -> Estimate:
+    """Return κ_staleness = p95 of the realised within-cycle drift / R_batch; 0 when S = 0."""
+    if run.config.max_staleness == 0:
+        return Estimate(value=0.0, low=0.0, high=0.0, reason="S = 0: every rollout is fresh")
+    if run.drift_p95 is None:
+        return unknown("no within-cycle drift is measured yet")
+    return r_batch.dividing(run.drift_p95)
+
+
+def critical_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Estimate:
+    """Return R_crit on the displacement clock, from runs of one setting.
+
+    Horizon collapses give its centre; their number and spread, widened by the prototype's, its
+    90 % interval. Without one it is only known to exceed what survivors and other collapses
+    reached (competing risks: those are censored), so the estimate is a lower bound.
+    """
+    events = [
+        math.log(run.displacement_at_onset)
+        for run in runs
+        if causes.get(run.run_id) == "horizon" and run.displacement_at_onset
+    ]
+    if events:
+        return _with_few_events(events)
+    reached = [run.displacement for run in runs if run.unsafe is False and run.displacement]
+    if reached:
+        return Estimate(
+            low=max(reached),
+            is_bound=True,
+            reason=f"no horizon collapse of this setting is archived; {len(reached)} runs "
+            f"survived displacements up to {max(reached):.2g}",
+        )
+    return unknown("no run of this setting has ended, so no horizon is known")
+
+
+def _with_few_events(events: Sequence[float]) -> Estimate:
+    centre = float(np.mean(events))
+    squares = sum((x - centre) ** 2 for x in events)
+    weight = HORIZON_LOG_SD_WEIGHT
+    spread = math.sqrt((weight * HORIZON_LOG_SD**2 + squares) / (weight + len(events) - 1))
+    half = 2.13 * spread * math.sqrt(1 + 1 / len(events))  # t at 95 %, 4 degrees of freedom
+    return Estimate(
+        value=math.exp(centre),
+        low=math.exp(centre - half),
+        high=math.exp(centre + half),
+        reason=f"{len(events)} horizon collapses of this setting",
+    )
+
+
+def step_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Estimate:
+    """Return R_step: the size of a single early update that breaks the policy at once.
+
+    It lies between the largest that a survivor took and the smallest of a run that collapsed
+    while its warm-up was filling up; without such a collapse only the lower bound is known.
+    """
+    borne = [run.largest_step for run in runs if run.unsafe is False and run.largest_step]
+    broke = [
+        run.largest_step
+        for run in runs
+        if causes.get(run.run_id) == "local_step" and run.largest_step
+    ]
+    low, high = max(borne, default=None), min(broke, default=None)
+    if low is None and high is None:
+        return unknown("no run of this setting has ended, so no breaking step is known")
+    if low is None or high is None:
+        which = "no run broke at its first steps" if high is None else "no run survived"
+        return Estimate(low=low, high=high, is_bound=True, reason=f"{which} at this setting")
+    low, high = min(low, high), max(low, high)
+    return Estimate(
+        value=math.sqrt(low * high),
+        low=low,
+        high=high,
+        reason=f"{len(borne)} runs survived and {len(broke)} broke at their first steps",
+    )

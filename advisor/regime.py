@@ -1,0 +1,131 @@
+"""Which limit a run is at: the three κ against 1, in the order of precedence of theory.md §3.
+
+Pure: numbers in, a regime and its reason out. A regime that was not measured is never named.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Regime(StrEnum):
+    """What decides about a run, in the words that people read."""
+
+    DIVERGED = "diverged"
+    COLLAPSED = "collapsed"
+    INSUFFICIENT_DATA = "insufficient_data"
+    STALENESS_LIMITED = "staleness_limited"
+    HORIZON_LIMITED = "horizon_limited"
+    STEP_LIMITED = "step_limited"
+    STABLE = "stable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A number with its interval; every end that is None is unknown, and ``reason`` says why.
+
+    ``is_bound`` marks a number of which one end only is known: ``value`` is None then.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    is_bound: bool = False
+    reason: str | None = None
+
+    def scaled(self, factor: float) -> "Estimate":
+        """Return the estimate times a positive factor."""
+        ends = [None if x is None else x * factor for x in (self.value, self.low, self.high)]
+        return Estimate(
+            value=ends[0], low=ends[1], high=ends[2], is_bound=self.is_bound, reason=self.reason
+        )
+
+    def dividing(self, numerator: float, reason: str | None = None) -> "Estimate":
+        """Return numerator / self; an end that is unknown stays unknown on the other side.
+
+        0 / 0 has no value: a radius of zero divides nothing.
+        """
+
+        def part(denominator: float | None) -> float | None:
+            if denominator is None or (denominator == 0 and numerator == 0):
+                return None
+            return float("inf") if denominator == 0 else numerator / denominator
+
+        return Estimate(
+            value=part(self.value),
+            low=part(self.high),
+            high=part(self.low),
+            is_bound=self.is_bound,
+            reason=reason or self.reason,
+        )
+
+
+def unknown(reason: str) -> Estimate:
+    """Return an estimate of which nothing is known, with the reason."""
+    return Estimate(reason=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What a run's measurements say about it.
+
+    ``kappa_horizon`` projects to the planned end, ``kappa_used`` is the same at the present step,
+    ``horizon_step`` the learner step at which κ_horizon = 1 is reached at the present drift.
+    """
+
+    regime: Regime
+    reason: str
+    kappa_staleness: Estimate
+    kappa_horizon: Estimate
+    kappa_used: Estimate
+    kappa_local: Estimate
+    horizon_step: Estimate
+    evidence: tuple[str, ...] = ()
+
+
+LIMITS = {
+    "staleness": Regime.STALENESS_LIMITED,
+    "horizon": Regime.HORIZON_LIMITED,
+    "local_step": Regime.STEP_LIMITED,
+}
+
+
+def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tuple[Regime, str]:
+    """Name the regime of a run or of a setting (theory.md §3).
+
+    Args:
+        kappas: κ by limit: ``staleness``, ``horizon``, ``local_step``.
+        verdict: ``diverged`` or ``collapsed`` when that has happened already.
+
+    Returns:
+        The regime and one sentence why. A limit counts as passed when the *low* end of its κ is
+        at least 1. ``stable`` needs the high end of every κ below 1. Anything between is
+        ``insufficient_data``: the two ends would give different regimes.
+    """
+    if verdict in (Regime.DIVERGED, Regime.COLLAPSED):
+        return Regime(verdict), f"the run has {verdict}"
+    passed = {n: k.low for n, k in kappas.items() if k.low is not None and k.low >= 1}
+    if passed:
+        worst = max(passed, key=lambda name: passed[name])
+        return LIMITS[worst], f"κ_{worst} is at least {passed[worst]:.2g}, beyond its limit of 1"
+    open_ended = [_open(name, kappa) for name, kappa in kappas.items() if not _below_one(kappa)]
+    if open_ended:
+        return Regime.INSUFFICIENT_DATA, "; ".join(open_ended)
+    highest = max(kappas, key=lambda name: kappas[name].high or 0.0)
+    return Regime.STABLE, f"every κ is below 1; the largest is κ_{highest} {_span(kappas[highest])}"
+
+
+def _below_one(kappa: Estimate) -> bool:
+    return kappa.high is not None and kappa.high < 1
+
+
+def _open(name: str, kappa: Estimate) -> str:
+    if kappa.high is None and kappa.low is None:
+        return f"κ_{name} is unknown: {kappa.reason}"
+    return f"κ_{name} {_span(kappa)} does not decide: {kappa.reason or 'it straddles 1'}"
+
+
+def _span(kappa: Estimate) -> str:
+    low = "?" if kappa.low is None else f"{kappa.low:.2g}"
+    high = "?" if kappa.high is None else f"{kappa.high:.2g}"
+    return f"{low}…{high}"
