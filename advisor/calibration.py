@@ -66,9 +66,9 @@ class RunFacts:
 
     ``steps`` is the number of learner steps taken, ``unsafe`` None while nothing is decided,
     ``drift_p95`` the 95th percentile of the within-cycle drift over the recent steps,
-    ``displacement`` the largest ‖θ − θ_0‖ so far, ``displacement_at_onset`` the same at the onset of
-    a collapse, ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law`` (G_1, α) of
-    D(k) = G_1·η·k^α, and ``clip_p95`` the 95th percentile of the active-clip fraction.
+    ``displacement`` the largest ‖θ − θ_0‖ so far, ``displacement_at_onset`` the same when a
+    collapse began, ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law``
+    (G_1, α) of D(k) = G_1·η·k^α, and ``clip_p95`` the 95th percentile of the active-clip fraction.
     """
 
     run_id: str
@@ -116,6 +116,7 @@ def run_facts(
     reward_final: float | None,
     series: Mapping[str, Sequence[Any]],
     ended: bool,
+    parameters: int | None = None,
 ) -> RunFacts:
     """Summarise the stored steps of one run.
 
@@ -142,6 +143,7 @@ def run_facts(
         drift_law=drift_law(columns["step"], displacement, config),
         clip_p95=_percentile95(columns["clip_fraction_low"] + columns["clip_fraction_high"]),
         radii=next((r for r in reversed(series["clipping_radii"]) if r), {}),
+        parameters=parameters,
     )
 
 

@@ -95,7 +95,8 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
 
     Args:
         kappas: κ by limit: ``staleness``, ``horizon``, ``local_step``.
-        verdict: ``diverged`` or ``collapsed`` when that has happened already.
+        verdict: how the run ended, if it has; a survivor is stable by what happened to it unless
+            a limit was certainly passed, though one seed proves nothing about the next.
 
     Returns:
         The regime and one sentence why. A limit counts as passed when the *low* end of its κ is
@@ -108,6 +109,8 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
     if passed:
         worst = max(passed, key=lambda name: passed[name])
         return LIMITS[worst], f"κ_{worst} is at least {passed[worst]:.2g}, beyond its limit of 1"
+    if verdict in ("healthy", "finished"):
+        return Regime.STABLE, f"the run ended {verdict}; one seed is no proof for the next"
     open_ended = [_open(name, kappa) for name, kappa in kappas.items() if not _below_one(kappa)]
     if open_ended:
         return Regime.INSUFFICIENT_DATA, "; ".join(open_ended)

@@ -55,6 +55,7 @@ class RunInfo:
     stop_requested: bool = False
     device: str | None = None
     threads: int | None = None
+    parameters: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     workload: str | None = None
     group: str | None = None

@@ -148,10 +148,14 @@ class Worker:
     def _train(self) -> Outcome:
         task, start = arithmetic(self._config, home(), self._warming)
         lockstep = Lockstep(self._run.id, self._config, task, start)
+        parameters = parameter_count(lockstep.policy)
         self._store.update_run(
-            self._run.id, device=str(lockstep.device), chance_reward=task.chance_reward
+            self._run.id,
+            device=str(lockstep.device),
+            chance_reward=task.chance_reward,
+            parameters=parameters,
         )
-        self._event("start", f"{parameter_count(lockstep.policy)} parameters from {start.name}")
+        self._event("start", f"{parameters} parameters, starting from {start.name}")
         return lockstep.train(
             Hooks(
                 on_step=self._keep_step,

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("stop_requested", sa.Boolean(), nullable=False),
         sa.Column("device", sa.Text(), nullable=True),
         sa.Column("threads", sa.Integer(), nullable=True),
+        sa.Column("parameters", sa.Integer(), nullable=True),
         sa.Column("config", sa.Text(), nullable=True),
         sa.Column("workload", sa.Text(), nullable=True),
         sa.Column("group", sa.Text(), nullable=True),

@@ -1,0 +1,121 @@
+"""Command line of the advisor: ``python -m advisor recommend|diagnose``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
+from storage.store import Store
+from trainer.config import TrainerConfig, add_config_options
+
+from .answer import answer, ask, diagnose, gather
+from .recommendation import Advice
+from .regime import Diagnosis, Regime
+
+ALARM = 3
+EXIT_CODES = {
+    Regime.STABLE: 0,
+    Regime.COLLAPSED: 1,
+    Regime.DIVERGED: 1,
+    Regime.STALENESS_LIMITED: ALARM,
+    Regime.HORIZON_LIMITED: ALARM,
+    Regime.STEP_LIMITED: ALARM,
+    Regime.INSUFFICIENT_DATA: 4,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command of ``python -m advisor`` and return its exit code."""
+    options = parse(_parser(), argv)
+    store = Store.open(options.db, create=options.db is None)
+    try:
+        return {"recommend": _recommend, "diagnose": _diagnose}[options.command](store, options)
+    finally:
+        store.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m advisor", description="Say what the measurements mean.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = "the largest safe learning rate of a setting"
+    recommend = commands.add_parser("recommend", help=words, description=words)
+    add_common_options(recommend)
+    recommend.add_argument(
+        "--risk", default="0.05", metavar="X", help="accepted P(unsafe); 0 < risk < 1 (0.05)"
+    )
+    source = recommend.add_mutually_exclusive_group()
+    source.add_argument("--run", metavar="RUN", help="take this run alone as evidence")
+    source.add_argument("--group", metavar="G", help="take the runs of this group")
+    source.add_argument("--literature", action="store_true", help="published settings only")
+    add_config_options(recommend, skip=("seed", "threads", "device", "name", "group"))
+    words = "the regime of a run, with its reasons"
+    judge = commands.add_parser("diagnose", help=words, description=words)
+    add_common_options(judge)
+    judge.add_argument("run", help="id of the run")
+    return parser
+
+
+def _recommend(store: Store, options: argparse.Namespace) -> int:
+    faults = [
+        f"{name}: not given; say for which --{name.replace('_', '-')} the rate shall hold"
+        for name in ("max_staleness", "steps")
+        if getattr(options, name) is None
+    ]
+    if faults:
+        raise BadInput(*faults)
+    evidence = [] if options.literature else gather(store, group=options.group, run_id=options.run)
+    if options.group is not None and not evidence and not options.literature:
+        raise BadInput(f"group: {options.group!r} has no run in the archive; see storage list")
+    question = ask(
+        settings={n: getattr(options, n, None) for n in TrainerConfig.model_fields if n != "group"},
+        evidence=evidence,
+        risk=_risk(options.risk),
+    )
+    advice = answer(store, question, evidence)
+    if options.json:
+        print_json(advice.as_json())
+    else:
+        print(_advice_text(advice))
+    return 0
+
+
+def _risk(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadInput(f"risk: {text!r} is not allowed; allowed: 0 < risk < 1") from None
+
+
+def _advice_text(advice: Advice) -> str:
+    lines = [advice.reason]
+    for name in ("max_learning_rate", "suggested_learning_rate", "edge", "low", "high"):
+        value = getattr(advice, name)
+        shown = f"{value:.3g}" if value is not None else f"- ({advice.reasons.get(name)})"
+        lines.append(f"{name:<24} {shown}")
+    lines.append(f"{'binding':<24} {advice.binding}")
+    lines.append(f"{'regime':<24} {advice.regime} ({advice.reasons['regime']})")
+    return "\n".join([*lines, *(f"evidence: {each}" for each in advice.evidence)])
+
+
+def _diagnose(store: Store, options: argparse.Namespace) -> int:
+    found = diagnose(store, options.run)
+    if options.json:
+        print_json(_diagnosis_json(found))
+    else:
+        print(f"{found.regime}: {found.reason}")
+    damaged = store.run(options.run).outcome == "damaged"
+    return ALARM if damaged else EXIT_CODES[found.regime]
+
+
+def _diagnosis_json(found: Diagnosis) -> dict[str, Any]:
+    answer: dict[str, Any] = asdict(found)
+    for name, value in asdict(found).items():
+        if isinstance(value, dict) and value["value"] is None:
+            answer[f"{name}_reason"] = value["reason"]
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

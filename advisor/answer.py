@@ -1,0 +1,156 @@
+"""The one path from store to evidence to answer to store, for command line and pages alike."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+from storage.commandline import BadInput
+from storage.records import Recommendation, RunInfo, RunStatus
+from storage.store import Store
+from trainer.config import TrainerConfig, checked_config
+
+from .calibration import (
+    SERIES,
+    RunFacts,
+    batch_radius,
+    clip_criterion,
+    differences,
+    run_facts,
+    staleness_kappa,
+)
+from .constants import constants_of
+from .horizon import horizon_kappa, horizon_step, local_kappa, used_kappa
+from .literature import published_runs
+from .recommendation import Advice, Question, recommend
+from .regime import Diagnosis, Regime, regime_of, unknown
+
+LEAST_STEPS = 20
+UNUSED_RATE = 1e-4
+"""Fills the field of a question that asks for the rate."""
+
+
+def facts_of(store: Store, run: RunInfo) -> RunFacts | None:
+    """Summarise a stored run; None when its configuration is not one of this trainer's."""
+    try:
+        config = TrainerConfig.model_validate(run.config)
+    except ValidationError:
+        return None
+    evaluations = store.evaluations(run.id)
+    start = evaluations[0].reward if evaluations and evaluations[0].step == 0 else None
+    return run_facts(
+        run_id=run.id,
+        name=run.name,
+        config=config,
+        verdict=run.outcome,
+        onset=run.collapse_step,
+        reward_start=start,
+        reward_final=run.reward_final,
+        series=store.series(run.id, SERIES),
+        ended=run.status in (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED),
+        parameters=run.parameters,
+    )
+
+
+def gather(store: Store, *, group: str | None = None, run_id: str | None = None) -> list[RunFacts]:
+    """Return the evidence in the archive: one run, one group, or every run of the trainer.
+
+    Raises:
+        RunNotFound: the named run is not in the archive.
+    """
+    found = [store.run(run_id)] if run_id is not None else store.runs(group=group)
+    facts = [facts_of(store, run) for run in found if run.kind in ("train", "sweep")]
+    return [each for each in facts if each is not None]
+
+
+def ask(*, settings: Mapping[str, object], evidence: Sequence[RunFacts], risk: float) -> Question:
+    """Build a question; settings that are None come from the newest run of the evidence.
+
+    A ``learning_rate`` among the settings is the rate to judge.
+
+    Raises:
+        BadInput: a setting or the risk is not allowed.
+    """
+    if not (math.isfinite(risk) and 0 < risk < 1):
+        raise BadInput(f"risk: {risk} is not allowed; allowed: 0 < risk < 1")
+    given = {name: value for name, value in settings.items() if value is not None}
+    base = evidence[0].config.model_dump() if evidence else {}
+    config = checked_config({"learning_rate": UNUSED_RATE, **base, **given})
+    judged = config.learning_rate if "learning_rate" in given else None
+    return Question(setting=config, risk=risk, learning_rate=judged)
+
+
+def answer(store: Store, question: Question, evidence: Sequence[RunFacts]) -> Advice:
+    """Answer a question and keep the answer with its evidence in the archive."""
+    advice = recommend(question, evidence, published_runs())
+    store.save_recommendation(
+        Recommendation(
+            time=time.time(),
+            question={
+                "setting": question.setting.model_dump(mode="json"),
+                "risk": question.risk,
+                "learning_rate": question.learning_rate,
+            },
+            answer=advice.as_json(),
+            evidence=advice.evidence,
+        )
+    )
+    return advice
+
+
+def diagnose(store: Store, run_id: str) -> Diagnosis:
+    """Say in which regime a run is, from its own steps and ended runs of the same setting.
+
+    Raises:
+        RunNotFound: there is no such run.
+    """
+    run = store.run(run_id)
+    facts = facts_of(store, run)
+    if facts is None:
+        return _nothing(run, "its configuration is not one that this version can read")
+    if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
+        return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
+    others = [
+        each
+        for each in gather(store)
+        if each.run_id != run_id
+        and each.unsafe is not None
+        and not differences(each.config, facts.config)
+    ]
+    return _diagnosis(facts, others)
+
+
+def _diagnosis(facts: RunFacts, others: Sequence[RunFacts]) -> Diagnosis:
+    constants = constants_of(others, learning_rate=facts.config.learning_rate)
+    r_batch = batch_radius(facts.radii, clip_criterion(others, facts.parameters))
+    kappas = {
+        "staleness": staleness_kappa(facts, r_batch),
+        "horizon": horizon_kappa(facts, constants.r_crit),
+        "local_step": local_kappa(facts, constants.r_step),
+    }
+    regime, reason = regime_of(kappas, facts.verdict)
+    return Diagnosis(
+        regime=regime,
+        reason=reason,
+        kappa_staleness=kappas["staleness"],
+        kappa_horizon=kappas["horizon"],
+        kappa_used=used_kappa(facts, constants.r_crit),
+        kappa_local=kappas["local_step"],
+        horizon_step=horizon_step(facts, constants.r_crit),
+        evidence=tuple(f"run {each.run_id}: {each.verdict}" for each in others),
+    )
+
+
+def _nothing(run: RunInfo, why: str) -> Diagnosis:
+    verdict = run.outcome if run.outcome in ("collapsed", "diverged") else None
+    regime = Regime(verdict) if verdict else Regime.INSUFFICIENT_DATA
+    return Diagnosis(
+        regime=regime,
+        reason=f"the run has {verdict}" if verdict else why,
+        kappa_staleness=unknown(why),
+        kappa_horizon=unknown(why),
+        kappa_used=unknown(why),
+        kappa_local=unknown(why),
+        horizon_step=unknown(why),
+    )

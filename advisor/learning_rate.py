@@ -1,0 +1,218 @@
+"""The largest safe learning rate: the two-constraint rule, and what outcomes of runs say.
+
+Pure. Two ways to an answer stand side by side: the rule turns measured constants into a limit; the
+edge is learned from which runs survived, with the rule's form only: halving S or T can never
+lower the safe rate, and a factor in S+1 or T moves it by at most that factor (theory.md §3).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SLOPES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""−d log η_max / d log(S+1), and the same in T: 0 where that limit is slack, 1 where it binds and
+drift is ballistic, 1/2 where it is diffusive. Every value is equally likely beforehand."""
+OWN_WIDTHS = (0.1, 0.2, 0.4)
+"""Logistic width of the edge in ln η among runs of one setting."""
+FOREIGN_WIDTHS = (0.5, 1.0, 2.0)
+"""The same among published settings, which differ in everything else too."""
+EDGE_BEYOND_TRIED = math.log(100.0)
+"""The edge may lie this far beyond the rates that were tried, and is equally likely anywhere."""
+GRID = 240
+EXTRAPOLATION_UP = 2.0
+EXTRAPOLATION_DOWN = 4.0
+"""No rate is advised beyond these factors of what was tried (theory.md §3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """What the two-constraint rule allows; each rate is None when its constant is unknown."""
+
+    learning_rate: float | None
+    binding: str
+    staleness: float | None
+    horizon: float | None
+    crossover_staleness: float | None
+
+
+def two_constraint_rule(
+    *,
+    g_1: float,
+    alpha: float,
+    r_batch: float | None,
+    r_crit: float | None,
+    max_staleness: int,
+    steps: int,
+) -> Limit:
+    """Return min{R_batch/(S·G_eff(S)), R_crit/(T·G_eff(T))} with G_eff(k) = G_1·k^(α−1).
+
+    The rule of arXiv 2607.01083 with the effective update norm of theory.md §3 in place of the
+    worst case.
+
+    Args:
+        g_1: drift per unit of learning rate after one learner step, > 0.
+        alpha: drift exponent: 1 ballistic, 1/2 diffusive.
+        r_batch: within-cycle drift at which the batch-level clip takes over, or None.
+        r_crit: displacement at which runs of this setting collapse, or None.
+        max_staleness: S in learner steps; with S = 0 staleness limits nothing (rate inf).
+        steps: T.
+
+    Returns:
+        The limits and which binds: ``staleness``, ``horizon``, or ``none`` if no constant is
+        known. The crossover S* = T·(R_batch/R_crit)^(1/α) is where the two limits meet.
+    """
+    staleness = None
+    if max_staleness == 0:
+        staleness = math.inf
+    elif r_batch is not None:
+        staleness = r_batch / (g_1 * max_staleness**alpha)
+    horizon = None if r_crit is None else r_crit / (g_1 * steps**alpha)
+    known = {"staleness": staleness, "horizon": horizon}
+    finite = {n: v for n, v in known.items() if v is not None and math.isfinite(v)}
+    binding = min(finite, key=lambda name: finite[name]) if finite else "none"
+    crossover = None
+    if r_batch is not None and r_crit is not None:
+        crossover = steps * (r_batch / r_crit) ** (1 / alpha)
+    return Limit(
+        learning_rate=finite.get(binding),
+        binding=binding,
+        staleness=staleness,
+        horizon=horizon,
+        crossover_staleness=crossover,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One run as evidence: how hard it was driven, for how long, and whether it was unsafe.
+
+    ``steps`` is what it survived, or the step at which it was lost; None takes the asked T.
+    """
+
+    learning_rate: float
+    max_staleness: int
+    steps: int | None
+    unsafe: bool
+    label: str
+
+
+class Edge:
+    """Where runs begin to fail, at one S and T: a posterior on a grid.
+
+    P(unsafe) = logistic((ln η + a·ln((S_i+1)/(S+1)) + b·ln(T_i/T) − μ)/w) for trial i, with the
+    edge μ uniform over what was tried and a factor of 100 beyond, the slopes a and b uniform over
+    ``SLOPES`` and the width w over ``widths``. Monotone in η, S and T by construction.
+    """
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        *,
+        max_staleness: int,
+        steps: int,
+        widths: Sequence[float] = OWN_WIDTHS,
+    ) -> None:
+        """Learn the edge at (S, T) from at least one trial."""
+        rates = np.log([trial.learning_rate for trial in trials])
+        self.tried_low, self.tried_high = float(rates.min()), float(rates.max())
+        self.steps, self.max_staleness = steps, max_staleness
+        self._mu = np.linspace(
+            self.tried_low - EDGE_BEYOND_TRIED, self.tried_high + EDGE_BEYOND_TRIED, GRID
+        )
+        slopes, self._widths = np.array(SLOPES), np.array(widths)
+        self.gentlest = math.inf
+        stale = [math.log((trial.max_staleness + 1) / (max_staleness + 1)) for trial in trials]
+        longer = [math.log((trial.steps or steps) / steps) for trial in trials]
+        log_weight = np.zeros((GRID, len(slopes), len(slopes), len(self._widths)))
+        for rate, s, t, trial in zip(rates, stale, longer, trials, strict=True):
+            driven = rate + slopes[:, None] * s + slopes[None, :] * t
+            self.gentlest = min(self.gentlest, float(rate) + min(0.0, s))
+            z = (driven[None, :, :, None] - self._mu[:, None, None, None]) / self._widths
+            log_weight += -np.logaddexp(0.0, -z if trial.unsafe else z)
+        weight = np.exp(log_weight - log_weight.max())
+        self._weight: NDArray[np.float64] = (weight / weight.sum()).sum(axis=(1, 2))
+        self.has_unsafe = any(trial.unsafe for trial in trials)
+        self.has_safe = any(not trial.unsafe for trial in trials)
+
+    def unsafe_probability(self, learning_rate: float) -> float:
+        """Return the predictive P(unsafe within T) at a learning rate, in 0…1."""
+        return float(self._predict(np.array([math.log(learning_rate)]))[0])
+
+    def _predict(self, log_rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        z = (log_rates[:, None, None] - self._mu[None, :, None]) / self._widths
+        probability = np.exp(-np.logaddexp(0.0, -z))
+        return np.asarray((probability * self._weight).sum(axis=(1, 2)))
+
+    def rate_at(self, probability: float) -> float:
+        """Return the learning rate at which the predictive P(unsafe) reaches a probability."""
+        margin = float(self._widths.max()) * 10
+        rates = np.linspace(self._mu[0] - margin, self._mu[-1] + margin, 4000)
+        predicted = np.maximum.accumulate(self._predict(rates))
+        return math.exp(float(np.interp(probability, predicted, rates)))
+
+    def quantile(self, probability: float) -> float:
+        """Return a quantile of where the edge itself lies."""
+        cumulative = np.cumsum(self._weight.sum(axis=1))
+        return math.exp(float(np.interp(probability, cumulative, self._mu)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """The rates read off an edge; each that is None has its reason under its name."""
+
+    max_learning_rate: float | None
+    edge: float | None
+    low: float | None
+    high: float | None
+    reasons: dict[str, str]
+
+
+def safe_rates(edge: Edge, risk: float) -> Rates:
+    """Return the largest rate with P(unsafe) ≤ risk, the 50 % point and its 90 % interval.
+
+    What was never seen is not claimed: without an unsafe trial the edge has no upper end and the
+    rate stops at twice the largest tried one; without a safe trial there is no lower end, and no
+    rate is advised at all.
+    """
+    reasons: dict[str, str] = {}
+    if not edge.has_safe:
+        tried = math.exp(edge.tried_low)
+        why = (
+            f"no run of the evidence survived, the gentlest at learning rate {tried:.3g}; "
+            f"make one at {tried / 4:.2g}"
+        )
+        reasons |= dict.fromkeys(("max_learning_rate", "edge", "low"), why)
+        return Rates(
+            max_learning_rate=None, edge=None, low=None, high=edge.quantile(0.95), reasons=reasons
+        )
+    largest: float | None = min(edge.rate_at(risk), EXTRAPOLATION_UP * math.exp(edge.tried_high))
+    gentlest = math.exp(edge.gentlest)
+    if largest is not None and largest < gentlest / EXTRAPOLATION_DOWN:
+        largest = None
+        reasons["max_learning_rate"] = (
+            f"the evidence does not reach a risk of {risk:.0%}: at {gentlest:.2g}, the gentlest "
+            f"that was tried, {edge.unsafe_probability(gentlest):.0%} of such runs are unsafe"
+        )
+    if not edge.has_unsafe:
+        why = (
+            f"every run of the evidence survived, the hardest driven at learning rate "
+            f"{math.exp(edge.tried_high):.3g}; the edge lies somewhere above"
+        )
+        reasons |= dict.fromkeys(("edge", "high"), why)
+        return Rates(
+            max_learning_rate=largest,
+            edge=None,
+            low=edge.quantile(0.05),
+            high=None,
+            reasons=reasons,
+        )
+    return Rates(
+        max_learning_rate=largest,
+        edge=edge.rate_at(0.5),
+        low=edge.quantile(0.05),
+        high=edge.quantile(0.95),
+        reasons=reasons,
+    )

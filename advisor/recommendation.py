@@ -1,0 +1,337 @@
+"""From a question and its evidence to advice: the rates, the binding limit, and why. Pure.
+
+A first form: outcomes of runs of the same setting place the edge, measured constants say which
+limit it is. The published settings answer when there is no run, marked as uncalibrated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trainer.config import TrainerConfig
+
+from .calibration import RunFacts, differences
+from .constants import Constants, constants_of, kappas_at
+from .learning_rate import FOREIGN_WIDTHS, Edge, Rates, Trial, safe_rates, two_constraint_rule
+from .literature import PublishedRun, literature_trials, nearest
+from .regime import Estimate, Regime, regime_of, unknown
+
+NO_EVIDENCE = "no run of this setting is archived; published settings carry no constants over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked: a setting (its ``learning_rate`` is ignored), a risk, maybe a rate to judge.
+
+    ``risk`` is the accepted P(unsafe within T), in 0…1 exclusive.
+    """
+
+    setting: TrainerConfig
+    risk: float
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """The answer. ``reasons`` says, for every field that is None, why."""
+
+    max_learning_rate: float | None
+    suggested_learning_rate: float | None
+    edge: float | None
+    low: float | None
+    high: float | None
+    binding: str
+    regime: Regime
+    unsafe_probability: float | None
+    forecast_collapse_step: float | None
+    kappa_staleness: Estimate
+    kappa_horizon: Estimate
+    kappa_local: Estimate
+    crossover_staleness: float | None
+    reason: str
+    calibrated: bool
+    evidence: tuple[str, ...]
+    red_flags: tuple[str, ...] = ()
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the answer as the command line prints it: every None with its ``…_reason``."""
+        answer = asdict(self)
+        reasons = answer.pop("reasons")
+        for name in [n for n, value in answer.items() if value is None or n == "regime"]:
+            answer[f"{name}_reason"] = reasons.get(name, "not measured")
+        return answer
+
+
+def recommend(
+    question: Question, runs: Sequence[RunFacts], published: Sequence[PublishedRun]
+) -> Advice:
+    """Answer a question from the runs of the same setting, or else from published settings.
+
+    Args:
+        question: what is asked.
+        runs: candidates; those of another setting are left out, and the reason says so.
+        published: the packaged table, used when no run of the setting has an outcome.
+    """
+    same = [run for run in runs if not differences(run.config, question.setting)]
+    decided = [run for run in same if run.unsafe is not None]
+    if decided:
+        return _from_runs(question, same, decided, _left_out(question, runs, same))
+    return _from_literature(question, same, published, _left_out(question, runs, same))
+
+
+def _left_out(question: Question, runs: Sequence[RunFacts], same: Sequence[RunFacts]) -> str:
+    others = [run for run in runs if run not in same]
+    if not others:
+        return ""
+    differs = ", ".join(differences(others[0].config, question.setting)[:3])
+    return f" {len(others)} archived runs are of another setting ({differs}) and were left out."
+
+
+def edge_of(question: Question, decided: Sequence[RunFacts]) -> Edge:
+    """Return the edge at the question's S and T, from runs whose outcome is known."""
+    setting = question.setting
+    trials = [_trial(run) for run in decided]
+    return Edge(trials, max_staleness=setting.max_staleness, steps=setting.steps)
+
+
+def published_edge(question: Question, published: Sequence[PublishedRun]) -> Edge:
+    """Return the edge at the question's S and T, from published settings."""
+    setting = question.setting
+    return Edge(
+        literature_trials(list(published)),
+        max_staleness=setting.max_staleness,
+        steps=setting.steps,
+        widths=FOREIGN_WIDTHS,
+    )
+
+
+def _trial(run: RunFacts) -> Trial:
+    lost_at = run.onset + 1 if run.onset is not None and run.unsafe else run.steps
+    return Trial(
+        learning_rate=run.config.learning_rate,
+        max_staleness=run.config.max_staleness,
+        steps=max(1, lost_at),
+        unsafe=bool(run.unsafe),
+        label=_label(run),
+    )
+
+
+def _label(run: RunFacts) -> str:
+    config = run.config
+    return (
+        f"run {run.run_id}: η={config.learning_rate:g}, S={config.max_staleness}, "
+        f"{run.steps} steps: {run.verdict}"
+    )
+
+
+def _from_runs(
+    question: Question, same: Sequence[RunFacts], decided: Sequence[RunFacts], left_out: str
+) -> Advice:
+    edge = edge_of(question, decided)
+    rates = safe_rates(edge, question.risk)
+    suggested, suggested_reason = _best_rate(decided, rates.max_learning_rate)
+    judged = question.learning_rate or rates.max_learning_rate or rates.high
+    constants = constants_of(same, learning_rate=judged)
+    survived = sum(run.unsafe is False for run in decided)
+    basis = f"{len(decided)} archived runs of this setting, {survived} of them survived"
+    return _advice(
+        question,
+        rates=rates,
+        edge=edge,
+        suggested=(suggested, suggested_reason),
+        constants=constants,
+        judged=judged,
+        basis=basis,
+        caveat=left_out,
+        evidence=tuple(_label(run) for run in decided),
+    )
+
+
+def _best_rate(decided: Sequence[RunFacts], largest: float | None) -> tuple[float | None, str]:
+    """Rate of the survivor that ended best, held to the largest safe one."""
+    if largest is None:
+        return None, "no rate is safe at this risk on this evidence"
+    gained = [
+        run
+        for run in decided
+        if run.unsafe is False
+        and run.reward_final is not None
+        and (run.reward_start is None or run.reward_final > run.reward_start)
+    ]
+    if not gained:
+        return None, "no survived run ended above its start: the start is the best policy so far"
+    best = max(gained, key=lambda run: run.reward_final or 0.0)
+    return min(best.config.learning_rate, largest), ""
+
+
+def _from_literature(
+    question: Question,
+    same: Sequence[RunFacts],
+    published: Sequence[PublishedRun],
+    left_out: str,
+) -> Advice:
+    edge = published_edge(question, published)
+    rates = safe_rates(edge, question.risk)
+    close = nearest(list(published), question.setting.max_staleness)
+    suggested, why = _gentlest_stable(published, question, edge, rates)
+    constants = constants_of(same, learning_rate=question.learning_rate)
+    basis = f"{len(literature_trials(list(published)))} published settings, uncalibrated"
+    start = (
+        ""
+        if suggested is None
+        else (
+            f" The gentlest published rate that was stable at this staleness is {suggested:.2g}: "
+            f"{edge.unsafe_probability(suggested):.0%} of such settings are unsafe."
+        )
+    )
+    caveat = start + (
+        " The published settings are models of 0.6 B parameters and more, with other tasks, optimizers and clips, "
+        "so the interval is wide; a run of your own setting replaces it." + left_out
+    )
+    return _advice(
+        question,
+        rates=rates,
+        edge=edge,
+        suggested=(suggested, why),
+        constants=constants,
+        judged=question.learning_rate or rates.max_learning_rate or suggested,
+        basis=basis,
+        caveat=caveat,
+        evidence=tuple(run.label for run in close),
+        calibrated=False,
+    )
+
+
+def _gentlest_stable(
+    published: Sequence[PublishedRun], question: Question, edge: Edge, rates: Rates
+) -> tuple[float | None, str]:
+    """Gentlest published rate that was stable at the asked staleness or more."""
+    stable = [
+        run.learning_rate
+        for run in published
+        if run.outcome == "stable"
+        and run.learning_rate is not None
+        and run.staleness >= question.setting.max_staleness
+    ]
+    if not stable:
+        return None, "no published setting of this staleness was stable"
+    rate = min(stable)
+    if rates.max_learning_rate is not None:
+        rate = min(rate, rates.max_learning_rate)
+    return rate, ""
+
+
+def _advice(
+    question: Question,
+    *,
+    rates: Rates,
+    edge: Edge,
+    suggested: tuple[float | None, str],
+    constants: Constants,
+    judged: float | None,
+    basis: str,
+    caveat: str,
+    evidence: tuple[str, ...],
+    calibrated: bool = True,
+) -> Advice:
+    setting = question.setting
+    kappas = _kappas(constants, judged, setting)
+    binding, binding_reason = _binding(kappas)
+    regime, regime_reason = regime_of(kappas)
+    own = question.learning_rate
+    forecast, forecast_reason = _forecast(constants, own, setting)
+    crossover = _crossover(constants, setting)
+    reasons = {
+        **rates.reasons,
+        "suggested_learning_rate": suggested[1],
+        "unsafe_probability": "no learning rate was given to judge (--learning-rate)",
+        "forecast_collapse_step": forecast_reason,
+        "crossover_staleness": "R_batch and R_crit are not both known for this setting",
+    }
+    return Advice(
+        max_learning_rate=rates.max_learning_rate,
+        suggested_learning_rate=suggested[0],
+        edge=rates.edge,
+        low=rates.low,
+        high=rates.high,
+        binding=binding,
+        regime=regime,
+        unsafe_probability=None if own is None else edge.unsafe_probability(own),
+        forecast_collapse_step=forecast,
+        kappa_staleness=kappas["staleness"],
+        kappa_horizon=kappas["horizon"],
+        kappa_local=kappas["local_step"],
+        crossover_staleness=crossover,
+        reason=_sentence(question, rates, basis) + f" {binding_reason}{caveat}",
+        calibrated=calibrated,
+        evidence=evidence,
+        reasons={**reasons, "regime": regime_reason},
+    )
+
+
+def _kappas(
+    constants: Constants, judged: float | None, setting: TrainerConfig
+) -> dict[str, Estimate]:
+    if judged is None:
+        return dict.fromkeys(("staleness", "horizon", "local_step"), unknown("no rate to judge"))
+    return kappas_at(
+        constants,
+        learning_rate=judged,
+        max_staleness=setting.max_staleness,
+        steps=setting.steps,
+    )
+
+
+def _binding(kappas: dict[str, Estimate]) -> tuple[str, str]:
+    """The limit with the largest κ among those that are measured, not merely bounded."""
+    known = {n: k.value for n, k in kappas.items() if k.value is not None and k.value > 0}
+    if not known:
+        return "none", "Which limit binds is not measured for this setting."
+    name = max(known, key=lambda n: known[n])
+    bounded = [n for n, k in kappas.items() if k.value is None]
+    rest = f"; {' and '.join(bounded)} not measured" if bounded else ""
+    return name, f"The binding limit is {name.replace('_', ' ')} (κ ≈ {known[name]:.2g}{rest})."
+
+
+def _forecast(
+    constants: Constants, learning_rate: float | None, setting: TrainerConfig
+) -> tuple[float | None, str]:
+    if learning_rate is None:
+        return None, "no learning rate was given to judge (--learning-rate)"
+    c = constants
+    if c.r_crit.value is None or c.g_1 is None or c.alpha is None:
+        return None, c.r_crit.reason or "R_crit is not known for this setting"
+    step = (c.r_crit.value / (c.g_1 * learning_rate)) ** (1 / c.alpha)
+    if step > setting.steps:
+        return None, f"none within {setting.steps} steps"
+    return step, ""
+
+
+def _crossover(constants: Constants, setting: TrainerConfig) -> float | None:
+    c = constants
+    if c.g_1 is None or c.alpha is None:
+        return None
+    return two_constraint_rule(
+        g_1=c.g_1,
+        alpha=c.alpha,
+        r_batch=c.r_batch.value,
+        r_crit=c.r_crit.value,
+        max_staleness=setting.max_staleness,
+        steps=setting.steps,
+    ).crossover_staleness
+
+
+def _sentence(question: Question, rates: Rates, basis: str) -> str:
+    setting = question.setting
+    where = f"at S = {setting.max_staleness} over {setting.steps} steps"
+    if rates.max_learning_rate is None:
+        return f"No rate can be advised {where}: {rates.reasons['max_learning_rate']} ({basis})."
+    edge = "no edge was seen"
+    if rates.edge is not None:
+        edge = f"half of such runs fail at {rates.edge:.2g}"
+    risk = question.risk
+    return (
+        f"Up to {rates.max_learning_rate:.2g} {where} the risk of an unsafe run stays within "
+        f"{risk:.0%}; {edge} ({basis})."
+    )
