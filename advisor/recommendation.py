@@ -186,8 +186,9 @@ def _from_literature(
         )
     )
     caveat = start + (
-        " The published settings are models of 0.6 B parameters and more, with other tasks, optimizers and clips, "
-        "so the interval is wide; a run of your own setting replaces it." + left_out
+        " The published settings are models of 0.6 B parameters and more, with other tasks, "
+        "optimizers and clips, so the interval is wide; a run of your own setting replaces it."
+        + left_out
     )
     return _advice(
         question,
