@@ -22,8 +22,17 @@ from .calibration import (
 )
 from .constants import constants_of
 from .horizon import horizon_kappa, horizon_step, local_kappa, used_kappa
-from .literature import published_runs
-from .recommendation import Advice, Question, recommend
+from .learning_rate import Edge, Trial
+from .literature import literature_trials, published_runs
+from .recommendation import (
+    Advice,
+    Question,
+    deciding_runs,
+    edge_of,
+    published_edge,
+    recommend,
+    trial_of,
+)
 from .regime import Diagnosis, Regime, regime_of, unknown
 
 LEAST_STEPS = 20
@@ -81,9 +90,23 @@ def ask(*, settings: Mapping[str, object], evidence: Sequence[RunFacts], risk: f
     return Question(setting=config, risk=risk, learning_rate=judged)
 
 
+def consider(question: Question, evidence: Sequence[RunFacts]) -> Advice:
+    """Answer a question without keeping the answer, for what-if."""
+    return recommend(question, evidence, published_runs())
+
+
+def learned_edge(question: Question, evidence: Sequence[RunFacts]) -> tuple[Edge, list[Trial]]:
+    """Return the edge behind an answer and the trials it was learned from, for charts."""
+    decided = [r for r in deciding_runs(question, evidence) if r.unsafe is not None]
+    if decided:
+        return edge_of(question, decided), [trial_of(run) for run in decided]
+    published = published_runs()
+    return published_edge(question, published), literature_trials(published)
+
+
 def answer(store: Store, question: Question, evidence: Sequence[RunFacts]) -> Advice:
     """Answer a question and keep the answer with its evidence in the archive."""
-    advice = recommend(question, evidence, published_runs())
+    advice = consider(question, evidence)
     store.save_recommendation(
         Recommendation(
             time=time.time(),

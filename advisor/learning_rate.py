@@ -22,6 +22,7 @@ FOREIGN_WIDTHS = (0.5, 1.0, 2.0)
 EDGE_BEYOND_TRIED = math.log(100.0)
 """The edge may lie this far beyond the rates that were tried, and is equally likely anywhere."""
 GRID = 240
+BISECTIONS = 50
 EXTRAPOLATION_UP = 2.0
 EXTRAPOLATION_DOWN = 4.0
 """No rate is advised beyond these factors of what was tried (theory.md §3)."""
@@ -148,10 +149,15 @@ class Edge:
 
     def rate_at(self, probability: float) -> float:
         """Return the learning rate at which the predictive P(unsafe) reaches a probability."""
-        margin = float(self._widths.max()) * 10
-        rates = np.linspace(self._mu[0] - margin, self._mu[-1] + margin, 4000)
-        predicted = np.maximum.accumulate(self._predict(rates))
-        return math.exp(float(np.interp(probability, predicted, rates)))
+        margin = float(self._widths.max()) * 20
+        low, high = float(self._mu[0]) - margin, float(self._mu[-1]) + margin
+        for _ in range(BISECTIONS):  # the prediction rises with the rate
+            middle = (low + high) / 2
+            if self.unsafe_probability(math.exp(middle)) < probability:
+                low = middle
+            else:
+                high = middle
+        return math.exp((low + high) / 2)
 
     def quantile(self, probability: float) -> float:
         """Return a quantile of where the edge itself lies."""

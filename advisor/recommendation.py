@@ -73,11 +73,16 @@ def recommend(
         runs: candidates; those of another setting are left out, and the reason says so.
         published: the packaged table, used when no run of the setting has an outcome.
     """
-    same = [run for run in runs if not differences(run.config, question.setting)]
+    same = deciding_runs(question, runs)
     decided = [run for run in same if run.unsafe is not None]
     if decided:
         return _from_runs(question, same, decided, _left_out(question, runs, same))
     return _from_literature(question, same, published, _left_out(question, runs, same))
+
+
+def deciding_runs(question: Question, runs: Sequence[RunFacts]) -> list[RunFacts]:
+    """Return the runs whose setting is the question's; η, S, T and seed may differ."""
+    return [run for run in runs if not differences(run.config, question.setting)]
 
 
 def _left_out(question: Question, runs: Sequence[RunFacts], same: Sequence[RunFacts]) -> str:
@@ -91,7 +96,7 @@ def _left_out(question: Question, runs: Sequence[RunFacts], same: Sequence[RunFa
 def edge_of(question: Question, decided: Sequence[RunFacts]) -> Edge:
     """Return the edge at the question's S and T, from runs whose outcome is known."""
     setting = question.setting
-    trials = [_trial(run) for run in decided]
+    trials = [trial_of(run) for run in decided]
     return Edge(trials, max_staleness=setting.max_staleness, steps=setting.steps)
 
 
@@ -106,7 +111,8 @@ def published_edge(question: Question, published: Sequence[PublishedRun]) -> Edg
     )
 
 
-def _trial(run: RunFacts) -> Trial:
+def trial_of(run: RunFacts) -> Trial:
+    """Return what a run whose outcome is known says about the edge."""
     lost_at = run.onset + 1 if run.onset is not None and run.unsafe else run.steps
     return Trial(
         learning_rate=run.config.learning_rate,

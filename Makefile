@@ -1,0 +1,41 @@
+# make run: the dashboard.  make test: every test.  make check: lint, format, types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help run test check browser clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run    install what is needed and open the dashboard at http://127.0.0.1:8501"
+	@echo "make test   install what tests need, a browser included, and run every test"
+	@echo "make check  lint, format and types"
+	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
+
+run: $(VENV)/.run
+	@exec $(BIN)/python -m advisor.serve
+
+test: $(VENV)/.dev browser
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+browser: $(VENV)/.dev
+	@tools/browser.sh $(BIN)/playwright
+
+# A stamp is written last, so an interrupted installation does not count as done.
+$(VENV)/.run: requirements.txt constraints.txt
+	@tools/venv.sh $(PYTHON) $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

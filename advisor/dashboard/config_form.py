@@ -1,0 +1,40 @@
+"""Form fields made from ``TrainerConfig``: its bounds, its choices, its help. For all pages.
+
+A number is typed as text, so that 2e-4 works; what is wrong with it the configuration says.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from trainer.config import TrainerConfig, allowed_range, choices_of, kind_of
+
+
+def config_fields(
+    names: Sequence[str], defaults: dict[str, Any], *, key: str, columns: int
+) -> dict[str, Any]:
+    """Draw one field per name and return what was entered; an empty text counts as not given."""
+    entered: dict[str, Any] = {}
+    places = st.columns(columns)
+    for i, name in enumerate(names):
+        with places[i % columns]:
+            entered[name] = _field(name, defaults.get(name), f"{key}-{name}")
+    return entered
+
+
+def _field(name: str, default: Any, key: str) -> Any:
+    field = TrainerConfig.model_fields[name]
+    label = name.replace("_", " ")
+    words = f"{field.description}. Allowed: {allowed_range(name)}."
+    if default is None and not field.is_required():
+        default = field.default
+    if choices := choices_of(field):
+        index = choices.index(default) if default in choices else 0
+        return st.selectbox(label, choices, index=index, help=words, key=key)
+    if kind_of(field) is bool:
+        return st.checkbox(label, value=bool(default), help=words, key=key)
+    shown = (
+        "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+    )
+    return st.text_input(label, value=shown, help=words, key=key).strip() or None

@@ -1,0 +1,147 @@
+"""Runs: the archive as a table; start, stop and put away. Page script of Streamlit."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from advisor.dashboard.archive import SYMBOLS, badge, open_archive, status_of
+from advisor.dashboard.config_form import config_fields
+from storage.commandline import BadInput
+from storage.records import RunInfo
+from storage.store import Store
+from trainer.config import checked_config
+from trainer.launch import launch, stop
+
+SIX_FIELDS = ("workload", "learning_rate", "max_staleness", "steps", "schedule", "seed")
+MORE_FIELDS = (
+    "clip_epsilon",
+    "prompts",
+    "group_size",
+    "optimizer",
+    "warmup_steps",
+    "max_grad_norm",
+    "hidden_size",
+    "layers",
+    "name",
+)
+FIRST_VALUES = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300}
+REFRESH_SECONDS = 2
+
+
+def page() -> None:
+    """Start a run, or look after those that are there."""
+    store = open_archive()
+    st.title("Runs", anchor=False)
+    _start(store)
+    if not store.runs():
+        st.info("The archive is empty. Start the first run above.")
+        return
+    alive = any(status_of(run).alive for run in store.runs(archived=False))
+    st.fragment(_listing, run_every=REFRESH_SECONDS if alive else None)(store, alive)
+
+
+def _start(store: Store) -> None:
+    with st.expander("Start a run", icon=":material/play_arrow:", expanded=not store.runs()):
+        with st.form("start", border=False):
+            entered = config_fields(SIX_FIELDS, FIRST_VALUES, key="start", columns=3)
+            with st.expander("More settings"):
+                entered |= config_fields(MORE_FIELDS, {}, key="start", columns=3)
+            pressed = st.form_submit_button("Start", type="primary", icon=":material/play_arrow:")
+        if pressed:
+            _launch(store, entered)
+
+
+def _launch(store: Store, entered: dict[str, Any]) -> None:
+    try:
+        run_id = launch(store, checked_config(entered))
+    except BadInput as faults:
+        for fault in str(faults).splitlines():
+            st.error(fault)
+        return
+    st.success(f"Run {run_id} is starting.")
+    st.page_link("advisor/dashboard/watch.py", label="Watch it", query_params={"run": run_id})
+
+
+def _listing(store: Store, was_alive: bool) -> None:
+    alive = any(status_of(run).alive for run in store.runs(archived=False))
+    if was_alive and not alive:
+        st.rerun()
+    shown = _filtered(store.runs())
+    if not shown:
+        st.info("No run matches. Clear the filter, or show the archived ones.")
+        return
+    counts = store.step_counts()
+    picked = st.dataframe(
+        [_row(run, counts.get(run.id, 0)) for run in shown],
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="runs-table",
+        column_config={
+            "progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
+            "η": st.column_config.NumberColumn(format="%.2e"),
+        },
+    )
+    rows = picked["selection"]["rows"]
+    if rows and rows[0] < len(shown):
+        _actions(store, store.run(shown[rows[0]].id))
+    else:
+        st.caption("Select a row to watch, stop or archive that run.")
+
+
+def _filtered(runs: Sequence[RunInfo]) -> list[RunInfo]:
+    left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
+    words = left.text_input("Search", placeholder="name, id, group", key="runs-search").lower()
+    states = sorted({str(status_of(run)) for run in runs})
+    wanted = middle.multiselect("Status", states, key="runs-status", placeholder="any")
+    archived = right.toggle("Archived too", key="runs-archived")
+    return [
+        run
+        for run in runs
+        if (archived or not run.archived)
+        and (not wanted or status_of(run) in wanted)
+        and words in f"{run.name} {run.id} {run.group or ''}".lower()
+    ]
+
+
+def _row(run: RunInfo, steps: int) -> dict[str, Any]:
+    status = status_of(run)
+    started = time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.created_at))
+    return {
+        "status": f"{SYMBOLS[status]} {status}" + (" (archived)" if run.archived else ""),
+        "name": run.name,
+        "outcome": run.outcome or "–",
+        "η": run.config.get("learning_rate"),
+        "S": run.config.get("max_staleness"),
+        "steps": steps,
+        "progress": min(1.0, steps / max(1, run.config.get("steps") or 1)),
+        "reward first": run.reward_first,
+        "reward last": run.reward_last,
+        "collapse step": run.collapse_step,
+        "created (UTC)": started,
+        "id": run.id,
+    }
+
+
+def _actions(store: Store, run: RunInfo) -> None:
+    status = status_of(run)
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{badge(status)} **{run.name}**")
+        st.page_link(
+            "advisor/dashboard/watch.py",
+            label="Watch",
+            icon=":material/monitoring:",
+            query_params={"run": run.id},
+        )
+        if run.status.alive and st.button("Stop", icon=":material/stop:", key=f"stop-{run.id}"):
+            now = stop(store, run.id)
+            st.toast(f"{run.name} stops after its present step." if now.alive else "Stopped.")
+        words = "Bring back" if run.archived else "Archive"
+        if st.button(words, icon=":material/archive:", key=f"archive-{run.id}"):
+            store.update_run(run.id, archived=not run.archived)
+            st.rerun()
+
+
+page()

@@ -1,0 +1,85 @@
+"""Open the dashboard: ``python -m advisor.serve``, which is what ``make run`` starts.
+
+Takes the first free port, begins a demonstration run when the archive is empty, so that the first
+page a new user sees is alive, and hands over to Streamlit. The demonstration runs in a process of
+its own and outlives the dashboard.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from storage.commandline import BadInput, Parser, add_common_options, parse, run_command
+from storage.engine import home
+from storage.store import Store
+from trainer.config import checked_config
+from trainer.launch import launch
+
+ADDRESS = "127.0.0.1"
+FIRST_PORT = 8501
+PORTS_TRIED = 100
+APP = Path(__file__).resolve().parent.parent / "app.py"
+DEMONSTRATION = {
+    "name": "demonstration",
+    "workload": "arithmetic",
+    "learning_rate": 3e-4,
+    "max_staleness": 3,
+    "steps": 2000,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prepare, then become the Streamlit server; returns only when that cannot be started."""
+    options = parse(_parser(), argv)
+    port = free_port(options.port)
+    store = Store.open(options.db)
+    if not options.no_demo and (run_id := start_demonstration(store)):
+        print(f"The archive is empty: demonstration run {run_id} is starting.", flush=True)
+    os.environ["ETALON_DB"] = store.url
+    os.environ["ETALON_HOME"] = str(home().resolve())
+    store.close()
+    print(f"Etalon: http://{ADDRESS}:{port}   (Ctrl-C closes it; runs go on)", flush=True)
+    os.chdir(APP.parent)  # Streamlit reads .streamlit/config.toml of its working folder
+    command = [sys.executable, "-m", "streamlit", "run", str(APP)]
+    settings = [f"--server.address={ADDRESS}", f"--server.port={port}", "--server.headless=true"]
+    os.execv(sys.executable, [*command, *settings])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m advisor.serve", description="Open the dashboard.")
+    add_common_options(parser)
+    parser.add_argument("--port", default=str(FIRST_PORT), help="first port to try (8501)")
+    parser.add_argument("--no-demo", action="store_true", help="start no demonstration run")
+    return parser
+
+
+def free_port(first: str | int) -> int:
+    """Return the first free port of this machine from ``first`` on.
+
+    Raises:
+        BadInput: ``first`` is no port, or the next hundred are all taken.
+    """
+    if not str(first).isdecimal() or not 1 <= int(first) <= 65535:
+        raise BadInput(f"port: {first!r} is not allowed; allowed: whole number, 1 <= port <= 65535")
+    last = min(int(first) + PORTS_TRIED, 65536)
+    for port in range(int(first), last):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((ADDRESS, port))
+            except OSError:
+                continue
+            return port
+    raise BadInput(f"port: {first} and those up to {last - 1} are taken; give another --port")
+
+
+def start_demonstration(store: Store) -> str | None:
+    """Start the demonstration run if the archive holds no run at all, and return its id."""
+    return None if store.runs() else launch(store, checked_config(DEMONSTRATION))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

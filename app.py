@@ -1,0 +1,30 @@
+"""The door: page configuration and navigation. Open it with ``streamlit run app.py``.
+
+The file is met twice. The server imports it and finds ``app``, which serves plotly.js once from
+the installed package, so that no refresh sends it again; every visit then runs it as the script.
+"""
+
+from pathlib import Path
+
+import plotly
+import streamlit as st
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+PAGES = Path(__file__).parent / "advisor" / "dashboard"
+PLOTLY = Path(plotly.__file__).parent / "package_data"
+
+if get_script_run_ctx(suppress_warning=True) is None:
+    app = st.App(__file__, routes=[Mount("/assets", StaticFiles(directory=PLOTLY))])
+else:
+    st.set_page_config(page_title="Etalon", page_icon=":material/straighten:", layout="wide")
+    st.navigation(
+        [
+            st.Page(PAGES / "watch.py", title="Watch", icon=":material/monitoring:", default=True),
+            st.Page(PAGES / "advise.py", title="Advise", icon=":material/tune:"),
+            st.Page(PAGES / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+            st.Page(PAGES / "runs.py", title="Runs", icon=":material/list:"),
+        ],
+        position="top",
+    ).run()
