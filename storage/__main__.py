@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from .check import inconsistencies
 from .commandline import Parser, add_common_options, parse, print_json, run_command
 from .engine import unchecked_engine
+from .errors import ArchiveUnavailable
 from .records import METRIC_NAMES, RunInfo, StepMetrics, missing_reason
 from .store import Store
 
@@ -115,6 +118,9 @@ def _migrate(options: argparse.Namespace) -> int:
     engine = unchecked_engine(options.db)
     try:
         before, after = upgrade(engine)
+    except DBAPIError as error:
+        shown = engine.url.render_as_string()
+        raise ArchiveUnavailable(f"db: cannot migrate {shown}: {error.orig}") from error
     finally:
         engine.dispose()
     if options.json:

@@ -8,6 +8,7 @@ lock, whatever the timeout.
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,24 @@ def _connectable(url: URL) -> Engine:
 
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None  # BEGIN is ours, see _begin_sqlite
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master").fetchall()}
+    if not tables or tables >= {"alembic_version", "steps"}:
+        _log_ahead(connection)  # the mode is written into the file: never into a stranger's
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to WAL, waiting for others that open the new file: SQLite itself does not, here."""
+    until = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Any) -> None:

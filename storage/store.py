@@ -181,11 +181,18 @@ class Store:
             return [_from_row(Evaluation, row) for row in rows]
 
     def append_event(self, event: Event) -> int:
-        """Write one event and return its id."""
+        """Write one event and return its id.
+
+        Raises:
+            RunNotFound: the run is not in the archive.
+        """
         values = {k: v for k, v in asdict(event).items() if k != "id"}
-        with self.writing() as connection:
-            done = connection.execute(events.insert().values(values))
-            return int(done.inserted_primary_key[0])  # type: ignore[index]  # one row was inserted
+        try:
+            with self.writing() as connection:
+                done = connection.execute(events.insert().values(values))
+        except IntegrityError:
+            raise self._not_found(event.run_id) from None
+        return int(done.inserted_primary_key[0])  # type: ignore[index]  # one row was inserted
 
     def events(self, run_id: str | None = None, *, last: int = 200) -> list[Event]:
         """Return the newest events, oldest of them first, of one run or of all."""
