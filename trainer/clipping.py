@@ -5,7 +5,7 @@ r > 1 + ε_h and A > 0 (high) or r < 1 − ε_l and A < 0 (low). Definitions: th
 """
 
 import math
-from dataclasses import dataclass
+from collections import deque
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ TOKENS_PER_CRITERION = 50
 """A radius for p* needs 50/p* pooled tokens with A ≠ 0: 0.1 % of one small batch is no token."""
 
 POOL_TOKENS = 2**17
+"""Enough for p* = 0.05 %, which needs 100 000."""
 
 
 def batch_metrics(
@@ -103,39 +104,44 @@ def critical_drifts(
     return torch.where(rising, high, torch.where(falling, low, never))
 
 
-@dataclass
 class ClippingPool:
-    """Critical drifts of the most recent tokens, pooled over learner steps.
+    """Critical drifts of the most recent tokens with an advantage, pooled over learner steps.
 
-    ``radii`` reads clipping radii off it: the p*-quantile of the pooled critical drifts is the
-    drift at which the predicted active-clip fraction reaches p*, so no forward pass is needed.
+    ``radii`` reads clipping radii off it: the p*-quantile of the critical drifts of *all* tokens is
+    the drift at which the predicted active-clip fraction reaches p*, so no forward pass is needed.
+    Tokens without an advantage are never clipped; they are counted, not kept.
     """
 
-    capacity: int = POOL_TOKENS
-
-    def __post_init__(self) -> None:
-        """Start empty."""
-        self._drifts: NDArray[np.float32] = np.empty(0, dtype=np.float32)
-        self._has_advantage: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+    def __init__(self, capacity: int = POOL_TOKENS) -> None:
+        """Start empty; batches are forgotten, oldest first, beyond ``capacity`` kept tokens."""
+        self._capacity = capacity
+        self._batches: deque[tuple[NDArray[np.float32], int]] = deque()
+        self._kept = self._all = 0
 
     def add(self, critical_drift_N: Tensor, advantage_N: Tensor) -> None:
-        """Pool one batch; the oldest tokens leave when the pool is full."""
-        drifts = critical_drift_N.detach().cpu().numpy()
-        nonzero = (advantage_N != 0).cpu().numpy()
-        self._drifts = np.concatenate([self._drifts, drifts])[-self.capacity :]
-        self._has_advantage = np.concatenate([self._has_advantage, nonzero])[-self.capacity :]
+        """Pool one batch of N tokens."""
+        kept = critical_drift_N[advantage_N != 0].detach().cpu().numpy()
+        self._batches.append((kept, len(advantage_N)))
+        self._kept += kept.size
+        self._all += len(advantage_N)
+        while self._kept - self._batches[0][0].size >= self._capacity:
+            oldest, tokens = self._batches.popleft()
+            self._kept -= oldest.size
+            self._all -= tokens
 
     def radii(self) -> dict[str, float | None]:
         """Return the clipping radius of each p* of ``CLIP_CRITERIA``, keyed by p* as text.
 
         None while fewer than 50/p* tokens with an advantage are pooled; inf when fewer than a
-        share p* of the tokens would ever be clipped along the realised direction.
+        share p* of all tokens would ever be clipped along the realised direction.
         """
-        pooled = int(self._has_advantage.sum())
-        known = [p for p in CLIP_CRITERIA if pooled * p >= TOKENS_PER_CRITERION]
         radii: dict[str, float | None] = dict.fromkeys(map(str, CLIP_CRITERIA))
-        if known:
-            places = [math.ceil(p * self._drifts.size) - 1 for p in known]
-            ordered = np.partition(self._drifts, places)
-            radii |= {str(p): float(ordered[i]) for p, i in zip(known, places, strict=True)}
+        known = [p for p in CLIP_CRITERIA if self._kept * p >= TOKENS_PER_CRITERION]
+        if not known:
+            return radii
+        pooled = np.concatenate([drifts for drifts, _ in self._batches])
+        places = {p: math.ceil(p * self._all) - 1 for p in known}
+        ordered = np.partition(pooled, [k for k in places.values() if k < pooled.size])
+        for p, k in places.items():
+            radii[str(p)] = float(ordered[k]) if k < pooled.size else math.inf
         return radii
