@@ -233,7 +233,11 @@ def kappa_figure(kappas: Mapping[str, Estimate]) -> Figure:
                 "y": [name],
                 "x": [math.log10(high) - math.log10(low)],
                 "base": [math.log10(low)],
-                "marker": {"color": COLORS[i], "opacity": 0.8},
+                "marker": {
+                    "color": COLORS[i],
+                    "opacity": 0.8,
+                    "pattern": {"shape": "/" if None in (kappa.low, kappa.high) else ""},
+                },
                 "width": 0.5,
                 "text": [_range_text(kappa)],
                 "textposition": "inside",
@@ -333,7 +337,7 @@ def probability_figure(
         data,
         "P(unsafe within T)",
         "learning rate η",
-        xaxis={"type": "log", "exponentformat": "power"},
+        xaxis={"type": "log", "dtick": 1, "exponentformat": "power"},
         yaxis={"tickformat": ".0%", "range": [0, 1.02], "exponentformat": "none"},
     )
     chart["layout"] |= {"height": 380, "showlegend": True}
@@ -387,8 +391,8 @@ def map_figure(
         data,
         "learning rate η",
         "staleness, S + 1",
-        xaxis={"type": "log"},
-        yaxis={"type": "log"},
+        xaxis={"type": "log", "tickvals": [1, 2, 4, 8, 16, 32, 64, 128, 256]},
+        yaxis={"type": "log", "dtick": 1},
     )
     chart["layout"] |= {"height": 380, "showlegend": True, "hovermode": "closest"}
     chart["layout"]["xaxis"].pop("rangemode")

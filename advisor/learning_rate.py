@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .wording import rate as written
+
 SLOPES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """−d log η_max / d log(S+1), and the same in T: 0 where that limit is slack, 1 where it binds and
 drift is ballistic, 1/2 where it is diffusive. Every value is equally likely beforehand."""
@@ -187,8 +189,8 @@ def safe_rates(edge: Edge, risk: float) -> Rates:
     if not edge.has_safe:
         tried = math.exp(edge.tried_low)
         why = (
-            f"no run of the evidence survived, the gentlest at learning rate {tried:.3g}; "
-            f"make one at {tried / 4:.2g}"
+            f"no run of the evidence survived, the gentlest at learning rate {written(tried)}; "
+            f"make one at {written(tried / 4)}"
         )
         reasons |= dict.fromkeys(("max_learning_rate", "edge", "low"), why)
         return Rates(
@@ -199,13 +201,13 @@ def safe_rates(edge: Edge, risk: float) -> Rates:
     if largest is not None and largest < gentlest / EXTRAPOLATION_DOWN:
         largest = None
         reasons["max_learning_rate"] = (
-            f"the evidence does not reach a risk of {risk:.0%}: at {gentlest:.2g}, the gentlest "
-            f"that was tried, {edge.unsafe_probability(gentlest):.0%} of such runs are unsafe"
+            f"the evidence does not reach a risk of {risk:.0%}: at {written(gentlest)}, the "
+            f"gentlest that was tried, {edge.unsafe_probability(gentlest):.0%} of such runs are unsafe"
         )
     if not edge.has_unsafe:
         why = (
             f"every run of the evidence survived, the hardest driven at learning rate "
-            f"{math.exp(edge.tried_high):.3g}; the edge lies somewhere above"
+            f"{written(math.exp(edge.tried_high))}; the edge lies somewhere above"
         )
         reasons |= dict.fromkeys(("edge", "high"), why)
         return Rates(

@@ -15,6 +15,7 @@ from .constants import Constants, constants_of, kappas_at
 from .learning_rate import FOREIGN_WIDTHS, Edge, Rates, Trial, safe_rates, two_constraint_rule
 from .literature import PublishedRun, literature_trials, nearest
 from .regime import Estimate, Regime, regime_of, unknown
+from .wording import rate as written
 
 NO_EVIDENCE = "no run of this setting is archived; published settings carry no constants over"
 
@@ -187,8 +188,8 @@ def _from_literature(
         ""
         if suggested is None
         else (
-            f" The gentlest published rate that was stable at this staleness is {suggested:.2g}: "
-            f"{edge.unsafe_probability(suggested):.0%} of such settings are unsafe."
+            " The gentlest published rate that was stable at this staleness is "
+            f"{written(suggested)}: {edge.unsafe_probability(suggested):.0%} of such settings are unsafe."
         )
     )
     caveat = start + (
@@ -336,9 +337,9 @@ def _sentence(question: Question, rates: Rates, basis: str) -> str:
         return f"No rate can be advised {where}: {rates.reasons['max_learning_rate']} ({basis})."
     edge = "no edge was seen"
     if rates.edge is not None:
-        edge = f"half of such runs fail at {rates.edge:.2g}"
+        edge = f"half of such runs fail at {written(rates.edge)}"
     risk = question.risk
     return (
-        f"Up to {rates.max_learning_rate:.2g} {where} the risk of an unsafe run stays within "
+        f"Up to {written(rates.max_learning_rate)} {where} the risk of an unsafe run stays within "
         f"{risk:.0%}; {edge} ({basis})."
     )

@@ -12,6 +12,7 @@ from advisor.dashboard.config_form import config_fields
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import kappa_figure
 from advisor.recommendation import Advice, Question
+from advisor.wording import rate as written
 from storage.commandline import BadInput
 from storage.store import Store
 from trainer.config import checked_config
@@ -60,7 +61,7 @@ def page() -> None:
 def _nothing_asked(runs: Sequence[RunFacts]) -> None:
     ended = sum(run.unsafe is not None for run in runs)
     if ended:
-        st.info(f"{ended} ended runs are archived and can serve as evidence. Press **Advise**.")
+        st.info(f"Ended runs that can serve as evidence: {ended}. Press **Advise**.")
     else:
         st.info(
             "No ended run is archived yet, so the answer will come from published settings: wide "
@@ -111,12 +112,12 @@ def _headline(advice: Advice) -> None:
     largest = advice.max_learning_rate
     big.metric(
         "Largest safe learning rate",
-        "none" if largest is None else f"{largest:.2g}",
+        "none" if largest is None else written(largest),
         help=advice.reasons.get("max_learning_rate"),
     )
-    low = "?" if advice.low is None else f"{advice.low:.2g}"
-    high = "?" if advice.high is None else f"{advice.high:.2g}"
-    edge = "not seen" if advice.edge is None else f"{advice.edge:.2g}"
+    low = "?" if advice.low is None else written(advice.low)
+    high = "?" if advice.high is None else written(advice.high)
+    edge = "not seen" if advice.edge is None else written(advice.edge)
     interval.metric(
         "Edge: half of the runs fail",
         edge,
@@ -128,7 +129,7 @@ def _headline(advice: Advice) -> None:
     rate = advice.suggested_learning_rate
     suggested.metric(
         "Suggested",
-        "none" if rate is None else f"{rate:.2g}",
+        "none" if rate is None else written(rate),
         help=advice.reasons.get("suggested_learning_rate")
         if rate is None
         else "Where the final reward is expected to be best within the risk.",
@@ -163,7 +164,7 @@ def _earlier(store: Store) -> None:
         for each in given:
             asked = each.question["setting"]
             rate = each.answer["max_learning_rate"]
-            words = "no rate" if rate is None else f"at most {rate:.2g}"
+            words = "no rate" if rate is None else f"at most {written(rate)}"
             st.markdown(
                 f"- S = {asked['max_staleness']}, T = {asked['steps']}, risk "
                 f"{each.question['risk']:.0%}: **{words}**"

@@ -17,8 +17,8 @@ from advisor.dashboard.archive import (
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import kappa_figure, run_figures
 from advisor.glossary import label_of
-from advisor.progress import pace
 from advisor.regime import Diagnosis, Estimate, Regime
+from advisor.wording import pace
 from storage.records import Event, RunInfo, StepMetrics, missing_reason
 from storage.store import Store
 

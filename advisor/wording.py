@@ -1,4 +1,4 @@
-"""How fast a run goes and how long it still takes, in words. Pure."""
+"""Numbers as a person would say them. Pure."""
 
 
 def pace(steps: int, planned: int, started_at: float | None, now: float) -> str:
@@ -17,9 +17,15 @@ def pace(steps: int, planned: int, started_at: float | None, now: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a number of seconds as a person would say it."""
+    """Write a length of time in the unit that suits it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def rate(learning_rate: float) -> str:
+    """Write a learning rate to two digits, as people type it: 4.6e-4."""
+    mantissa, exponent = f"{learning_rate:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
