@@ -189,7 +189,8 @@ def _from_literature(
         if suggested is None
         else (
             " The gentlest published rate that was stable at this staleness is "
-            f"{written(suggested)}: {edge.unsafe_probability(suggested):.0%} of such settings are unsafe."
+            f"{written(suggested)}: {edge.unsafe_probability(suggested):.0%} of such settings "
+            "are unsafe."
         )
     )
     caveat = start + (
