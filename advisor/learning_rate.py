@@ -202,7 +202,8 @@ def safe_rates(edge: Edge, risk: float) -> Rates:
         largest = None
         reasons["max_learning_rate"] = (
             f"the evidence does not reach a risk of {risk:.0%}: at {written(gentlest)}, the "
-            f"gentlest that was tried, {edge.unsafe_probability(gentlest):.0%} of such runs are unsafe"
+            f"gentlest that was tried, {edge.unsafe_probability(gentlest):.0%} of such runs "
+            "are unsafe"
         )
     if not edge.has_unsafe:
         why = (
