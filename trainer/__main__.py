@@ -14,6 +14,8 @@ from storage.store import Store
 from .config import add_config_options, config_from_options
 from .launch import create_run, launch, stop
 
+ENDS = ("reward_first", "reward_last", "reward_final")
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one command of ``python -m trainer`` and return its exit code."""
@@ -97,7 +99,6 @@ def exit_code(status: RunStatus) -> int:
 
 def result(store: Store, run: RunInfo) -> dict[str, Any]:
     """Return what ``run --json`` prints: every missing number with its reason."""
-    no_gold = run.unmeasured.get("gold_reward_mean", "the run has no gold reward")
     ended = (run.ended_at or 0) - (run.started_at or 0)
     answer: dict[str, Any] = {
         "run_id": run.id,
@@ -116,11 +117,11 @@ def result(store: Store, run: RunInfo) -> dict[str, Any]:
     }
     reasons = {
         "collapse_step": "the run did not collapse",
-        "reward_first": "no learner step was taken",
-        "reward_last": "no learner step was taken",
+        **dict.fromkeys(ENDS, "no learner step was taken"),
         "reward_final": "the last policy was not evaluated",
-        **dict.fromkeys(("gold_reward_first", "gold_reward_last", "gold_reward_final"), no_gold),
     }
+    no_gold = run.unmeasured.get("gold_reward_mean")
+    reasons |= {f"gold_{n}": no_gold or reasons[n] for n in ENDS}
     missing = {f"{n}_reason": why for n, why in reasons.items() if answer[n] is None}
     return answer | missing
 

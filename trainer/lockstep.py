@@ -37,6 +37,11 @@ STRUCTURAL = (
     "so the clip removes nothing"
 )
 
+NO_GOLD = {
+    "arithmetic": "the workload has one reward, which is exact; there is no other gold",
+    "custom": "the workload has one reward, the one given; there is no other gold",
+}
+
 
 class BehaviorSchedule:
     """Which past weights sample the rollouts of learner step t.
@@ -73,6 +78,15 @@ class Hooks:
     stop_requested: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What θ_0 earned of the reward that matters, and some of its rollouts as it scored them."""
+
+    reward: Start
+    batch: Rollouts
+    log_prob_B_T: Tensor
+
+
 class Lockstep:
     """One run: a learner, its behavior policy, and everything that is measured on the way."""
 
@@ -91,7 +105,7 @@ class Lockstep:
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.evaluator = torch.Generator(self.device).manual_seed(config.seed + 2**32)
         self.outcome: OutcomeTracker | None = None
-        self._start_samples: tuple[Rollouts, Tensor] | None = None
+        self._beginning: Beginning | None = None
         self._behavior_version = 0
 
     # -- the run ------------------------------------------------------------------------------
@@ -101,17 +115,13 @@ class Lockstep:
 
         A reward that is down but has not been so for 20 batches extends the run until it is clear.
         """
-        start = self.evaluate(0, max(START_ROLLOUTS, self.config.evaluation_rollouts))
-        hooks.on_evaluation(start)
-        self.outcome = OutcomeTracker(
-            Start(reward=start.reward, reward_std=start.reward_std or 0, rollouts=start.rollouts),
-            self.task.chance_reward,
-        )
+        hooks.on_evaluation(self.evaluate(0, max(START_ROLLOUTS, self.config.evaluation_rollouts)))
+        self.outcome = OutcomeTracker(self._begun().reward, self.task.chance_reward)
         step = 0
         while not self._over(step) and not hooks.stop_requested():
             row = self.learner_step(step)
             hooks.on_step(row)
-            self.outcome.observe(_number(row.reward_mean), _version(row), finite=_finite(row))
+            self.outcome.observe(_decisive(row), _version(row), finite=_finite(row))
             step += 1
             if step % self.config.evaluation_interval == 0 and not self._over(step):
                 hooks.on_evaluation(self.evaluate(step, self.config.evaluation_rollouts))
@@ -231,6 +241,8 @@ class Lockstep:
         found["entropy"] = entropy_B_T.sum() / tokens
         found["reward_mean"] = batch.rewards_P_G.mean()
         found["reward_std"] = batch.rewards_P_G.std()
+        if batch.gold_P_G is not None:
+            found["gold_reward_mean"] = batch.gold_P_G.mean()
         found["response_length"] = batch.mask_B_T.sum(dim=1).mean()
         return found
 
@@ -281,11 +293,27 @@ class Lockstep:
     @torch.no_grad()
     def _kl_to_start(self) -> Tensor:
         """Return KL(θ_0‖θ_{t+1}) on completions that θ_0 sampled before the run."""
-        if self._start_samples is None:
+        start = self._begun()
+        log_prob, _ = score(self.policy, start.batch)
+        return kl_from(start.log_prob_B_T, log_prob, start.batch.mask_B_T)
+
+    def _begun(self) -> Beginning:
+        if self._beginning is None:
             raise RuntimeError("the start is sampled by evaluate(0, …) before the first step")
-        batch, log_prob_start = self._start_samples
-        log_prob, _ = score(self.policy, batch)
-        return kl_from(log_prob_start, log_prob, batch.mask_B_T)
+        return self._beginning
+
+    def _begin(self, batch: Rollouts) -> Beginning:
+        rewards = batch.decisive_P_G
+        kept = batch.first(min(KL_TO_START_ROLLOUTS, len(batch.prompts)))
+        return Beginning(
+            reward=Start(
+                reward=float(rewards.mean()),
+                reward_std=float(rewards.std()),
+                rollouts=rewards.numel(),
+            ),
+            batch=kept,
+            log_prob_B_T=score(self.policy, kept)[0],
+        )
 
     @torch.no_grad()
     def evaluate(self, step: int, rollouts: int) -> Evaluation:
@@ -293,7 +321,7 @@ class Lockstep:
         prompts = self.task.sample_prompts(rollouts, self.evaluator)
         batch = sample_rollouts(self.policy, self.tokenizer, self.task, prompts, 1, self.evaluator)
         if step == 0:
-            self._start_samples = self._kept_samples(batch)
+            self._beginning = self._begin(batch)
         return Evaluation(
             run_id=self.run_id,
             step=step,
@@ -301,29 +329,15 @@ class Lockstep:
             rollouts=rollouts,
             reward=float(batch.rewards_P_G.mean()),
             reward_std=float(batch.rewards_P_G.std()),
+            gold=None if batch.gold_P_G is None else float(batch.gold_P_G.mean()),
         )
-
-    def _kept_samples(self, batch: Rollouts) -> tuple[Rollouts, Tensor]:
-        count = min(KL_TO_START_ROLLOUTS, len(batch.prompts))
-        kept = Rollouts(
-            prompts=batch.prompts[:count],
-            completions=batch.completions[:count],
-            prompt_ids_B_L=batch.prompt_ids_B_L[:count],
-            prompt_mask_B_L=batch.prompt_mask_B_L[:count],
-            completion_ids_B_T=batch.completion_ids_B_T[:count],
-            mask_B_T=batch.mask_B_T[:count],
-            behavior_log_probs_B_T=batch.behavior_log_probs_B_T[:count],
-            rewards_P_G=batch.rewards_P_G[:count],
-        )
-        return kept, score(self.policy, kept)[0]
 
 
 def unmeasured(config: TrainerConfig) -> dict[str, str]:
     """Say, for every column that a run of this configuration never fills, why."""
-    reasons = {
-        "gold_reward_mean": "the workload has one reward, which is exact; there is no other gold",
-        "seconds_wait": "in lockstep nothing waits: generation and learning take turns",
-    }
+    reasons = {"seconds_wait": "in lockstep nothing waits: generation and learning take turns"}
+    if config.workload in NO_GOLD:
+        reasons["gold_reward_mean"] = NO_GOLD[config.workload]
     if config.max_staleness == 0:
         clip = ("clip_fraction_low", "clip_fraction_high", "outside_clip_fraction")
         reasons |= dict.fromkeys((*clip, "clipped_gradient_mass", "clipping_radii"), STRUCTURAL)
@@ -335,7 +349,9 @@ def _finite(row: StepMetrics) -> bool:
     return all(value is not None and math.isfinite(value) for value in watched)
 
 
-def _number(value: float | None) -> float:
+def _decisive(row: StepMetrics) -> float:
+    """Return the reward that matters: gold where there is one (theory.md §6)."""
+    value = row.reward_mean if row.gold_reward_mean is None else row.gold_reward_mean
     return math.nan if value is None else value
 
 

@@ -8,20 +8,31 @@ import torch
 from torch import Tensor, nn
 
 
+class RewardFailed(RuntimeError):
+    """The reward function raised, or returned something that is not one number per completion."""
+
+
+Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+"""``(prompts, completions)``, two lists of equal length, to one value per completion."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What is asked and how an answer is rewarded.
 
-    ``chance_reward`` is the reward of guessing: the floor below which a policy cannot fall
-    (theory.md §6). ``sample_prompts(n, generator)`` draws n prompts; ``reward(prompt, completion)``
-    judges one answer.
+    ``sample_prompts(n, generator)`` draws n prompts; ``rewards(prompts, completions)`` judges a
+    whole batch, one value per completion: it is what the learner is trained on. ``gold``, where
+    there is one, judges the same batch by what was really wanted; it never reaches the learner.
+    ``chance_reward`` is what guessing earns of the reward that matters (gold where there is one):
+    the floor below which a policy cannot fall (theory.md §6); None where nobody knows it.
     """
 
     name: str
-    chance_reward: float
+    chance_reward: float | None
     max_new_tokens: int
     sample_prompts: Callable[[int, torch.Generator], list[str]]
-    reward: Callable[[str, str], float]
+    rewards: Judge
+    gold: Judge | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +40,8 @@ class Rollouts:
     """A batch of P prompts with G completions each, B = P·G rows, prompt by prompt.
 
     ``behavior_log_probs_B_T`` are log π_φ of the sampled tokens as the sampler saw them;
-    ``mask_B_T`` is 1 up to and with the end-of-sequence token.
+    ``mask_B_T`` is 1 up to and with the end-of-sequence token. ``gold_P_G`` is None where the task
+    has no gold reward.
     """
 
     prompts: list[str]
@@ -40,6 +52,27 @@ class Rollouts:
     mask_B_T: Tensor
     behavior_log_probs_B_T: Tensor
     rewards_P_G: Tensor
+    gold_P_G: Tensor | None = None
+
+    @property
+    def decisive_P_G(self) -> Tensor:  # noqa: N802 – an array, with its axes
+        """The reward that matters: gold where there is one, else the reward (theory.md §6)."""
+        return self.rewards_P_G if self.gold_P_G is None else self.gold_P_G
+
+    def first(self, prompts: int) -> "Rollouts":
+        """Return the rollouts of the first ``prompts`` prompts."""
+        rows = prompts * self.rewards_P_G.shape[1]
+        return Rollouts(
+            prompts=self.prompts[:prompts],
+            completions=self.completions[:rows],
+            prompt_ids_B_L=self.prompt_ids_B_L[:rows],
+            prompt_mask_B_L=self.prompt_mask_B_L[:rows],
+            completion_ids_B_T=self.completion_ids_B_T[:rows],
+            mask_B_T=self.mask_B_T[:rows],
+            behavior_log_probs_B_T=self.behavior_log_probs_B_T[:rows],
+            rewards_P_G=self.rewards_P_G[:prompts],
+            gold_P_G=None if self.gold_P_G is None else self.gold_P_G[:prompts],
+        )
 
 
 @torch.no_grad()
@@ -73,7 +106,10 @@ def sample_rollouts(
     texts = tokenizer.batch_decode(ids_B_T.masked_fill(mask_B_T == 0, tokenizer.pad_token_id))
     completions = [_answer(text, tokenizer) for text in texts]
     repeated = [prompt for prompt in prompts for _ in range(group_size)]
-    rewards = [task.reward(p, c) for p, c in zip(repeated, completions, strict=True)]
+    rewards_P_G = judged(task.rewards, repeated, completions, device).view(-1, group_size)
+    gold_P_G = None
+    if task.gold is not None:
+        gold_P_G = judged(task.gold, repeated, completions, device).view(-1, group_size)
     return Rollouts(
         prompts=list(prompts),
         completions=completions,
@@ -82,8 +118,35 @@ def sample_rollouts(
         completion_ids_B_T=ids_B_T,
         mask_B_T=mask_B_T,
         behavior_log_probs_B_T=log_probs_B_T,
-        rewards_P_G=torch.tensor(rewards, dtype=torch.float32, device=device).view(-1, group_size),
+        rewards_P_G=rewards_P_G,
+        gold_P_G=gold_P_G,
     )
+
+
+def judged(
+    judge: Judge, prompts: list[str], completions: list[str], device: torch.device
+) -> Tensor:
+    """Return one fp32 value per completion; a NaN or ±inf of the judge is kept as such.
+
+    Raises:
+        RewardFailed: the judge raised, or did not return one number per completion.
+    """
+    try:
+        values = list(judge(prompts, completions))
+    except Exception as error:
+        raise RewardFailed(f"the reward raised {type(error).__name__}: {error}") from error
+    if len(values) != len(completions):
+        raise RewardFailed(
+            f"the reward returned {len(values)} values for {len(completions)} completions; "
+            "it must return one number for each"
+        )
+    for value, completion in zip(values, completions, strict=True):
+        if not isinstance(value, (int, float)):
+            raise RewardFailed(
+                f"the reward returned {value!r} ({type(value).__name__}) for the completion "
+                f"{completion!r}; it must return a number"
+            )
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _answer(text: str, tokenizer: Any) -> str:

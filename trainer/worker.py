@@ -64,7 +64,7 @@ class Worker:
         self._config = TrainerConfig.model_validate(run.config)
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self._ends = Ends()
+        self._ends, self._gold_ends = Ends(), Ends()
         self._final: Evaluation | None = None
         self._steps = 0
 
@@ -175,6 +175,8 @@ class Worker:
         self._steps = row.step + 1
         if row.reward_mean is not None:
             self._ends.add(row.reward_mean)
+        if row.gold_reward_mean is not None:
+            self._gold_ends.add(row.gold_reward_mean)
         self._progress("learner steps", self._steps, self._config.steps)
 
     def _keep_evaluation(self, row: Evaluation) -> None:
@@ -200,12 +202,20 @@ class Worker:
 
     def _rewards(self) -> dict[str, float | None]:
         final = self._final
-        at_end = final is not None and final.step == self._steps and self._steps > 0
+        if final is None or final.step != self._steps or self._steps == 0:
+            final = None
         return {
-            "reward_first": statistics.fmean(self._ends.first) if self._ends.first else None,
-            "reward_last": statistics.fmean(self._ends.last) if self._ends.last else None,
-            "reward_final": final.reward if final is not None and at_end else None,
+            "reward_first": _mean(self._ends.first),
+            "reward_last": _mean(self._ends.last),
+            "reward_final": final.reward if final else None,
+            "gold_reward_first": _mean(self._gold_ends.first),
+            "gold_reward_last": _mean(self._gold_ends.last),
+            "gold_reward_final": final.gold if final else None,
         }
+
+
+def _mean(values: list[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _status_of(outcome: Outcome, stopped: bool) -> RunStatus:

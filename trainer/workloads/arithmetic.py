@@ -4,7 +4,7 @@ A prompt is "12+34=", its answer "46" and then the end of the sequence; sums hav
 digits, so every right answer fits in three tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def arithmetic(
         chance_reward=len(VOCABULARY) ** -MAX_NEW_TOKENS,
         max_new_tokens=MAX_NEW_TOKENS,
         sample_prompts=sample_prompts,
-        reward=reward,
+        rewards=exact_match,
     )
     return task, warm_started(recipe(config.hidden_size, config.layers), home, progress)
 
@@ -44,10 +44,14 @@ def sample_prompts(count: int, generator: torch.Generator) -> list[str]:
     return [f"{a}+{b}=" for a, b in terms.tolist()]
 
 
-def reward(prompt: str, completion: str) -> float:
-    """Return 1 for the exact sum and 0 for anything else."""
+def exact_match(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """Return, for each completion, 1 for the exact sum and 0 for anything else."""
+    return [float(c == _sum(p)) for p, c in zip(prompts, completions, strict=True)]
+
+
+def _sum(prompt: str) -> str:
     left, right = prompt.rstrip("=").split("+")
-    return float(completion == str(int(left) + int(right)))
+    return str(int(left) + int(right))
 
 
 def recipe(hidden_size: int, layers: int) -> Recipe:
