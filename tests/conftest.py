@@ -19,6 +19,7 @@ from processes import ended, start
 from storage.store import Store
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # two cores: threads of tiny matrices only fight over them
 
 
 @pytest.fixture
