@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from .records import RunInfo, StepMetrics
+from .records import BiasProbe, LagDrift, RunInfo, StepMetrics
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest migration; a test holds it against the migration scripts."""
 
 metadata = MetaData()
@@ -120,6 +120,27 @@ evaluations = Table(
     Column("reward", Float),
     Column("reward_std", Float),
     Column("gold", Float),
+    Column("non_finite", FactJSON),
+)
+
+drifts = Table(
+    "drifts",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("lag", Integer, primary_key=True, autoincrement=False),
+    *_columns_of(LagDrift, skip=("run_id", "step", "lag")),
+    Column("non_finite", FactJSON),
+)
+
+bias_probes = Table(
+    "bias_probes",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("staleness", Integer, primary_key=True, autoincrement=False),
+    Column("correction", String(16), primary_key=True),
+    *_columns_of(BiasProbe, skip=("run_id", "step", "staleness", "correction")),
     Column("non_finite", FactJSON),
 )
 

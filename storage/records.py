@@ -90,7 +90,8 @@ class StepMetrics:
     is ‖θ_t − φ‖ (before the update), ``displacement`` ‖θ_{t+1} − θ_0‖ and ``path_length`` the sum
     of ‖θ_{i+1} − θ_i‖ up to and with this step. ``sampled_at_step`` is the version of φ: whose
     reward ``reward_mean`` is. ``clipping_radii`` maps an active-clip fraction p* to the drift at
-    which it is predicted (theory.md §4). ``kl_to_start`` is KL(θ_0‖θ_{t+1}), ``approx_kl``
+    which it is predicted, ``weight_radii`` the criteria ``m2`` and ``sequence_ess`` of the
+    importance weights likewise (theory.md §4). ``kl_to_start`` is KL(θ_0‖θ_{t+1}), ``approx_kl``
     KL(φ‖θ_t). ``reasons`` says why a field of this row is None; reasons that hold for the whole
     run are in ``RunInfo.unmeasured``.
     """
@@ -125,6 +126,7 @@ class StepMetrics:
     zero_variance_groups: int | None = None
     dropped_groups: int | None = None
     clipping_radii: Mapping[str, float | None] | None = None
+    weight_radii: Mapping[str, float | None] | None = None
     m2: float | None = None
     loss: float | None = None
     seconds_generate: float | None = None
@@ -146,7 +148,8 @@ class StepMetrics:
 METRIC_NAMES: tuple[str, ...] = tuple(
     f.name
     for f in fields(StepMetrics)
-    if f.name not in ("run_id", "step", "time", "clipping_radii", "reasons", "extra")
+    if f.name
+    not in ("run_id", "step", "time", "clipping_radii", "weight_radii", "reasons", "extra")
 )
 """The scalar columns of a step, in the order of the record."""
 
@@ -162,6 +165,55 @@ class Evaluation:
     reward: float
     reward_std: float | None = None
     gold: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LagDrift:
+    """How far the weights went in ``lag`` learner steps that ended with ``step``.
+
+    ``norm`` is ‖θ_{step+1} − θ_{step+1−lag}‖ and ``rate_sum`` the sum of their learning rates, so
+    the effective update norm G_eff(lag) is norm / rate_sum (theory.md §3).
+    """
+
+    run_id: str
+    step: int
+    lag: int
+    norm: float | None
+    rate_sum: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BiasProbe:
+    """What shards of rollouts say about the bias of the surrogate gradient at θ_step.
+
+    ``correction`` names the gradient: ``clipped``, ``unclipped`` (ε = ∞), ``uncorrected`` (r ≡ 1)
+    on stale rollouts, each against the fresh gradient H, so that bias_squared estimates
+    ‖H(θ, φ) − H(θ, θ)‖² and harmful ⟨bias, H⟩; and ``clip``, the paired difference clipped −
+    unclipped on the same stale batch. Estimates are signed and each comes with its jackknife
+    standard error over ``shards``, whose interval is at t_{shards − 1} (theory.md §4). ``drift`` is
+    ‖θ − φ‖, ``seconds`` what the measurement cost.
+    """
+
+    run_id: str
+    step: int
+    staleness: int
+    correction: str
+    time: float
+    shards: int
+    rollouts: int
+    learning_rate: float | None = None
+    drift: float | None = None
+    log_ratio_rms: float | None = None
+    clip_fraction: float | None = None
+    bias_squared: float | None = None
+    bias_squared_stderr: float | None = None
+    norm_squared: float | None = None
+    norm_squared_stderr: float | None = None
+    harmful: float | None = None
+    harmful_stderr: float | None = None
+    cosine: float | None = None
+    cosine_stderr: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

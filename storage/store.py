@@ -7,22 +7,33 @@ stops SQLite from checkpointing its log. Writing a step or an evaluation twice l
 import math
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Table, func, select, update
+from sqlalchemy import Connection, Engine, RowMapping, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from .engine import open_engine
 from .errors import ArchiveUnavailable, RunExists, RunNotFound
-from .models import evaluations, events, recommendations, runs, steps
-from .records import Evaluation, Event, Recommendation, RunInfo, RunStatus, StepMetrics
+from .models import bias_probes, drifts, evaluations, events, recommendations, runs, steps
+from .records import (
+    BiasProbe,
+    Evaluation,
+    Event,
+    LagDrift,
+    Recommendation,
+    RunInfo,
+    RunStatus,
+    StepMetrics,
+)
 
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_REPLACED = (runs, steps, evaluations, drifts, bias_probes)
+"""Tables in which a row of the same key replaces the one that is there."""
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -37,7 +48,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         insert = _INSERT[engine.dialect.name]
-        self._upserts = {table: _upsert(insert, table) for table in (steps, evaluations)}
+        self._upserts = {table: _upsert(insert, table) for table in _REPLACED}
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = True) -> "Store":
@@ -105,6 +116,32 @@ class Store:
             query = query.where(runs.c.group == group)
         with self.reading() as connection:
             return [_run_info(row) for row in connection.execute(query).mappings()]
+
+    def claim_run(self, run_id: str, **changes: Any) -> bool:
+        """Mark a queued run as running, with these changes; False when it is not queued any more.
+
+        Of all processes that try, one gets it.
+        """
+        queued = (runs.c.id == run_id) & (runs.c.status == RunStatus.QUEUED)
+        values = {"status": RunStatus.RUNNING, **changes}
+        with self.writing() as connection:
+            return connection.execute(update(runs).where(queued).values(values)).rowcount == 1
+
+    def revise_group(
+        self, group: str, revised: Callable[[list[RunInfo]], Iterable[RunInfo]]
+    ) -> None:
+        """Write what ``revised`` makes of the runs of a group, newest first, in one transaction.
+
+        A record of a new id is added, one of a known id replaced. Nobody else writes a run in
+        between, so two processes that add what is missing do not add it twice.
+        """
+        query = select(runs).where(runs.c.group == group).order_by(runs.c.id.desc())
+        with self.writing() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
+                connection.execute(text("LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE"))
+            found = [_run_info(row) for row in connection.execute(query).mappings()]
+            for run in revised(found):
+                connection.execute(self._upserts[runs], _to_row(run))
 
     def heartbeat(self, run_id: str, now: float) -> bool:
         """Count one sign of life of a run and return whether somebody asked it to stop."""
@@ -180,6 +217,37 @@ class Store:
             rows = connection.execute(query.order_by(evaluations.c.step)).mappings()
             return [_from_row(Evaluation, row) for row in rows]
 
+    def append_drift(self, row: LagDrift) -> None:
+        """Write how far the weights went over one lag; the same step and lag again replaces it.
+
+        Raises:
+            RunNotFound: the run is not in the archive.
+        """
+        self._replace(drifts, row)
+
+    def drifts(self, run_id: str) -> list[LagDrift]:
+        """Return the drifts of a run by lag, in the order of their steps."""
+        query = select(drifts).where(drifts.c.run_id == run_id)
+        with self.reading() as connection:
+            rows = connection.execute(query.order_by(drifts.c.step, drifts.c.lag)).mappings()
+            return [_from_row(LagDrift, row) for row in rows]
+
+    def append_bias_probe(self, row: BiasProbe) -> None:
+        """Write one bias estimate; the same step, staleness and correction again replaces it.
+
+        Raises:
+            RunNotFound: the run is not in the archive.
+        """
+        self._replace(bias_probes, row)
+
+    def bias_probes(self, run_id: str, *, last: int | None = None) -> list[BiasProbe]:
+        """Return the bias estimates of a run in the order of their steps; only the last n."""
+        order = (bias_probes.c.step.desc(), bias_probes.c.staleness, bias_probes.c.correction)
+        query = select(bias_probes).where(bias_probes.c.run_id == run_id).order_by(*order)
+        with self.reading() as connection:
+            rows = connection.execute(query.limit(last)).mappings().all()
+        return sorted((_from_row(BiasProbe, row) for row in rows), key=lambda probe: probe.step)
+
     def append_event(self, event: Event) -> int:
         """Write one event and return its id.
 
@@ -245,7 +313,7 @@ class Store:
                 f"db: {self._engine.url.render_as_string()} does not answer: {error.orig}"
             ) from error
 
-    def _replace(self, table: Table, row: StepMetrics | Evaluation) -> None:
+    def _replace(self, table: Table, row: StepMetrics | Evaluation | LagDrift | BiasProbe) -> None:
         try:
             with self.writing() as connection:
                 connection.execute(self._upserts[table], _to_row(row))
