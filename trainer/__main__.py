@@ -1,8 +1,15 @@
-"""Command line of the trainer: ``python -m trainer run|stop`` (and ``work``, its child process)."""
+"""Command line of the trainer: ``python -m trainer run|sweep|stop``.
+
+``work`` and ``pool`` are the child processes of a detached run and of a sweep.
+"""
 
 import argparse
+import signal
 import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from tqdm import tqdm
@@ -11,8 +18,10 @@ from storage.commandline import Parser, add_common_options, parse, print_json, r
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
-from .config import add_config_options, config_from_options
+from .config import TrainerConfig, add_config_options, config_from_options
 from .launch import create_run, launch, stop
+from .pool import WorkersFailed, carry_out_offered
+from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
 
 ENDS = ("reward_first", "reward_last", "reward_final")
 
@@ -22,41 +31,48 @@ def main(argv: Sequence[str]) -> int:
     options = parse(_parser(), argv)
     if options.command == "run":
         return _run(options)
+    if options.command == "sweep":
+        return _sweep(options)
     store = Store.open(options.db, create=False)
     try:
-        return _stop(store, options) if options.command == "stop" else _work(store, options)
+        return int(_COMMANDS[options.command](store, options))
     finally:
         store.close()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m trainer", description="Train, and measure every learner step.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|stop")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|sweep|stop")
     run = commands.add_parser("run", help="train", description="Train one run into the archive.")
     add_common_options(run)
     run.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     add_config_options(run)
+    words = "Train every combination of rates, stalenesses and seeds; again, it goes on."
+    sweep = commands.add_parser("sweep", help="train many runs", description=words)
+    add_common_options(sweep)
+    add_sweep_options(sweep)
     halt = commands.add_parser("stop", help="stop a run", description="Stop after this step.")
     add_common_options(halt)
     halt.add_argument("run", help="id of the run")
     work = commands.add_parser("work")
     add_common_options(work)
     work.add_argument("run")
+    pool = commands.add_parser("pool")
+    add_common_options(pool)
+    pool.add_argument("--warm", action="store_true")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
-    if config.device not in ("auto", "cpu"):
-        from .policy import choose_device  # torch takes seconds to import
-
-        choose_device(config.device)
+    _check_device(config)
     store = Store.open(options.db)
     try:
         if options.detach:
             run_id = launch(store, config)
             _print(options, {"run_id": run_id}, f"{run_id} is starting")
             return 0
+        import_module(".worker", __package__)  # for seconds: interrupted, it leaves no queued run
         run = create_run(store, config)
         try:
             run = _carry_out(store, run)
@@ -67,6 +83,77 @@ def _run(options: argparse.Namespace) -> int:
         return exit_code(run.status)
     finally:
         store.close()
+
+
+def _check_device(config: TrainerConfig) -> None:
+    if config.device not in ("auto", "cpu"):
+        from .policy import choose_device  # torch takes seconds to import
+
+        choose_device(config.device)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    configs, jobs = cells_from_options(options)  # before anything is opened, made or written
+    _check_device(configs[0])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
+    started = time.time()
+    store = Store.open(options.db)
+    try:
+        runs = _carry_out_cells(store, configs, options.group, jobs)
+        answer: dict[str, Any] = {
+            "group": runs[0].group,
+            "counts": Counter(run.status for run in runs),
+            "cells": [_cell(store, run) for run in runs],
+            "seconds": time.time() - started,
+        }
+        _print(options, answer, _table(answer))
+    except WorkersFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        store.close()
+    return 0
+
+
+def _carry_out_cells(
+    store: Store, configs: Sequence[TrainerConfig], group: str | None, jobs: int | None
+) -> list[RunInfo]:
+    bar = tqdm(unit="step", disable=None, file=sys.stderr, smoothing=0)
+
+    def progress(words: str, done: int, total: int) -> None:
+        if bar.total is None:  # what was done before says nothing about the time left
+            bar.total, bar.initial, bar.n = total, done, done
+        bar.set_description(words, refresh=False)
+        bar.n = done
+        bar.refresh()
+
+    with bar:
+        return run_cells(store, configs, group=group, jobs=jobs, progress=progress)
+
+
+def _cell(store: Store, run: RunInfo) -> dict[str, Any]:
+    """Return the row of one cell: what was chosen, then what ``run --json`` prints."""
+    chosen = {name: run.config[name] for name in ("learning_rate", "max_staleness", "seed")}
+    error = run.error.strip().splitlines()[-1] if run.error else None
+    why = {} if error else {"error_reason": "the run did not fail"}
+    return {"run_id": run.id, **chosen, **result(store, run), "error": error, **why}
+
+
+def _table(answer: dict[str, Any]) -> str:
+    counts = ", ".join(f"{number} {status}" for status, number in answer["counts"].items())
+    lines = [
+        f"{cell['run_id']}  η={cell['learning_rate']:<8g} S={cell['max_staleness']:<4} "
+        f"seed={cell['seed']:<4} {cell['status']:<10} {cell['outcome'] or '':<12} "
+        f"{cell['steps']:>7} steps  reward {_shown(cell['reward_first'])} → "
+        f"{_shown(cell['reward_final'])}  {cell['error'] or ''}".rstrip()
+        for cell in answer["cells"]
+    ]
+    total = f"{answer['group']}: {counts} in {answer['seconds']:.0f} s"
+    return "\n".join([*lines, total])
+
+
+def _shown(reward: float | None) -> str:
+    return "-" if reward is None else f"{reward:.3f}"
 
 
 def _carry_out(store: Store, run: RunInfo) -> RunInfo:
@@ -85,6 +172,11 @@ def _work(store: Store, options: argparse.Namespace) -> int:
     return exit_code(_carry_out(store, store.run(options.run)).status)
 
 
+def _pool(store: Store, options: argparse.Namespace) -> int:
+    carry_out_offered(store, warm=options.warm)
+    return 0
+
+
 def _stop(store: Store, options: argparse.Namespace) -> int:
     status = stop(store, options.run)
     words = "will stop after its present step" if status.alive else f"is {status}"
@@ -99,13 +191,15 @@ def exit_code(status: RunStatus) -> int:
 
 def result(store: Store, run: RunInfo) -> dict[str, Any]:
     """Return what ``run --json`` prints: every missing number with its reason."""
-    ended = (run.ended_at or 0) - (run.started_at or 0)
+    seconds = None
+    if run.started_at is not None and run.ended_at is not None:
+        seconds = run.ended_at - run.started_at
     answer: dict[str, Any] = {
         "run_id": run.id,
         "status": run.status,
         "outcome": run.outcome,
         "outcome_reason": run.outcome_reason,
-        "steps": store.step_counts().get(run.id, 0),
+        "steps": steps_taken(store, run.id),
         "collapse_step": run.collapse_step,
         "reward_first": run.reward_first,
         "reward_last": run.reward_last,
@@ -113,12 +207,14 @@ def result(store: Store, run: RunInfo) -> dict[str, Any]:
         "gold_reward_first": run.gold_reward_first,
         "gold_reward_last": run.gold_reward_last,
         "gold_reward_final": run.gold_reward_final,
-        "seconds": ended,
+        "seconds": seconds,
     }
     reasons = {
+        "outcome": run.outcome_reason or f"the run is {run.status}",
         "collapse_step": "the run did not collapse",
         **dict.fromkeys(ENDS, "no learner step was taken"),
         "reward_final": "the last policy was not evaluated",
+        "seconds": "the run has no start or no end",
     }
     no_gold = run.unmeasured.get("gold_reward_mean")
     reasons |= {f"gold_{n}": no_gold or reasons[n] for n in ENDS}
@@ -136,6 +232,8 @@ def _print(options: argparse.Namespace, answer: dict[str, Any], words: str) -> N
     else:
         print(words)
 
+
+_COMMANDS = {"stop": _stop, "work": _work, "pool": _pool}
 
 if __name__ == "__main__":
     sys.exit(run_command(main, sys.argv[1:]))

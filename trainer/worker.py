@@ -75,10 +75,10 @@ class Worker:
             Exception: whatever broke it, after it was recorded as ``failed``.
             KeyboardInterrupt: it was interrupted; recorded as ``stopped``.
         """
-        self._begin()
         heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        heart.start()
         try:
+            self._begin()
+            heart.start()
             self._conclude(self._train())
         except StopRequestedError:
             self._end(status=RunStatus.STOPPED, outcome_reason="stopped during the warm start")
@@ -86,12 +86,15 @@ class Worker:
             self._end(status=RunStatus.STOPPED, outcome_reason="interrupted", **self._rewards())
             raise
         except BaseException as error:
-            self._end(status=RunStatus.FAILED, error=traceback.format_exc(), **self._rewards())
-            self._event("failure", f"{type(error).__name__}: {error}", level="error")
+            what = f"{type(error).__name__}: {error}"
+            trace = traceback.format_exc()
+            self._end(status=RunStatus.FAILED, outcome_reason=what, error=trace, **self._rewards())
+            self._event("failure", what, level="error")
             raise
         finally:
             self._ended.set()
-            heart.join()
+            if heart.ident is not None:  # it was started
+                heart.join()
         return self._store.run(self._run.id)
 
     def request_stop(self) -> None:

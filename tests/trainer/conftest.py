@@ -1,0 +1,34 @@
+"""Fixtures of the trainer's tests: a home of one's own, and a learner on the warm-started model."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factories import a_config
+
+from trainer.lockstep import Lockstep
+from trainer.workloads.arithmetic import arithmetic
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, etalon_home: Path) -> Path:
+    """Give an ETALON_HOME with the warm start and no archive; the test may write into it."""
+    home = tmp_path / "home"
+    shutil.copytree(etalon_home / "warm_starts", home / "warm_starts")
+    return home
+
+
+@pytest.fixture
+def learner(etalon_home: Path) -> Callable[..., Lockstep]:
+    """Make a learner at its start, on one thread; keyword arguments are configuration fields."""
+    torch.set_num_threads(1)
+
+    def make(**changes: Any) -> Lockstep:
+        config = a_config(**changes)
+        task, start = arithmetic(config, etalon_home, print)
+        return Lockstep("a run", config, task, start)
+
+    return make
