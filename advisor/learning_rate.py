@@ -24,10 +24,10 @@ FOREIGN_WIDTHS = (0.5, 1.0, 2.0)
 EDGE_BEYOND_TRIED = math.log(100.0)
 """The edge may lie this far beyond the rates that were tried, and is equally likely anywhere."""
 GRID = 240
-BISECTIONS = 50
+BISECTIONS = 40
 EXTRAPOLATION_UP = 2.0
 EXTRAPOLATION_DOWN = 4.0
-"""No rate is advised beyond these factors of what was tried (theory.md §3)."""
+"""How far beyond the rates that were tried advice may go, at the S and T of the evidence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +103,12 @@ class Trial:
 
 
 class Edge:
-    """Where runs begin to fail, at one S and T: a posterior on a grid.
+    """Where runs begin to fail: a posterior on a grid, read at one S and T.
 
-    P(unsafe) = logistic((ln η + a·ln((S_i+1)/(S+1)) + b·ln(T_i/T) − μ)/w) for trial i, with the
-    edge μ uniform over what was tried and a factor of 100 beyond, the slopes a and b uniform over
-    ``SLOPES`` and the width w over ``widths``. Monotone in η, S and T by construction.
+    P(unsafe) = logistic((ln η + a·ln((S+1)/(S_0+1)) + b·ln(T/T_0) − μ)/w), where μ is the edge at
+    the middle (S_0, T_0) of the evidence, uniform over what was tried and a factor of 100 beyond,
+    the slopes a and b are uniform over ``SLOPES`` and the width w over ``widths``. What is learned
+    does not depend on the S and T that are asked, so the prediction is monotone in η, S and T.
     """
 
     def __init__(
@@ -118,44 +119,59 @@ class Edge:
         steps: int,
         widths: Sequence[float] = OWN_WIDTHS,
     ) -> None:
-        """Learn the edge at (S, T) from at least one trial."""
+        """Learn the edge from at least one trial, to read it at (S, T)."""
         rates = np.log([trial.learning_rate for trial in trials])
         self.tried_low, self.tried_high = float(rates.min()), float(rates.max())
         self.steps, self.max_staleness = steps, max_staleness
-        self._mu = np.linspace(
-            self.tried_low - EDGE_BEYOND_TRIED, self.tried_high + EDGE_BEYOND_TRIED, GRID
-        )
-        slopes, self._widths = np.array(SLOPES), np.array(widths)
-        self.gentlest = math.inf
-        stale = [math.log((trial.max_staleness + 1) / (max_staleness + 1)) for trial in trials]
-        longer = [math.log((trial.steps or steps) / steps) for trial in trials]
-        log_weight = np.zeros((GRID, len(slopes), len(slopes), len(self._widths)))
-        for rate, s, t, trial in zip(rates, stale, longer, trials, strict=True):
-            driven = rate + slopes[:, None] * s + slopes[None, :] * t
-            self.gentlest = min(self.gentlest, float(rate) + min(0.0, s))
-            z = (driven[None, :, :, None] - self._mu[:, None, None, None]) / self._widths
-            log_weight += -np.logaddexp(0.0, -z if trial.unsafe else z)
-        weight = np.exp(log_weight - log_weight.max())
-        self._weight: NDArray[np.float64] = (weight / weight.sum()).sum(axis=(1, 2))
         self.has_unsafe = any(trial.unsafe for trial in trials)
         self.has_safe = any(not trial.unsafe for trial in trials)
+        stale = np.log([trial.max_staleness + 1 for trial in trials])
+        known = [math.log(trial.steps) for trial in trials if trial.steps is not None]
+        middle_s, middle_t = float(stale.mean()), float(np.mean(known or [math.log(steps)]))
+        longer = [math.log(trial.steps) if trial.steps else middle_t for trial in trials]
+
+        beyond = EDGE_BEYOND_TRIED
+        mu, a, b, w = np.meshgrid(
+            np.linspace(self.tried_low - beyond, self.tried_high + beyond, GRID),
+            SLOPES,
+            SLOPES,
+            widths,
+            indexing="ij",
+        )
+        log_weight = np.zeros_like(mu)
+        for rate, s, t, trial in zip(rates, stale, longer, trials, strict=True):
+            z = (rate + a * (s - middle_s) + b * (t - middle_t) - mu) / w
+            log_weight += -np.logaddexp(0.0, -z if trial.unsafe else z)
+        weight = np.exp(log_weight - log_weight.max())
+        self._weight: NDArray[np.float64] = weight / weight.sum()
+        self._width, self._middle = w, mu
+        asked_s, asked_t = math.log(max_staleness + 1), math.log(steps)
+        self._edge = mu - a * (asked_s - middle_s) - b * (asked_t - middle_t)
 
     def unsafe_probability(self, learning_rate: float) -> float:
         """Return the predictive P(unsafe within T) at a learning rate, in 0…1."""
-        return float(self._predict(np.array([math.log(learning_rate)]))[0])
+        return self._predict(math.log(learning_rate), self._edge)
 
-    def _predict(self, log_rates: NDArray[np.float64]) -> NDArray[np.float64]:
-        z = (log_rates[:, None, None] - self._mu[None, :, None]) / self._widths
-        probability = np.exp(-np.logaddexp(0.0, -z))
-        return np.asarray((probability * self._weight).sum(axis=(1, 2)))
+    def _predict(self, log_rate: float, edge: NDArray[np.float64]) -> float:
+        probability = np.exp(-np.logaddexp(0.0, (edge - log_rate) / self._width))
+        return float((probability * self._weight).sum())
+
+    def reaches(self, risk: float) -> bool:
+        """Whether the evidence, at its own middle S and T, shows a risk this low.
+
+        It must do so within a factor of 4 below the smallest rate that was tried: further down it
+        is the assumed tail that speaks, not the runs.
+        """
+        near = self.tried_low - math.log(EXTRAPOLATION_DOWN)
+        return self._predict(near, self._middle) <= risk
 
     def rate_at(self, probability: float) -> float:
         """Return the learning rate at which the predictive P(unsafe) reaches a probability."""
-        margin = float(self._widths.max()) * 20
-        low, high = float(self._mu[0]) - margin, float(self._mu[-1]) + margin
+        margin = float(self._width.max()) * 20
+        low, high = float(self._edge.min()) - margin, float(self._edge.max()) + margin
         for _ in range(BISECTIONS):  # the prediction rises with the rate
             middle = (low + high) / 2
-            if self.unsafe_probability(math.exp(middle)) < probability:
+            if self._predict(middle, self._edge) < probability:
                 low = middle
             else:
                 high = middle
@@ -163,8 +179,9 @@ class Edge:
 
     def quantile(self, probability: float) -> float:
         """Return a quantile of where the edge itself lies."""
-        cumulative = np.cumsum(self._weight.sum(axis=1))
-        return math.exp(float(np.interp(probability, cumulative, self._mu)))
+        order = np.argsort(self._edge, axis=None)
+        cumulative = np.cumsum(self._weight.ravel()[order])
+        return math.exp(float(np.interp(probability, cumulative, self._edge.ravel()[order])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +200,8 @@ def safe_rates(edge: Edge, risk: float) -> Rates:
 
     What was never seen is not claimed: without an unsafe trial the edge has no upper end and the
     rate stops at twice the largest tried one; without a safe trial there is no lower end, and no
-    rate is advised at all.
+    rate is advised at all. A rate more than four times below what was tried is advised only where
+    the form of the law leads there from a risk that the evidence ``reaches``.
     """
     reasons: dict[str, str] = {}
     if not edge.has_safe:
@@ -196,12 +214,13 @@ def safe_rates(edge: Edge, risk: float) -> Rates:
         return Rates(
             max_learning_rate=None, edge=None, low=None, high=edge.quantile(0.95), reasons=reasons
         )
-    largest: float | None = min(edge.rate_at(risk), EXTRAPOLATION_UP * math.exp(edge.tried_high))
-    gentlest = math.exp(edge.gentlest)
-    if largest is not None and largest < gentlest / EXTRAPOLATION_DOWN:
+    rate = min(edge.rate_at(risk), EXTRAPOLATION_UP * math.exp(edge.tried_high))
+    largest: float | None = rate
+    gentlest = math.exp(edge.tried_low)
+    if rate < gentlest / EXTRAPOLATION_DOWN and not edge.reaches(risk):
         largest = None
         reasons["max_learning_rate"] = (
-            f"the evidence does not reach a risk of {risk:.0%}: at {written(gentlest)}, the "
+            f"the evidence does not reach a risk of {100 * risk:.3g}%: at {written(gentlest)}, the "
             f"gentlest that was tried, {edge.unsafe_probability(gentlest):.0%} of such runs "
             "are unsafe"
         )
