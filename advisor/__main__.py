@@ -3,16 +3,19 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
 
 from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
+from storage.engine import database_url
+from storage.records import RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
 
 from .answer import answer, ask, diagnose, gather
 from .recommendation import Advice
-from .regime import Diagnosis, Regime
+from .regime import Regime, explained
 
 ALARM = 3
 EXIT_CODES = {
@@ -29,11 +32,7 @@ EXIT_CODES = {
 def main(argv: Sequence[str]) -> int:
     """Run one command of ``python -m advisor`` and return its exit code."""
     options = parse(_parser(), argv)
-    store = Store.open(options.db, create=options.db is None)
-    try:
-        return {"recommend": _recommend, "diagnose": _diagnose}[options.command](store, options)
-    finally:
-        store.close()
+    return {"recommend": _recommend, "diagnose": _diagnose}[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recommend(store: Store, options: argparse.Namespace) -> int:
+def _recommend(options: argparse.Namespace) -> int:
     faults = [
         f"{name}: not given; say for which --{name.replace('_', '-')} the rate shall hold"
         for name in ("max_staleness", "steps")
@@ -65,20 +64,27 @@ def _recommend(store: Store, options: argparse.Namespace) -> int:
     ]
     if faults:
         raise BadInput(*faults)
-    evidence = [] if options.literature else gather(store, group=options.group, run_id=options.run)
-    if options.group is not None and not evidence and not options.literature:
-        raise BadInput(f"group: {options.group!r} has no run in the archive; see storage list")
-    question = ask(
-        settings={n: getattr(options, n, None) for n in TrainerConfig.model_fields if n != "group"},
-        evidence=evidence,
-        risk=_risk(options.risk),
-    )
-    advice = answer(store, question, evidence)
+    risk = _risk(options.risk)
+    settings = {n: getattr(options, n, None) for n in TrainerConfig.model_fields if n != "group"}
+    if _is_new(options.db):  # told before an archive is made: what is at fault leaves nothing
+        ask(settings=settings, evidence=[], risk=risk)
+    named = options.run is not None or options.group is not None
+    with closing(Store.open(options.db, create=options.db is None and not named)) as store:
+        found = [] if options.literature else gather(store, group=options.group, run_id=options.run)
+        if options.group is not None and not found:
+            raise BadInput(f"group: {options.group!r} has no run in the archive; see storage list")
+        advice = answer(store, ask(settings=settings, evidence=found, risk=risk), found)
     if options.json:
         print_json(advice.as_json())
     else:
         print(_advice_text(advice))
     return 0
+
+
+def _is_new(db: str | None) -> bool:
+    """Whether the archive is a file that is not there yet."""
+    url = database_url(db)
+    return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
 
 
 def _risk(text: str) -> float:
@@ -99,22 +105,16 @@ def _advice_text(advice: Advice) -> str:
     return "\n".join([*lines, *(f"evidence: {each}" for each in advice.evidence)])
 
 
-def _diagnose(store: Store, options: argparse.Namespace) -> int:
-    found = diagnose(store, options.run)
+def _diagnose(options: argparse.Namespace) -> int:
+    with closing(Store.open(options.db, create=False)) as store:
+        found = diagnose(store, options.run)
+        run = store.run(options.run)
     if options.json:
-        print_json(_diagnosis_json(found))
+        print_json(explained(asdict(found)))
     else:
         print(f"{found.regime}: {found.reason}")
-    damaged = store.run(options.run).outcome == "damaged"
+    damaged = run.status == RunStatus.FINISHED and run.outcome == "damaged"
     return ALARM if damaged else EXIT_CODES[found.regime]
-
-
-def _diagnosis_json(found: Diagnosis) -> dict[str, Any]:
-    answer: dict[str, Any] = asdict(found)
-    for name, value in asdict(found).items():
-        if isinstance(value, dict) and value["value"] is None:
-            answer[f"{name}_reason"] = value["reason"]
-    return answer
 
 
 if __name__ == "__main__":

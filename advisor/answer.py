@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
@@ -40,15 +41,20 @@ UNUSED_RATE = 1e-4
 """Fills the field of a question that asks for the rate."""
 
 
-def facts_of(store: Store, run: RunInfo) -> RunFacts | None:
-    """Summarise a stored run; None when its configuration is not one of this trainer's."""
-    try:
-        config = TrainerConfig.model_validate(run.config)
-    except ValidationError:
-        return None
+_ENDED: WeakKeyDictionary[Store, dict[str, tuple[RunInfo, RunFacts]]] = WeakKeyDictionary()
+"""Facts of ended runs by open store: their steps change no more, and reading 200 of them takes a
+second, which a page that looks every other second does not have."""
+
+
+def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
+    """Summarise a stored run of this configuration."""
+    kept = _ENDED.setdefault(store, {})
+    if run.id in kept and kept[run.id][0] == run:
+        return kept[run.id][1]
     evaluations = store.evaluations(run.id)
     start = evaluations[0].reward if evaluations and evaluations[0].step == 0 else None
-    return run_facts(
+    newest = store.steps(run.id, last=1)
+    facts = run_facts(
         run_id=run.id,
         name=run.name,
         config=config,
@@ -57,20 +63,49 @@ def facts_of(store: Store, run: RunInfo) -> RunFacts | None:
         reward_start=start,
         reward_final=run.reward_final,
         series=store.series(run.id, SERIES),
+        radii=(newest[0].clipping_radii if newest else None) or {},
         ended=run.status in (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED),
         parameters=run.parameters,
     )
+    if not run.status.alive:
+        kept[run.id] = run, facts
+    return facts
 
 
-def gather(store: Store, *, group: str | None = None, run_id: str | None = None) -> list[RunFacts]:
+def config_of(run: RunInfo) -> TrainerConfig | None:
+    """Return the configuration of a stored run; None when this trainer cannot read it."""
+    try:
+        return TrainerConfig.model_validate(run.config)
+    except ValidationError:
+        return None
+
+
+def gather(
+    store: Store,
+    *,
+    group: str | None = None,
+    run_id: str | None = None,
+    setting: TrainerConfig | None = None,
+) -> list[RunFacts]:
     """Return the evidence in the archive: one run, one group, or every run of the trainer.
+
+    What was put away (archived) is none, unless it is the one run that was named.
+
+    With a ``setting``, only runs of that setting are read.
 
     Raises:
         RunNotFound: the named run is not in the archive.
     """
-    found = [store.run(run_id)] if run_id is not None else store.runs(group=group)
-    facts = [facts_of(store, run) for run in found if run.kind in ("train", "sweep")]
-    return [each for each in facts if each is not None]
+    if run_id is not None:
+        found = [store.run(run_id)]
+    else:
+        found = store.runs(group=group, archived=False)
+    configs = [(run, config_of(run)) for run in found if run.kind in ("train", "sweep")]
+    return [
+        facts_of(store, run, config)
+        for run, config in configs
+        if config is not None and not (setting and differences(config, setting))
+    ]
 
 
 def ask(*, settings: Mapping[str, object], evidence: Sequence[RunFacts], risk: float) -> Question:
@@ -129,17 +164,16 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
         RunNotFound: there is no such run.
     """
     run = store.run(run_id)
-    facts = facts_of(store, run)
-    if facts is None:
+    config = config_of(run)
+    if config is None:
         return _nothing(run, "its configuration is not one that this version can read")
+    facts = facts_of(store, run, config)
     if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
         return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
     others = [
         each
-        for each in gather(store)
-        if each.run_id != run_id
-        and each.unsafe is not None
-        and not differences(each.config, facts.config)
+        for each in gather(store, setting=config)
+        if each.run_id != run_id and each.unsafe is not None
     ]
     return _diagnosis(facts, others)
 
@@ -152,7 +186,8 @@ def _diagnosis(facts: RunFacts, others: Sequence[RunFacts]) -> Diagnosis:
         "horizon": horizon_kappa(facts, constants.r_crit),
         "local_step": local_kappa(facts, constants.r_step),
     }
-    regime, reason = regime_of(kappas, facts.verdict)
+    ended_as = facts.verdict if facts.unsafe is not None else None  # a run that was stopped did not
+    regime, reason = regime_of(kappas, ended_as)
     return Diagnosis(
         regime=regime,
         reason=reason,

@@ -100,9 +100,8 @@ SERIES = (
     "displacement",
     "clip_fraction_low",
     "clip_fraction_high",
-    "clipping_radii",
 )
-"""The columns of a run that ``run_facts`` reads."""
+"""The columns of a run that ``run_facts`` reads; of ``clipping_radii`` it takes the newest only."""
 
 
 def run_facts(
@@ -115,6 +114,7 @@ def run_facts(
     reward_start: float | None,
     reward_final: float | None,
     series: Mapping[str, Sequence[Any]],
+    radii: Mapping[str, float | None],
     ended: bool,
     parameters: int | None = None,
 ) -> RunFacts:
@@ -123,7 +123,7 @@ def run_facts(
     ``verdict`` counts as an outcome only when the run has ``ended``; a run that was stopped by
     hand before its end is evidence of drift and clipping but not of safety.
     """
-    columns = {n: _floats(series[n]) for n in SERIES if n != "clipping_radii"}
+    columns = {name: np.array(series[name], dtype=np.float64) for name in SERIES}  # None: NaN
     displacement = columns["displacement"]
     known = np.isfinite(displacement)
     return RunFacts(
@@ -132,7 +132,7 @@ def run_facts(
         config=config,
         steps=len(displacement),
         verdict=verdict,
-        unsafe=_is_unsafe(verdict, ended),
+        unsafe=is_unsafe(verdict, ended),
         onset=onset,
         reward_start=reward_start,
         reward_final=reward_final,
@@ -142,21 +142,18 @@ def run_facts(
         largest_step=_largest_step(columns, config),
         drift_law=drift_law(columns["step"], displacement, config),
         clip_p95=_percentile95(columns["clip_fraction_low"] + columns["clip_fraction_high"]),
-        radii=next((r for r in reversed(series["clipping_radii"]) if r), {}),
+        radii=radii,
         parameters=parameters,
     )
 
 
-def _is_unsafe(verdict: str | None, ended: bool) -> bool | None:
+def is_unsafe(verdict: str | None, ended: bool) -> bool | None:
+    """Whether a verdict is an unsafe outcome; None when it is none, or the run has not ended."""
     if verdict in ("collapsed", "diverged"):
         return True
     if not ended or verdict not in (*UNSAFE_VERDICTS, *SAFE_VERDICTS):
         return None
     return verdict in UNSAFE_VERDICTS
-
-
-def _floats(values: Sequence[Any]) -> NDArray[np.float64]:
-    return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
 
 
 def _percentile95(values: NDArray[np.float64]) -> float | None:
@@ -181,7 +178,7 @@ def _at(
 def _early_steps(config: TrainerConfig) -> int:
     """Steps in which warm-up and momentum are still filling up."""
     memory = LOCAL_STEP_FACTOR / (1 - config.adam_beta1)
-    return config.warmup_steps + math.ceil(memory)
+    return config.warmup_steps + math.ceil(round(memory, 9))  # 2/(1 − 0.9) is a hair above 20
 
 
 def _largest_step(

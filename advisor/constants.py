@@ -76,8 +76,8 @@ def constants_of(runs: Sequence[RunFacts], *, learning_rate: float | None = None
 def _by_distance(runs: Sequence[RunFacts], learning_rate: float | None) -> list[RunFacts]:
     if learning_rate is None:
         return list(runs)
-    rate = learning_rate
-    return sorted(runs, key=lambda run: abs(math.log(run.config.learning_rate / rate)))
+    asked = math.log(learning_rate)
+    return sorted(runs, key=lambda run: abs(math.log(run.config.learning_rate) - asked))
 
 
 def _cycle_g_1(run: RunFacts, alpha: float) -> float | None:

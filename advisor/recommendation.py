@@ -4,6 +4,7 @@ A first form: outcomes of runs of the same setting place the edge, measured cons
 limit it is. The published settings answer when there is no run, marked as uncalibrated.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from .calibration import RunFacts, differences
 from .constants import Constants, constants_of, kappas_at
 from .learning_rate import FOREIGN_WIDTHS, Edge, Rates, Trial, safe_rates, two_constraint_rule
 from .literature import PublishedRun, literature_trials, nearest
-from .regime import Estimate, Regime, regime_of, unknown
+from .regime import Estimate, Regime, explained, regime_of, unknown
 from .wording import rate as written
 
 NO_EVIDENCE = "no run of this setting is archived; published settings carry no constants over"
@@ -57,11 +58,11 @@ class Advice:
 
     def as_json(self) -> dict[str, Any]:
         """Return the answer as the command line prints it: every None with its ``…_reason``."""
-        answer = asdict(self)
+        answer = explained(asdict(self))
         reasons = answer.pop("reasons")
         for name in [n for n, value in answer.items() if value is None or n == "regime"]:
             answer[f"{name}_reason"] = reasons.get(name, "not measured")
-        return answer
+        return answer | {"red_flags_reason": "red flags are not evaluated yet"}
 
 
 def recommend(
@@ -87,11 +88,14 @@ def deciding_runs(question: Question, runs: Sequence[RunFacts]) -> list[RunFacts
 
 
 def _left_out(question: Question, runs: Sequence[RunFacts], same: Sequence[RunFacts]) -> str:
+    words = ""
+    if undecided := sum(run.unsafe is None for run in same):
+        words += f" {undecided} archived runs of this setting have no outcome, so none was counted."
     others = [run for run in runs if run not in same]
-    if not others:
-        return ""
-    differs = ", ".join(differences(others[0].config, question.setting)[:3])
-    return f" {len(others)} archived runs are of another setting ({differs}) and were left out."
+    if others:
+        differs = ", ".join(differences(others[0].config, question.setting)[:3])
+        words += f" {len(others)} archived runs are of another setting ({differs}): left out."
+    return words
 
 
 def edge_of(question: Question, decided: Sequence[RunFacts]) -> Edge:
@@ -159,16 +163,18 @@ def _best_rate(decided: Sequence[RunFacts], largest: float | None) -> tuple[floa
     """Rate of the survivor that ended best, held to the largest safe one."""
     if largest is None:
         return None, "no rate is safe at this risk on this evidence"
-    gained = [
-        run
-        for run in decided
-        if run.unsafe is False
-        and run.reward_final is not None
-        and (run.reward_start is None or run.reward_final > run.reward_start)
+    survived = [run for run in decided if run.unsafe is False]
+    ends = [
+        (run.reward_final, run)
+        for run in survived
+        if run.reward_final is not None and math.isfinite(run.reward_final)
     ]
+    if not ends:
+        return None, f"of {len(survived)} survived runs none has an evaluation of its last policy"
+    gained = [end for end in ends if end[1].reward_start is None or end[0] > end[1].reward_start]
     if not gained:
         return None, "no survived run ended above its start: the start is the best policy so far"
-    best = max(gained, key=lambda run: run.reward_final or 0.0)
+    _, best = max(gained, key=lambda end: end[0])
     return min(best.config.learning_rate, largest), ""
 
 
@@ -309,12 +315,13 @@ def _forecast(
     if learning_rate is None:
         return None, "no learning rate was given to judge (--learning-rate)"
     c = constants
-    if c.r_crit.value is None or c.g_1 is None or c.alpha is None:
+    if c.r_crit.value is None:
         return None, c.r_crit.reason or "R_crit is not known for this setting"
-    step = (c.r_crit.value / (c.g_1 * learning_rate)) ** (1 / c.alpha)
-    if step > setting.steps:
+    if c.g_1 is None or c.alpha is None:
+        return None, "no run of this setting is long enough to fit its drift"
+    if c.g_1 * learning_rate * setting.steps**c.alpha < c.r_crit.value:
         return None, f"none within {setting.steps} steps"
-    return step, ""
+    return (c.r_crit.value / (c.g_1 * learning_rate)) ** (1 / c.alpha), ""
 
 
 def _crossover(constants: Constants, setting: TrainerConfig) -> float | None:
@@ -342,5 +349,5 @@ def _sentence(question: Question, rates: Rates, basis: str) -> str:
     risk = question.risk
     return (
         f"Up to {written(rates.max_learning_rate)} {where} the risk of an unsafe run stays within "
-        f"{risk:.0%}; {edge} ({basis})."
+        f"{100 * risk:.3g}%; {edge} ({basis})."
     )

@@ -6,6 +6,7 @@ Pure: numbers in, a regime and its reason out. A regime that was not measured is
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Regime(StrEnum):
@@ -65,6 +66,16 @@ def unknown(reason: str) -> Estimate:
     return Estimate(reason=reason)
 
 
+def explained(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a JSON answer with the reason of every estimate that has no value beside it."""
+    reasons = {
+        f"{name}_reason": part["reason"]
+        for name, part in answer.items()
+        if isinstance(part, dict) and "value" in part and part["value"] is None
+    }
+    return answer | reasons
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """What a run's measurements say about it.
@@ -96,7 +107,8 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
     Args:
         kappas: κ by limit: ``staleness``, ``horizon``, ``local_step``.
         verdict: how the run ended, if it has; a survivor is stable by what happened to it unless
-            a limit was certainly passed, though one seed proves nothing about the next.
+            a limit was certainly passed, though one seed proves nothing about the next. ``damaged``
+            names no regime, but the reason says it first.
 
     Returns:
         The regime and one sentence why. A limit counts as passed when the *low* end of its κ is
@@ -105,6 +117,9 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
     """
     if verdict in (Regime.DIVERGED, Regime.COLLAPSED):
         return Regime(verdict), f"the run has {verdict}"
+    if verdict == "damaged":
+        regime, reason = regime_of(kappas)
+        return regime, f"the run ended damaged, below its start; {reason}"
     passed = {n: k.low for n, k in kappas.items() if k.low is not None and k.low >= 1}
     if passed:
         worst = max(passed, key=lambda name: passed[name])
