@@ -7,6 +7,7 @@ nothing on standard output, 130 interrupted. ``--json`` prints exactly one JSON 
 import argparse
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,12 +55,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     """Parse arguments, taking ``--name -1e-4`` as a value and naming the nearest option of a typo.
 
     Raises:
-        BadInput: an argument is unknown, missing its value, or not allowed.
+        BadInput: an argument is unknown, given twice, missing its value, or not allowed.
     """
-    found, unknown = parser.parse_known_args(_join_negative_values(argv))
+    words = _join_negative_values(argv)
+    if faults := [*_not_text(words), *_before_the_command(parser, words), *_twice(words)]:
+        raise BadInput(*faults)
+    found, unknown = parser.parse_known_args(words)
     if unknown:
-        known = [text for action in _all_actions(parser) for text in action.option_strings]
-        raise BadInput(*(_unknown_argument(word.split("=")[0], known) for word in unknown))
+        known = {text for action in _all_actions(parser) for text in action.option_strings}
+        raise BadInput(*_unknown_arguments(unknown, known))
+    if (db := getattr(found, "db", None)) is not None and not db.strip():
+        raise BadInput(f"db: {db!r} is not allowed; allowed: a file, or the URL of a database")
     return found
 
 
@@ -75,6 +81,42 @@ def _join_negative_values(argv: Sequence[str]) -> list[str]:
     return joined
 
 
+def _not_text(words: Sequence[str]) -> list[str]:
+    """Name the words that hold bytes of no text, which no database takes either."""
+    return [f"{word!r}: not readable as text" for word in words if not _is_text(word)]
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _before_the_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    has_commands = any(isinstance(a, argparse._SubParsersAction) for a in parser._actions)
+    if not has_commands or not words or not words[0].startswith("-"):
+        return []
+    if words[0] in ("-h", "--help"):
+        return []
+    return [f"{_name(words[0])}: options come after the command; see {parser.prog} --help"]
+
+
+def _twice(words: Sequence[str]) -> list[str]:
+    """Name the options given more than once: which of the two was meant, only the person knows."""
+    names = [_name(word) for word in words if word.startswith("--")]
+    return [
+        f"{name}: given twice; give it once"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+
+
+def _name(word: str) -> str:
+    return word.split("=")[0]
+
+
 def _all_actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
     for action in parser._actions:  # argparse has no public list of a parser's options
         yield action
@@ -83,24 +125,39 @@ def _all_actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
                 yield from _all_actions(sub)
 
 
-def _unknown_argument(word: str, known: list[str]) -> str:
-    near = get_close_matches(word, known, n=1)
-    return f"{word}: unknown argument" + (f"; did you mean {near[0]}?" if near else "; see --help")
+def _unknown_arguments(words: Sequence[str], known: set[str]) -> Iterable[str]:
+    """One line for each word that no option takes; a word after an unknown option is its value."""
+    for before, word in zip(["", *words], words, strict=False):
+        name = _name(word)
+        if before.startswith("-") and "=" not in before and not word.startswith("-"):
+            continue
+        near = get_close_matches(name, known - {name}, n=1)
+        if name in known:
+            yield f"{name}: not an option of this command; see --help"
+        elif near:
+            yield f"{name}: unknown argument; did you mean {near[0]}?"
+        else:
+            yield f"{name}: unknown argument; see --help"
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a command; errors that a person can mend become an exit code and one line each."""
     try:
-        return command(argv)
+        code = command(argv)
+        sys.stdout.flush()  # here, where what goes wrong with it can still be told
+        return code
     except (BadInput, StorageError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; everything up to the last step is kept", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader, say `head`, has gone
+    except BrokenPipeError:  # the reader, say `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written, a name too long
+        print(error, file=sys.stderr)
+        return BAD_INPUT
 
 
 def print_json(answer: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,10 +29,18 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def create_run(store: Store, config: TrainerConfig) -> RunInfo:
     """Add a queued run of this configuration to the archive and return it."""
+    run = queued_run(config, code_version())
+    store.create_run(run)
+    return run
+
+
+def queued_run(config: TrainerConfig, version: str, *, kind: str = "train") -> RunInfo:
+    """Describe a run that waits for a process; ``version`` is the ``code_version`` it starts at."""
     now = time.time()
-    run = RunInfo(
+    return RunInfo(
         id=new_run_id(now),
         name=config.name or default_name(config),
+        kind=kind,
         status=RunStatus.QUEUED,
         created_at=now,
         config=config.model_dump(mode="json"),
@@ -39,11 +48,9 @@ def create_run(store: Store, config: TrainerConfig) -> RunInfo:
         group=config.group,
         seed=config.seed,
         threads=config.threads,
-        code_version=code_version(),
+        code_version=version,
         schema_version=SCHEMA_REVISION,
     )
-    store.create_run(run)
-    return run
 
 
 def default_name(config: TrainerConfig) -> str:
@@ -57,10 +64,8 @@ def launch(store: Store, config: TrainerConfig) -> str:
     What the process prints goes to ``logs/RUN.log`` in ``ETALON_HOME``.
     """
     run = create_run(store, config)
-    logs = home().resolve() / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{run.id}.log").open("wb") as log:
-        process = _spawn(run.id, store.url, log)
+    with log_file(run.id).open("wb") as log:
+        process = spawn(["work", run.id], store.url, log)
     store.update_run(
         run.id,
         host=socket.gethostname(),
@@ -70,13 +75,25 @@ def launch(store: Store, config: TrainerConfig) -> str:
     return run.id
 
 
-def _spawn(run_id: str, url: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start ``python -m trainer work``; the archive's URL may hold a password, so no argument."""
+def log_file(name: str) -> Path:
+    """Return where a process writes what it prints, in a folder that exists."""
+    logs = home().resolve() / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    return logs / f"{name}.log"
+
+
+def spawn(
+    words: Sequence[str], url: str, log: IO[bytes], stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m trainer WORDS`` detached from this process and its terminal.
+
+    The archive's URL may hold a password, so it is no argument.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "work", run_id],
+        [sys.executable, "-m", "trainer", *words],
         cwd=PROJECT,
         env={**os.environ, "ETALON_HOME": str(home().resolve()), "ETALON_DB": url},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,

@@ -1,0 +1,273 @@
+"""Many runs as one group of the archive: every cell once, on all cores, and resumable at any time.
+
+A cell is one configuration. What became of it stands in the archive and nowhere else, so a sweep
+that is started again, or twice at once, goes on with what is missing. Rules of starting again:
+
+- finished, collapsed and diverged runs are facts: their cells are done;
+- a run whose process is gone, or that was stopped, is put away (archived, so it is evidence for
+  nothing) and its cell begins from the start; only one that a person stopped while this sweep
+  watched stays stopped until the next time;
+- a failed run is put away and retried once per sweep, then reported;
+- a run that another process carries out is waited for.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+from pydantic import ValidationError
+
+from storage.commandline import BadInput
+from storage.liveness import PulseReader, process_gone
+from storage.records import RunInfo, RunStatus
+from storage.store import Store
+
+from .config import TrainerConfig, add_config_options, allowed_range, checked_config
+from .launch import code_version, queued_run
+from .pool import Pool, setting_of
+
+KIND = "sweep"
+DONE = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
+MOST_SEEDS = 10_000
+MOST_JOBS = 1024
+LOOK_SECONDS = 0.3
+LOOK_SHARE = 0.05
+"""A look at the archive may take this share of one core, however large the group is."""
+
+
+def run_cells(
+    store: Store,
+    configs: Sequence[TrainerConfig],
+    *,
+    group: str | None = None,
+    jobs: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[RunInfo]:
+    """Bring every cell to its end and return its run, in the order of the configurations.
+
+    Args:
+        store: the archive.
+        configs: the cells; one that is there twice is one cell.
+        group: name of the group; None for one derived from the setting (``group_name``).
+        jobs: worker processes at a time; None for as many as fill the cores.
+        progress: told ``(words, done, total)`` in learner steps over all cells; a run that ended
+            early counts with all its planned steps.
+
+    Raises:
+        WorkersFailed: the workers cannot work at all, such as when a warm start fails.
+        KeyboardInterrupt: it was interrupted; the workers are stopped and every step is kept.
+    """
+    cells = Cells(store, configs, group or group_name(configs))
+    with Pool(store, cells.group, jobs or free_jobs(configs)) as pool:
+        while True:
+            started = time.monotonic()
+            pool.bury()
+            runs = cells.look(pool.owns)
+            pool.tend(sorted(runs, key=_gentle_first))
+            ended = sum(not run.status.alive for run in runs)
+            words = f"{ended} of {len(runs)} runs" if pool.warm or ended else "warm start"
+            if progress is not None:
+                progress(words, *cells.steps_done(runs))
+            if ended == len(runs):
+                return runs
+            time.sleep(max(LOOK_SECONDS, (time.monotonic() - started) / LOOK_SHARE))
+
+
+def group_name(configs: Iterable[TrainerConfig]) -> str:
+    """Name a group by the hash of its setting: the same setting, the same group.
+
+    Learning rates, stalenesses and seeds are not part of it, so a larger sweep of a setting goes on
+    with a smaller one.
+    """
+    settings = sorted({setting_of(config) for config in configs})
+    workloads = sorted({config.workload for config in configs})
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:10]
+    return f"sweep-{'-'.join(workloads)}-{key}"
+
+
+def free_jobs(configs: Iterable[TrainerConfig]) -> int:
+    """Return how many processes of these runs fill the cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // max(config.threads for config in configs))
+
+
+def _gentle_first(run: RunInfo) -> tuple[float, ...]:
+    """Order the longest runs first: of equal horizons a small rate is the likeliest to use it.
+
+    Short runs at the end, such as early collapses, leave no core idle for long.
+    """
+    return (-float(run.config["steps"]), float(run.config["learning_rate"]))
+
+
+def add_sweep_options(parser: argparse.ArgumentParser) -> None:
+    """Add the lists that span the cells, and the setting that they share."""
+    each = f"each {allowed_range('learning_rate')}"
+    parser.add_argument("--learning-rates", metavar="F,F,…", help=f"with commas between; {each}")
+    each = f"each {allowed_range('max_staleness')}"
+    parser.add_argument("--max-stalenesses", metavar="N,N,…", help=f"with commas between; {each}")
+    parser.add_argument("--seeds", metavar="N", help="how many seeds every pair of these gets")
+    parser.add_argument("--first-seed", metavar="N", default="0", help="the lowest of them (0)")
+    parser.add_argument("--jobs", metavar="N", help="runs at a time (default: fill the cores)")
+    add_config_options(parser, skip=("learning_rate", "max_staleness", "seed"))
+
+
+def cells_from_options(options: argparse.Namespace) -> tuple[list[TrainerConfig], int | None]:
+    """Return the configurations of a sweep's cells, and how many jobs were asked for.
+
+    Raises:
+        BadInput: one line per fault, each with field, value and allowed range.
+    """
+    faults: dict[str, None] = {}  # in order, each once
+    setting = {name: getattr(options, name, None) for name in TrainerConfig.model_fields}
+    rates = _listed("learning_rate", "learning_rates", options.learning_rates, faults) or ["1"]
+    ages = _listed("max_staleness", "max_stalenesses", options.max_stalenesses, faults) or ["0"]
+    count = _whole("seeds", options.seeds, MOST_SEEDS, faults) or 1
+    jobs = None if options.jobs is None else _whole("jobs", options.jobs, MOST_JOBS, faults)
+    configs = []
+    for rate, age, offset in product(rates, ages, range(count)):
+        seed = _plus(options.first_seed, offset)
+        cell = {"learning_rate": rate, "max_staleness": age, "seed": seed}
+        try:
+            configs.append(checked_config({**setting, **cell}))
+        except BadInput as error:
+            faults.update(dict.fromkeys(str(error).splitlines()))
+    if faults:
+        raise BadInput(*faults)
+    return configs, jobs
+
+
+def _listed(name: str, option: str, text: str | None, faults: dict[str, None]) -> list[str]:
+    if text is None:
+        faults[f"{option}: not given; allowed: {allowed_range(name)}, with commas between"] = None
+        return []
+    return [word.strip() for word in text.split(",")]
+
+
+def _whole(name: str, text: str | None, most: int, faults: dict[str, None]) -> int | None:
+    try:
+        value = int(text) if text is not None else 0
+    except ValueError:
+        value = 0
+    if 1 <= value <= most:
+        return value
+    given = "not given" if text is None else f"{text!r} is not allowed"
+    faults[f"{name}: {given}; allowed: whole number, 1 <= {name} <= {most}"] = None
+    return None
+
+
+def _plus(first: str, offset: int) -> int | str:
+    """Add to a number that was given as text; text that is none is left for pydantic to refuse."""
+    try:
+        return int(first) + offset
+    except ValueError:
+        return first
+
+
+class Cells:
+    """The cells of one sweep and what it knows beyond the archive."""
+
+    def __init__(self, store: Store, configs: Sequence[TrainerConfig], group: str) -> None:
+        """Take equal configurations as one cell; nothing is written yet."""
+        self.group = group
+        self._store = store
+        grouped = [config.model_copy(update={"group": group}) for config in configs]
+        self._configs = {_key(config): config for config in grouped}
+        self._version = code_version()
+        self._pulses = PulseReader()
+        self._watched: set[str] = set()  # runs seen alive
+        self._retried: set[str] = set()  # cells
+
+    def look(self, owns: Callable[[RunInfo], bool]) -> list[RunInfo]:
+        """Return the run of every cell, after adding those that are missing or to be made again.
+
+        ``owns`` tells the runs whose process the sweep looks after itself.
+        """
+        found = self._current(self._store.runs(group=self.group, archived=False))
+        if len(found) < len(self._configs) or any(self._due(k, r, owns) for k, r in found.items()):
+            self._store.revise_group(self.group, lambda runs: self._revised(runs, owns))
+            found = self._current(self._store.runs(group=self.group, archived=False))
+        self._watched.update(run.id for run in found.values() if run.status.alive)
+        return [found[key] for key in self._configs]
+
+    def _current(self, runs: Iterable[RunInfo]) -> dict[str, RunInfo]:
+        """Return the run that stands for each cell: one that is done, else the newest."""
+        found: dict[str, RunInfo] = {}
+        for run in runs:
+            key = _key_of(run.config)
+            if run.archived or run.kind != KIND or key is None or key not in self._configs:
+                continue
+            if key not in found or (run.status in DONE and found[key].status not in DONE):
+                found[key] = run
+        return found
+
+    def _due(self, key: str, run: RunInfo, owns: Callable[[RunInfo], bool]) -> str | None:
+        """Say why a cell is to be made again; None when it is not."""
+        if run.status is RunStatus.FAILED and key not in self._retried:
+            return "it failed"
+        if run.status is RunStatus.STOPPED:
+            by_a_person_just_now = run.stop_requested and run.id in self._watched
+            return None if by_a_person_just_now else "it was stopped"
+        if run.status is RunStatus.RUNNING and not owns(run):
+            gone = process_gone(run) or self._pulses.status(run) is RunStatus.LOST
+            return "its process is gone" if gone else None
+        return None
+
+    def _revised(
+        self, runs: Iterable[RunInfo], owns: Callable[[RunInfo], bool]
+    ) -> Iterable[RunInfo]:
+        """Return new runs for the cells that need one, and the runs they replace, put away."""
+        found = self._current(runs)
+        for key, config in self._configs.items():
+            old = found.get(key)
+            reason = None if old is None else self._due(key, old, owns)
+            if old is not None and reason is None:
+                continue
+            new = queued_run(config, self._version, kind=KIND)
+            self._watched.add(new.id)
+            yield new
+            if old is not None:
+                if old.status is RunStatus.FAILED:
+                    self._retried.add(key)
+                yield _put_away(old, f"{reason}; made again as {new.id}")
+
+    def steps_done(self, runs: Iterable[RunInfo]) -> tuple[int, int]:
+        """Return the learner steps that are done and those of all cells."""
+        done = total = 0
+        for run in runs:
+            planned = int(run.config["steps"])
+            total += planned
+            if run.status is RunStatus.RUNNING:
+                done += min(planned, steps_taken(self._store, run.id))
+            elif run.status is not RunStatus.QUEUED:
+                done += planned
+        return done, total
+
+
+def _put_away(run: RunInfo, notes: str) -> RunInfo:
+    if run.status.alive:
+        ended_at = run.heartbeat_at or time.time()
+        run = replace(run, status=RunStatus.STOPPED, ended_at=ended_at, outcome_reason=notes)
+    return replace(run, archived=True, notes=notes)
+
+
+def steps_taken(store: Store, run_id: str) -> int:
+    """Return how many learner steps of a run are stored."""
+    newest = store.steps(run_id, last=1)
+    return newest[0].step + 1 if newest else 0
+
+
+def _key(config: TrainerConfig) -> str:
+    return json.dumps(config.model_dump(mode="json", exclude={"name", "group"}), sort_keys=True)
+
+
+def _key_of(stored: Mapping[str, object]) -> str | None:
+    """Return the key of a stored configuration; None when this version cannot read it."""
+    try:
+        return _key(TrainerConfig.model_validate(stored))
+    except ValidationError:
+        return None
