@@ -24,6 +24,7 @@ from .drift import DriftTracker, kl_from
 from .objective import clipped_surrogate, group_advantages
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker, Start
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
+from .randomness import generator
 from .rollout import Rollouts, Task, sample_rollouts, score
 
 logger = logging.getLogger(__name__)
@@ -102,8 +103,8 @@ class Lockstep:
         self.schedule = BehaviorSchedule(config.schedule, config.max_staleness)
         self.drift = DriftTracker(self.weights.vector)
         self.pool = ClippingPool()
-        self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.evaluator = torch.Generator(self.device).manual_seed(config.seed + 2**32)
+        self.generator = generator(self.device, config.seed, 0)
+        self.evaluator = generator(self.device, config.seed, 1)
         self.outcome: OutcomeTracker | None = None
         self._beginning: Beginning | None = None
         self._behavior_version = 0
