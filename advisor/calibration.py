@@ -44,6 +44,7 @@ NOT_THE_SETTING = {
     "evaluate_every",
     "evaluation_rollouts",
     "kl_to_start_every",
+    "bias_every",
     "stop_on_collapse",
 }
 """Fields that may differ between runs of the same setting."""

@@ -10,12 +10,15 @@ so vectors may be replaced by sketches that keep inner products.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 from torch import Tensor
+
+from storage.records import BiasProbe
 
 LEAST_SHARDS = 3
 INTERVAL = 0.95
@@ -140,20 +143,44 @@ def bias_of(gram: Gram, kind: str, fresh: str = "fresh") -> Bias:
     )
 
 
+def probe_of(bias: Bias, **rest: Any) -> BiasProbe:
+    """Return a bias as a record of the archive; ``rest`` are its other fields."""
+    return BiasProbe(
+        shards=bias.shards,
+        bias_squared=bias.squared.value,
+        bias_squared_stderr=bias.squared.stderr,
+        norm_squared=bias.norm_squared.value,
+        norm_squared_stderr=bias.norm_squared.stderr,
+        harmful=bias.harmful.value,
+        harmful_stderr=bias.harmful.stderr,
+        cosine=bias.cosine.value,
+        cosine_stderr=bias.cosine.stderr,
+        **rest,
+    )
+
+
 class CountSketch:
     """A random map to few dimensions that keeps inner products in expectation (CountSketch).
 
     Every coordinate is added with a random sign to one of ``rows`` places. For fixed x and y,
     ⟨Sx, Sy⟩ is unbiased with variance at most (‖x‖²‖y‖² + ⟨x, y⟩²)/rows (Charikar, Chen and
     Farach-Colton 2002): at 2¹⁶ rows a standard error of 0.4 % of ‖x‖‖y‖ for orthogonal vectors and
-    0.55 % of ‖x‖² for a norm. Vectors of up to ``4·rows`` dimensions are kept as they are.
+    0.55 % of ‖x‖² for a squared norm. Vectors of up to ``exact_up_to`` dimensions are kept whole.
     """
 
     def __init__(
-        self, dimension: int, device: torch.device, rows: int = SKETCH_ROWS, seed: int = 0
+        self,
+        dimension: int,
+        device: torch.device,
+        rows: int = SKETCH_ROWS,
+        seed: int = 0,
+        exact_up_to: int | None = None,
     ) -> None:
-        """Draw the map; the same dimension, rows and seed give the same map."""
-        self.exact = dimension <= 4 * rows
+        """Draw the map; the same dimension, rows and seed give the same map.
+
+        ``exact_up_to`` is 4·rows unless it is given.
+        """
+        self.exact = dimension <= (4 * rows if exact_up_to is None else exact_up_to)
         self.rows = dimension if self.exact else rows
         if self.exact:
             return

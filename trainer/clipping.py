@@ -21,6 +21,14 @@ TOKENS_PER_CRITERION = 50
 POOL_TOKENS = 2**17
 """Enough for p* = 0.05 %, which needs 100 000."""
 
+POOLED_SEQUENCES = 2**12
+LEAST_SEQUENCES = 1000
+M2_LIMIT = 0.04
+"""Second moment of the log-ratio at which trust-region methods mask (M2PO; theory.md §7)."""
+ESS_LIMIT = 0.5
+ESS_BISECTIONS = 20
+MOST_SPREADS = 1e3
+
 
 def batch_metrics(
     log_ratio_B_T: Tensor,
@@ -145,3 +153,62 @@ class ClippingPool:
         for p, k in places.items():
             radii[str(p)] = float(ordered[k]) if k < pooled.size else math.inf
         return radii
+
+
+class WeightPool:
+    """At which drift the importance weights themselves become useless, by the same scaling.
+
+    Two criteria for losses whose clip does not take hold first (theory.md §4): M2 = mean ℓ² = 0.04
+    over the tokens whose ratio moved the way the advantage pushes, which grows as the square of the
+    drift; and a sequence ESS of one half, found by scaling pooled sequence log-ratios.
+    """
+
+    def __init__(self, capacity: int = POOLED_SEQUENCES) -> None:
+        """Start empty; sequences are forgotten, oldest batch first, beyond ``capacity``."""
+        self._capacity = capacity
+        self._batches: deque[tuple[NDArray[np.float32], float]] = deque()
+
+    def add(self, sequence_log_ratio_B: Tensor, m2: float, drift: float) -> None:
+        """Pool one batch: log-ratios of whole sequences, and M2 (NaN if no token moved)."""
+        per_drift = (sequence_log_ratio_B / drift).detach().cpu().numpy()
+        self._batches.append((per_drift, m2 / drift**2))
+        while sum(len(batch) for batch, _ in self._batches) - len(self._batches[0][0]) >= (
+            self._capacity
+        ):
+            self._batches.popleft()
+
+    def radii(self) -> dict[str, float | None]:
+        """Return the drifts at which M2 reaches 0.04 and the sequence ESS one half.
+
+        None while fewer than 1 000 sequences are pooled; inf when a criterion is never reached.
+        """
+        pooled = [batch for batch, _ in self._batches]
+        if sum(map(len, pooled)) < LEAST_SEQUENCES:
+            return {"m2": None, "sequence_ess": None}
+        per_drift = [m2 for _, m2 in self._batches if math.isfinite(m2)]
+        mean = sum(per_drift) / len(per_drift) if per_drift else 0.0
+        return {
+            "m2": math.sqrt(M2_LIMIT / mean) if mean > 0 else math.inf,
+            "sequence_ess": _drift_at_ess(np.concatenate(pooled).astype(np.float64)),
+        }
+
+
+def _drift_at_ess(per_drift_N: NDArray[np.float64]) -> float:
+    """Return the scale s at which the ESS fraction of exp(s·x) falls to one half; inf if never."""
+
+    def ess(scale: float) -> float:
+        weights = np.exp(scale * (per_drift_N - per_drift_N.max()))
+        return float(weights.sum() ** 2 / (weights.size * (weights**2).sum()))
+
+    spread = float(per_drift_N.std())
+    if spread == 0:
+        return math.inf
+    low, high = 0.0, 1 / spread
+    while ess(high) > ESS_LIMIT:
+        low, high = high, 2 * high
+        if high * spread > MOST_SPREADS:
+            return math.inf
+    for _ in range(ESS_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ess(middle) > ESS_LIMIT else (low, middle)
+    return (low + high) / 2

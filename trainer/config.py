@@ -71,6 +71,12 @@ class TrainerConfig(BaseModel):
     kl_to_start_every: int = Field(
         default=5, ge=1, le=1_000_000, description="steps between measurements of KL to the start"
     )
+    bias_every: int = Field(
+        default=10,
+        ge=0,
+        le=1_000_000,
+        description="stale steps between samples of the paired clip bias; 0 = never",
+    )
     stop_on_collapse: bool = Field(
         default=True, description="end a run 100 batches after the onset of a confirmed collapse"
     )

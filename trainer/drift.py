@@ -1,10 +1,15 @@
-"""How far the weights move: per step, within a cycle, from the start, along the path.
+"""How far the weights move: per step, within a cycle, from the start, along the path, over lags.
 
 Parameter space, on fp32 weights, in Euclidean units (theory.md §4, "Drift").
 """
 
 import torch
 from torch import Tensor
+
+from .bias import CountSketch
+
+EXACT_UP_TO = 2**24
+"""Models of more weights keep sketches of them instead of snapshots for the lags."""
 
 
 class DriftTracker:
@@ -74,3 +79,35 @@ def kl_from(log_prob_start_B_T: Tensor, log_prob_B_T: Tensor, mask_B_T: Tensor) 
     """
     log_ratio = (log_prob_B_T - log_prob_start_B_T)[mask_B_T.bool()]
     return (torch.expm1(log_ratio) - log_ratio).mean()
+
+
+class LagTracker:
+    """Measures ‖θ_{t+k} − θ_t‖ at lags k = 2, 4, 8, … over windows that follow each other.
+
+    The snapshot of lag k is renewed every k learner steps, so a step costs about one norm and one
+    copy in all, and log2(T) snapshots are kept. Beyond ``exact_up_to`` weights the snapshots are
+    CountSketches, whose norms have a standard error of 0.28 %.
+    """
+
+    def __init__(self, start: Tensor, exact_up_to: int = EXACT_UP_TO) -> None:
+        """Begin all windows at θ_0 = ``start``."""
+        self._sketch = CountSketch(start.numel(), start.device, exact_up_to=exact_up_to)
+        self._start = self._sketch(start)
+        self._windows: dict[int, tuple[Tensor, float]] = {}
+        self._rate_sum = 0.0
+
+    def after_update(
+        self, step: int, weights: Tensor, learning_rate: float
+    ) -> list[tuple[int, float, float]]:
+        """Return (lag, ‖Δθ‖ over it, Σ η over it) for each window that ends with this step."""
+        self._rate_sum += learning_rate
+        ended, lag = [], 2
+        sketched: Tensor | None = None
+        while (step + 1) % lag == 0:
+            sketched = self._sketch(weights) if sketched is None else sketched
+            snapshot, rate_sum = self._windows.get(lag, (self._start, 0.0))
+            norm = float(torch.linalg.vector_norm(sketched - snapshot))
+            ended.append((lag, norm, self._rate_sum - rate_sum))
+            self._windows[lag] = (sketched, self._rate_sum)
+            lag *= 2
+        return ended

@@ -11,16 +11,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from storage.records import Evaluation, StepMetrics
+from storage.records import BiasProbe, Evaluation, LagDrift, StepMetrics
 
-from .clipping import ClippingPool, batch_metrics, critical_drifts
 from .config import TrainerConfig
-from .drift import DriftTracker, kl_from
+from .drift import kl_from
+from .meter import Meter, Scored
 from .objective import clipped_surrogate, group_advantages
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker, Start
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
@@ -32,16 +31,6 @@ logger = logging.getLogger(__name__)
 START_ROLLOUTS = 512
 FINAL_ROLLOUTS = 1024
 KL_TO_START_ROLLOUTS = 256
-
-STRUCTURAL = (
-    "structurally impossible: at staleness 0 with one update per batch every ratio is 1, "
-    "so the clip removes nothing"
-)
-
-NO_GOLD = {
-    "arithmetic": "the workload has one reward, which is exact; there is no other gold",
-    "custom": "the workload has one reward, the one given; there is no other gold",
-}
 
 
 class BehaviorSchedule:
@@ -77,6 +66,8 @@ class Hooks:
     on_step: Callable[[StepMetrics], None]
     on_evaluation: Callable[[Evaluation], None]
     stop_requested: Callable[[], bool]
+    on_drift: Callable[[LagDrift], None]
+    on_bias: Callable[[BiasProbe], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +92,7 @@ class Lockstep:
         self.behavior_weights = FlatWeights(self.behavior_policy)
         self.optimizer = make_optimizer(self.weights, config)
         self.schedule = BehaviorSchedule(config.schedule, config.max_staleness)
-        self.drift = DriftTracker(self.weights.vector)
-        self.pool = ClippingPool()
+        self.meter = Meter(run_id, config, self.policy, self.weights)
         self.generator = generator(self.device, config.seed, 0)
         self.evaluator = generator(self.device, config.seed, 1)
         self.outcome: OutcomeTracker | None = None
@@ -122,6 +112,7 @@ class Lockstep:
         while not self._over(step) and not hooks.stop_requested():
             row = self.learner_step(step)
             hooks.on_step(row)
+            self._tell(hooks)
             self.outcome.observe(_decisive(row), _version(row), finite=_finite(row))
             step += 1
             if step % self.config.evaluation_interval == 0 and not self._over(step):
@@ -130,6 +121,12 @@ class Lockstep:
             rollouts = max(FINAL_ROLLOUTS, self.config.evaluation_rollouts)
             hooks.on_evaluation(self.evaluate(step, rollouts))
         return self.outcome.conclude()
+
+    def _tell(self, hooks: Hooks) -> None:
+        for drift in self.meter.drifts:
+            hooks.on_drift(drift)
+        if self.meter.bias is not None:
+            hooks.on_bias(self.meter.bias)
 
     def _over(self, step: int) -> bool:
         outcome = self.outcome
@@ -150,12 +147,10 @@ class Lockstep:
         batch = self._sample(version, behavior)
         generated = time.perf_counter()
 
-        advantage_B = group_advantages(batch.rewards_P_G).reshape(-1)
-        log_prob_B_T, entropy_B_T = score(self.policy, batch)
-        log_ratio_B_T = log_prob_B_T - batch.behavior_log_probs_B_T
+        scored = self._score(batch)
         loss = clipped_surrogate(
-            log_ratio_B_T,
-            advantage_B,
+            scored.log_ratio_B_T,
+            scored.advantage_B,
             batch.mask_B_T,
             self.config.epsilon_low,
             self.config.epsilon_high,
@@ -164,17 +159,17 @@ class Lockstep:
         torch.autograd.backward(loss)
         learned = time.perf_counter()
 
-        found = self.drift.before_update(self.weights.vector, behavior, self.weights.gradient)
+        grad_norm = self.meter.before_update(step, version, behavior, scored)
         measured = time.perf_counter()
-        learning_rate = self._update(step, found["grad_norm"])
+        learning_rate = self._update(step, grad_norm)
         updated = time.perf_counter()
 
-        found |= self.drift.after_update(
-            self.weights.vector, learning_rate, self._decay_of_optimizer()
-        )
-        found |= self._policy_metrics(batch, log_ratio_B_T, log_prob_B_T, entropy_B_T, advantage_B)
-        found["loss"] = loss.detach()
-        numbers = {name: float(value) for name, value in found.items()}
+        numbers, reasons = self.meter.after_update(step, learning_rate, scored)
+        numbers["loss"] = float(loss.detach())
+        if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
+            numbers["kl_to_start"] = float(self._kl_to_start())
+        else:
+            reasons["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
         return StepMetrics(
             run_id=self.run_id,
             step=step,
@@ -183,14 +178,22 @@ class Lockstep:
             staleness_mean=float(step - version),
             staleness_max=float(step - version),
             sampled_at_step=version,
-            clipping_radii=self._clipping_radii(log_ratio_B_T, batch, advantage_B, numbers),
-            zero_variance_groups=int((batch.rewards_P_G.std(dim=1, correction=0) == 0).sum()),
             dropped_groups=0,
-            tokens=int(batch.mask_B_T.sum()),
-            **self._known(step, numbers, advantage_B),
+            **numbers,
+            reasons=reasons,
             seconds_generate=generated - started,
             seconds_learn=(learned - generated) + (updated - measured),
             seconds_measure=(measured - learned) + (time.perf_counter() - updated),
+        )
+
+    def _score(self, batch: Rollouts) -> Scored:
+        log_prob_B_T, entropy_B_T = score(self.policy, batch)
+        return Scored(
+            batch=batch,
+            advantage_B=group_advantages(batch.rewards_P_G).reshape(-1),
+            log_prob_B_T=log_prob_B_T,
+            log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
+            entropy_B_T=entropy_B_T,
         )
 
     def _sample(self, version: int, behavior: Tensor) -> Rollouts:
@@ -216,80 +219,7 @@ class Lockstep:
         self.optimizer.step()
         return learning_rate
 
-    def _decay_of_optimizer(self) -> float:
-        return self.config.weight_decay if self.config.optimizer == "adamw" else 0.0
-
-    # -- measurements -------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def _policy_metrics(
-        self,
-        batch: Rollouts,
-        log_ratio_B_T: Tensor,
-        log_prob_B_T: Tensor,
-        entropy_B_T: Tensor,
-        advantage_B: Tensor,
-    ) -> dict[str, Tensor]:
-        tokens = batch.mask_B_T.sum()
-        found = batch_metrics(
-            log_ratio_B_T.detach(),
-            log_prob_B_T.detach(),
-            advantage_B,
-            batch.mask_B_T,
-            self.config.epsilon_low,
-            self.config.epsilon_high,
-        )
-        found["entropy"] = entropy_B_T.sum() / tokens
-        found["reward_mean"] = batch.rewards_P_G.mean()
-        found["reward_std"] = batch.rewards_P_G.std()
-        if batch.gold_P_G is not None:
-            found["gold_reward_mean"] = batch.gold_P_G.mean()
-        found["response_length"] = batch.mask_B_T.sum(dim=1).mean()
-        return found
-
-    @torch.no_grad()
-    def _clipping_radii(
-        self,
-        log_ratio_B_T: Tensor,
-        batch: Rollouts,
-        advantage_B: Tensor,
-        numbers: dict[str, float],
-    ) -> dict[str, float | None] | None:
-        """Pool this batch's critical drifts; a batch of age 0 has no direction to scale along."""
-        if self.config.max_staleness == 0:
-            return None
-        if numbers["cycle_drift"] > 0 and math.isfinite(numbers["cycle_drift"]):
-            mask = batch.mask_B_T.bool()
-            advantage_N = advantage_B.unsqueeze(1).expand_as(mask)[mask]
-            drifts = critical_drifts(
-                log_ratio_B_T.detach()[mask],
-                advantage_N,
-                numbers["cycle_drift"],
-                self.config.epsilon_low,
-                self.config.epsilon_high,
-            )
-            self.pool.add(drifts, advantage_N)
-        return self.pool.radii()
-
-    def _known(self, step: int, numbers: dict[str, float], advantage_B: Tensor) -> dict[str, Any]:
-        """Turn what this step cannot know into None with its reason, never into a number."""
-        known: dict[str, Any] = dict(numbers)
-        reasons: dict[str, str] = {}
-        if self.config.max_staleness == 0:
-            for name in ("clip_fraction_low", "clip_fraction_high", "outside_clip_fraction"):
-                known[name] = None
-            known["clipped_gradient_mass"] = None
-        if not bool((advantage_B != 0).any()):
-            for name in ("clipped_gradient_mass", "m2", "gradient_cosine"):
-                known[name] = None
-                reasons[name] = "every group has equal rewards, so no token has an advantage"
-        elif step == 0:
-            reasons["gradient_cosine"] = "there is no gradient before the first"
-        if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
-            known["kl_to_start"] = float(self._kl_to_start())
-        else:
-            reasons["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
-        return {**known, "reasons": reasons}
+    # -- evaluations --------------------------------------------------------------------------
 
     @torch.no_grad()
     def _kl_to_start(self) -> Tensor:
@@ -332,17 +262,6 @@ class Lockstep:
             reward_std=float(batch.rewards_P_G.std()),
             gold=None if batch.gold_P_G is None else float(batch.gold_P_G.mean()),
         )
-
-
-def unmeasured(config: TrainerConfig) -> dict[str, str]:
-    """Say, for every column that a run of this configuration never fills, why."""
-    reasons = {"seconds_wait": "in lockstep nothing waits: generation and learning take turns"}
-    if config.workload in NO_GOLD:
-        reasons["gold_reward_mean"] = NO_GOLD[config.workload]
-    if config.max_staleness == 0:
-        clip = ("clip_fraction_low", "clip_fraction_high", "outside_clip_fraction")
-        reasons |= dict.fromkeys((*clip, "clipped_gradient_mass", "clipping_radii"), STRUCTURAL)
-    return reasons
 
 
 def _finite(row: StepMetrics) -> bool:

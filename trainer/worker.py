@@ -26,7 +26,8 @@ from storage.records import Evaluation, Event, RunInfo, RunStatus, StepMetrics
 from storage.store import Store
 
 from .config import TrainerConfig
-from .lockstep import Hooks, Lockstep, parameter_count, unmeasured
+from .lockstep import Hooks, Lockstep, parameter_count
+from .meter import unmeasured
 from .outcome import Outcome
 from .workloads.arithmetic import arithmetic
 
@@ -164,6 +165,8 @@ class Worker:
                 on_step=self._keep_step,
                 on_evaluation=self._keep_evaluation,
                 stop_requested=self._stop.is_set,
+                on_drift=self._store.append_drift,
+                on_bias=self._store.append_bias_probe,
             )
         )
 

@@ -1,0 +1,179 @@
+"""Everything that is measured at a learner step, around the update and on its batch."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from storage.records import BiasProbe, LagDrift
+
+from .bias import probe_of
+from .clip_bias import ClipBiasStream
+from .clipping import ClippingPool, WeightPool, batch_metrics, critical_drifts
+from .config import TrainerConfig
+from .drift import DriftTracker, LagTracker
+from .policy import FlatWeights
+from .rollout import Rollouts
+
+STRUCTURAL = (
+    "structurally impossible: at staleness 0 with one update per batch every ratio is 1, "
+    "so the clip removes nothing"
+)
+CLIP_METRICS = (
+    "clip_fraction_low",
+    "clip_fraction_high",
+    "outside_clip_fraction",
+    "clipped_gradient_mass",
+)
+NO_GOLD = {
+    "arithmetic": "the workload has one reward, which is exact; there is no other gold",
+    "custom": "the workload has one reward, the one given; there is no other gold",
+}
+NO_ADVANTAGE = "every group has equal rewards, so no token has an advantage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A batch as the learner sees it at θ_t: ℓ = log π_θ − log π_φ with gradient, and A."""
+
+    batch: Rollouts
+    advantage_B: Tensor
+    log_prob_B_T: Tensor
+    log_ratio_B_T: Tensor
+    entropy_B_T: Tensor
+
+
+class Meter:
+    """Measures one run. ``drifts`` and ``bias`` hold what the last step brought besides its row."""
+
+    def __init__(
+        self, run_id: str, config: TrainerConfig, policy: nn.Module, weights: FlatWeights
+    ) -> None:
+        """Begin at θ_0 = the present weights."""
+        self._run_id, self._config, self._weights = run_id, config, weights
+        self._epsilon = (config.epsilon_low, config.epsilon_high)
+        self._drift = DriftTracker(weights.vector)
+        self._lags = LagTracker(weights.vector)
+        self._clipping, self._importance = ClippingPool(), WeightPool()
+        self._stream = ClipBiasStream(
+            policy, weights, every=config.bias_every, max_staleness=config.max_staleness
+        )
+        self._found: dict[str, Tensor] = {}
+        self.drifts: list[LagDrift] = []
+        self.bias: BiasProbe | None = None
+
+    def before_update(self, step: int, version: int, behavior: Tensor, scored: Scored) -> Tensor:
+        """Measure at θ_t, with the raw gradient of the batch in place; return its norm."""
+        self._found = self._drift.before_update(
+            self._weights.vector, behavior, self._weights.gradient
+        )
+        self.bias = self._clip_bias(step, step - version, scored)
+        return self._found["grad_norm"]
+
+    def after_update(
+        self, step: int, learning_rate: float, scored: Scored
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Measure the update and the batch; return the row's fields and why some are None."""
+        weights = self._weights.vector
+        decay = self._config.weight_decay if self._config.optimizer == "adamw" else 0.0
+        found = self._found | self._drift.after_update(weights, learning_rate, decay)
+        found |= self._batch_metrics(scored)
+        self.drifts = [
+            LagDrift(run_id=self._run_id, step=step, lag=lag, norm=norm, rate_sum=rates)
+            for lag, norm, rates in self._lags.after_update(step, weights, learning_rate)
+        ]
+        numbers: dict[str, Any] = {name: float(value) for name, value in found.items()}
+        if self._config.max_staleness > 0:
+            self._pool(scored, numbers)
+            numbers["clipping_radii"] = self._clipping.radii()
+            numbers["weight_radii"] = self._importance.radii()
+        rewards = scored.batch.rewards_P_G
+        numbers["zero_variance_groups"] = int((rewards.std(dim=1, correction=0) == 0).sum())
+        numbers["tokens"] = int(scored.batch.mask_B_T.sum())
+        return self._without_the_unknown(step, numbers, scored)
+
+    @torch.no_grad()
+    def _batch_metrics(self, scored: Scored) -> dict[str, Tensor]:
+        batch = scored.batch
+        found = batch_metrics(
+            scored.log_ratio_B_T.detach(),
+            scored.log_prob_B_T.detach(),
+            scored.advantage_B,
+            batch.mask_B_T,
+            *self._epsilon,
+        )
+        found["entropy"] = scored.entropy_B_T.sum() / batch.mask_B_T.sum()
+        found["reward_mean"] = batch.rewards_P_G.mean()
+        found["reward_std"] = batch.rewards_P_G.std()
+        if batch.gold_P_G is not None:
+            found["gold_reward_mean"] = batch.gold_P_G.mean()
+        found["response_length"] = batch.mask_B_T.sum(dim=1).mean()
+        return found
+
+    @torch.no_grad()
+    def _pool(self, scored: Scored, numbers: dict[str, Any]) -> None:
+        """Pool what radii are read from; a batch of age 0 has no direction to scale along."""
+        drift = numbers["cycle_drift"]
+        if not (drift > 0 and math.isfinite(drift)):
+            return
+        mask = scored.batch.mask_B_T.bool()
+        log_ratio_B_T = scored.log_ratio_B_T.detach()
+        advantage_N = scored.advantage_B.unsqueeze(1).expand_as(mask)[mask]
+        critical = critical_drifts(log_ratio_B_T[mask], advantage_N, drift, *self._epsilon)
+        self._clipping.add(critical, advantage_N)
+        self._importance.add((log_ratio_B_T * mask).sum(dim=1), numbers["m2"], drift)
+
+    def _clip_bias(self, step: int, staleness: int, scored: Scored) -> BiasProbe | None:
+        if self._config.bias_every == 0 or not self._stream.due(staleness):
+            return None
+        started = time.perf_counter()
+        found = self._stream.measure(
+            staleness,
+            scored.batch,
+            scored.advantage_B,
+            scored.log_ratio_B_T,
+            self._epsilon,
+        )
+        if found is None:
+            return None
+        return probe_of(
+            found,
+            run_id=self._run_id,
+            step=step,
+            staleness=staleness,
+            correction="clip",
+            time=time.time(),
+            rollouts=found.shards * scored.batch.mask_B_T.shape[0],
+            learning_rate=self._config.learning_rate_at(step),
+            drift=float(self._found["cycle_drift"]),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _without_the_unknown(
+        self, step: int, numbers: dict[str, Any], scored: Scored
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Turn what this step cannot know into None with its reason, never into a number."""
+        reasons: dict[str, str] = {}
+        if self._config.max_staleness == 0:
+            numbers |= dict.fromkeys(CLIP_METRICS)
+        if not bool((scored.advantage_B != 0).any()):
+            unknown = ("clipped_gradient_mass", "m2", "gradient_cosine")
+            numbers |= dict.fromkeys(unknown)
+            reasons |= dict.fromkeys(unknown, NO_ADVANTAGE)
+        elif step == 0:
+            reasons["gradient_cosine"] = "there is no gradient before the first"
+        return numbers, reasons
+
+
+def unmeasured(config: TrainerConfig) -> dict[str, str]:
+    """Say, for every column that a run of this configuration never fills, why."""
+    reasons = {"seconds_wait": "in lockstep nothing waits: generation and learning take turns"}
+    if config.workload in NO_GOLD:
+        reasons["gold_reward_mean"] = NO_GOLD[config.workload]
+    if config.max_staleness == 0:
+        radii = ("clipping_radii", "weight_radii")
+        reasons |= dict.fromkeys((*CLIP_METRICS, *radii), STRUCTURAL)
+    return reasons
