@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from .check import inconsistencies
-from .commandline import Parser, add_common_options, parse, print_json, run_command
+from .commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
 from .engine import unchecked_engine
 from .errors import ArchiveUnavailable
 from .records import METRIC_NAMES, RunInfo, StepMetrics, missing_reason
 from .store import Store
+
+MOST_STEPS = 1_000_000
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,7 +24,10 @@ def main(argv: Sequence[str]) -> int:
     options = parse(_parser(), argv)
     if options.command == "migrate":
         return _migrate(options)
-    store = Store.open(options.db, create=options.db is None)
+    if options.command == "show":
+        options.last = _count(options.last)
+    names_a_run = options.command in ("show", "archive")
+    store = Store.open(options.db, create=options.db is None and not names_a_run)
     try:
         return int(_COMMANDS[options.command](store, options))
     finally:
@@ -46,10 +51,20 @@ def _parser() -> argparse.ArgumentParser:
         if name == "list":
             command.add_argument("--archived", action="store_true", help="the archived ones too")
         if name == "show":
-            command.add_argument("--last", type=int, default=1, help="newest steps to show")
+            command.add_argument(
+                "--last", default="1", metavar="N", help="newest steps to show (1)"
+            )
         if name == "archive":
             command.add_argument("--undo", action="store_true", help="bring it back")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST_STEPS:
+        raise BadInput(
+            f"last: {text!r} is not allowed; allowed: whole number, 0 <= last <= {MOST_STEPS}"
+        )
+    return int(text)
 
 
 def _list(store: Store, options: argparse.Namespace) -> int:
@@ -76,7 +91,7 @@ def _summary(run: RunInfo) -> dict[str, Any]:
 
 def _show(store: Store, options: argparse.Namespace) -> int:
     run = store.run(options.run)
-    steps = [_step(run, row) for row in store.steps(run.id, last=max(options.last, 0))]
+    steps = [_step(run, row) for row in store.steps(run.id, last=options.last)]
     evaluations = [asdict(row) for row in store.evaluations(run.id)]
     if options.json:
         print_json({"run": asdict(run), "steps": steps, "evaluations": evaluations})

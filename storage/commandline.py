@@ -64,8 +64,6 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     if unknown:
         known = {text for action in _all_actions(parser) for text in action.option_strings}
         raise BadInput(*_unknown_arguments(unknown, known))
-    if (db := getattr(found, "db", None)) is not None and not db.strip():
-        raise BadInput(f"db: {db!r} is not allowed; allowed: a file, or the URL of a database")
     return found
 
 
@@ -114,7 +112,7 @@ def _twice(words: Sequence[str]) -> list[str]:
 
 
 def _name(word: str) -> str:
-    return word.split("=")[0]
+    return word.split("=", maxsplit=1)[0]
 
 
 def _all_actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:

@@ -35,9 +35,11 @@ def database_url(given: str | None) -> URL:
     Raises:
         ArchiveUnavailable: the text is not a database URL, or names an unsupported database.
     """
-    written = given or os.environ.get("ETALON_DB") or ""
-    if not written:
+    written = os.environ.get("ETALON_DB") or None if given is None else given
+    if written is None:
         return URL.create("sqlite", database=str((home() / "etalon.db").resolve()))
+    if not written.strip():
+        raise ArchiveUnavailable(f"db: {written!r} names no file; give a file path or a URL")
     if "://" not in written:
         return URL.create("sqlite", database=str(Path(written).resolve()))
     try:
@@ -94,7 +96,7 @@ def unchecked_engine(given: str | None = None) -> Engine:
 
 
 def _is_default(given: str | None) -> bool:
-    return not given and not os.environ.get("ETALON_DB")
+    return given is None and not os.environ.get("ETALON_DB")
 
 
 def _shown(url: URL) -> str:

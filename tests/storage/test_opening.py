@@ -179,7 +179,9 @@ def test_a_read_only_folder_or_file_is_refused(tmp_path):
     assert "readable and writable" in refused(ArchiveUnavailable, path, tmp_path, create=True)
 
 
-@pytest.mark.parametrize("given", ["nosuch://x", "sqlite://", "sqlite:///:memory:", "http://["])
+@pytest.mark.parametrize(
+    "given", ["nosuch://x", "sqlite://", "sqlite:///:memory:", "http://[", "", " "]
+)
 def test_a_url_of_no_database_is_refused(tmp_path, given):
     refused(ArchiveUnavailable, given, tmp_path, create=True)
 
