@@ -2,8 +2,9 @@
 
 On a stale batch the clip removes some tokens' gradient; what it removes, taken alone, is the clip
 bias c = H_clipped − H_unclipped of that batch. One vector of one batch is mostly noise, so vectors
-of the same age are gathered over a window and judged by pairs of different batches, like shards
-(theory.md §4, "Cost"). The backward pass goes through the sequences with a clipped token only.
+of like age are gathered over a window and judged by pairs of different batches, like shards
+(theory.md §4, "Cost"). Ages 1, 2–3, 4–7, … share a window and are told by their lowest. The
+backward pass goes through the sequences with a clipped token only.
 """
 
 import math
@@ -19,7 +20,7 @@ from .policy import FlatWeights
 from .rollout import Rollouts, score
 
 WINDOW = 16
-"""Batches of one age that make an estimate."""
+"""Batches of like age that make an estimate."""
 
 
 class ClipBiasStream:
@@ -56,7 +57,7 @@ class ClipBiasStream:
         log_ratio_B_T: Tensor,
         epsilon: tuple[float, float],
     ) -> Bias | None:
-        """Add the clip bias of this batch and return the estimate once the window is full.
+        """Add the clip bias of this batch and return the estimate when the window is full.
 
         Call it at θ_t, with the batch's own gradient in ``weights.gradient``; the gradient is left
         as it was found.
@@ -64,7 +65,7 @@ class ClipBiasStream:
         own = self._weights.gradient.clone()
         removed = self._removed(batch, advantage_B, log_ratio_B_T.detach(), epsilon)
         self._weights.gradient.copy_(own)
-        window = self._windows.setdefault(staleness, deque(maxlen=WINDOW))
+        window = self._windows.setdefault(lowest_of_like_age(staleness), deque(maxlen=WINDOW))
         window.append((self._sketch(-removed), self._sketch(removed - own)))
         return _estimate(window) if len(window) == WINDOW else None
 
@@ -90,6 +91,11 @@ class ClipBiasStream:
             weight = (ratio * advantage * clipped)[rows] / lengths
             torch.autograd.backward((log_prob * weight).sum() / len(advantage_B))
         return self._weights.gradient.clone()
+
+
+def lowest_of_like_age(staleness: int) -> int:
+    """Return the lowest age that shares a window with this one: a power of two."""
+    return 1 << (staleness.bit_length() - 1)
 
 
 def _estimate(window: Iterable[tuple[Tensor, Tensor]]) -> Bias:

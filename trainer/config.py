@@ -72,7 +72,7 @@ class TrainerConfig(BaseModel):
         default=5, ge=1, le=1_000_000, description="steps between measurements of KL to the start"
     )
     bias_every: int = Field(
-        default=10,
+        default=5,
         ge=0,
         le=1_000_000,
         description="stale steps between samples of the paired clip bias; 0 = never",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from storage.records import BiasProbe, LagDrift
 
 from .bias import probe_of
-from .clip_bias import ClipBiasStream
+from .clip_bias import ClipBiasStream, lowest_of_like_age
 from .clipping import ClippingPool, WeightPool, batch_metrics, critical_drifts
 from .config import TrainerConfig
 from .drift import DriftTracker, LagTracker
@@ -143,7 +143,7 @@ class Meter:
             found,
             run_id=self._run_id,
             step=step,
-            staleness=staleness,
+            staleness=lowest_of_like_age(staleness),
             correction="clip",
             time=time.time(),
             rollouts=found.shards * scored.batch.mask_B_T.shape[0],
