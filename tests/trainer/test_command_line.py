@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sqlite3
+import sys
 from contextlib import closing
 
 import psutil
@@ -53,11 +54,9 @@ def the_run(path):
 
 def steps_committed(path):
     """Count the step rows of an archive that another process may still be making."""
-    return ask(path, "SELECT count(*) AS n FROM steps")[0]["n"] if is_made(path) else 0
-
-
-def is_made(path):
-    return path.exists() and ask(path, "SELECT * FROM sqlite_master WHERE name = 'steps'") != []
+    if not path.exists() or not ask(path, "SELECT * FROM sqlite_master WHERE name = 'steps'"):
+        return 0
+    return ask(path, "SELECT count(*) AS n FROM steps")[0]["n"]
 
 
 def nothing_is_missing_without_a_reason(answer):
@@ -210,14 +209,17 @@ def test_stopping_an_unknown_run_names_the_nearest(tmp_path, monkeypatch, capsys
 # -- runs that somebody or something ends -----------------------------------------------------
 
 
-@takes_a_process
-def test_a_run_interrupted_while_its_code_loads_leaves_no_queued_run(own_home):
-    path = own_home / "etalon.db"
-    loading = start("-m", "trainer", "run", *ENDLESS, home=own_home)
-    wait_until(lambda: is_made(path))
-    loading.send_signal(signal.SIGINT)
-    assert ended(loading).returncode == 130
-    assert ask(path, "SELECT status FROM runs") == []
+def test_a_run_interrupted_while_its_code_loads_leaves_no_queued_run(store, monkeypatch, capsys):
+    class InterruptedLoading:
+        def find_spec(self, name, *_):
+            if name == "trainer.worker":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "trainer.worker", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [InterruptedLoading(), *sys.meta_path])
+    assert run_command(main, ["run", *ENDLESS, "--db", store.url]) == 130
+    assert capsys.readouterr().out == ""
+    assert store.runs() == []
 
 
 @takes_a_process
