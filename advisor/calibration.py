@@ -45,6 +45,9 @@ NOT_THE_SETTING = {
     "evaluation_rollouts",
     "kl_to_start_every",
     "bias_every",
+    "bias_study",
+    "bias_shards",
+    "bias_prompts",
     "stop_on_collapse",
 }
 """Fields that may differ between runs of the same setting."""

@@ -77,6 +77,18 @@ class TrainerConfig(BaseModel):
         le=1_000_000,
         description="stale steps between samples of the paired clip bias; 0 = never",
     )
+    bias_study: str | None = Field(
+        default=None,
+        pattern=r"^\d+(,\d+)*$",
+        max_length=120,
+        description="lags at which the gradient bias is measured at the last policy: 0,1,2,4,8",
+    )
+    bias_shards: int = Field(
+        default=20, ge=16, le=4096, description="K: shards of independent prompts in that study"
+    )
+    bias_prompts: int = Field(
+        default=320, ge=1, le=1_000_000, description="prompts per shard in that study"
+    )
     stop_on_collapse: bool = Field(
         default=True, description="end a run 100 batches after the onset of a confirmed collapse"
     )
@@ -98,7 +110,17 @@ class TrainerConfig(BaseModel):
                 f"clip_epsilon_high: {self.clip_epsilon_high} is below clip_epsilon "
                 f"{self.clip_epsilon}; allowed: at least clip_epsilon"
             )
+        if max(self.study_lags, default=0) > self.steps:
+            raise ValueError(
+                f"bias_study: {self.bias_study!r} is not allowed; allowed: lags of at most steps, "
+                f"{self.steps}"
+            )
         return self
+
+    @property
+    def study_lags(self) -> tuple[int, ...]:
+        """Lags of the bias study, in learner steps, ascending; none without a study."""
+        return tuple(sorted({int(lag) for lag in (self.bias_study or "").split(",") if lag}))
 
     @property
     def epsilon_low(self) -> float:
@@ -152,6 +174,8 @@ def allowed_range(name: str) -> str:
         return " | ".join(choices)
     if name == "device":
         return "auto | cpu | mps | cuda | cuda:N"
+    if name == "bias_study":
+        return "whole numbers with commas between, each at most steps"
     kind = kind_of(field)
     if kind is bool:
         return "true | false"

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from storage.records import BiasProbe, Evaluation, LagDrift, StepMetrics
 
+from .bias_study import study
 from .config import TrainerConfig
 from .drift import kl_from
+from .gradients import Checkpoint
 from .meter import Meter, Scored
 from .objective import clipped_surrogate, group_advantages
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker, Start
@@ -98,6 +100,8 @@ class Lockstep:
         self.outcome: OutcomeTracker | None = None
         self._beginning: Beginning | None = None
         self._behavior_version = 0
+        self._versions: dict[int, Tensor] = {}
+        self._keep_for_study(0)
 
     # -- the run ------------------------------------------------------------------------------
 
@@ -113,6 +117,7 @@ class Lockstep:
             row = self.learner_step(step)
             hooks.on_step(row)
             self._tell(hooks)
+            self._keep_for_study(step + 1)
             self.outcome.observe(_decisive(row), _version(row), finite=_finite(row))
             step += 1
             if step % self.config.evaluation_interval == 0 and not self._over(step):
@@ -120,6 +125,8 @@ class Lockstep:
         if not self.outcome.diverged and step > 0:
             rollouts = max(FINAL_ROLLOUTS, self.config.evaluation_rollouts)
             hooks.on_evaluation(self.evaluate(step, rollouts))
+        if step == self.config.steps and not self.outcome.diverged:
+            self._study(hooks)
         return self.outcome.conclude()
 
     def _tell(self, hooks: Hooks) -> None:
@@ -127,6 +134,30 @@ class Lockstep:
             hooks.on_drift(drift)
         if self.meter.bias is not None:
             hooks.on_bias(self.meter.bias)
+
+    def _keep_for_study(self, version: int) -> None:
+        lag = self.config.steps - version
+        if self.config.study_lags and (lag == 0 or lag in self.config.study_lags):
+            self._versions[version] = self.weights.snapshot()
+
+    def _study(self, hooks: Hooks) -> None:
+        """Measure the gradient bias at the last policy, if the configuration asks for it."""
+        if not self.config.study_lags:
+            return
+        checkpoint = Checkpoint(
+            policy=self.policy,
+            weights=self.weights,
+            behavior_policy=self.behavior_policy,
+            behavior_weights=self.behavior_weights,
+            tokenizer=self.tokenizer,
+            task=self.task,
+            epsilon_low=self.config.epsilon_low,
+            epsilon_high=self.config.epsilon_high,
+        )
+        for probe in study(
+            self.run_id, self.config, checkpoint, self._versions, hooks.stop_requested
+        ):
+            hooks.on_bias(probe)
 
     def _over(self, step: int) -> bool:
         outcome = self.outcome
