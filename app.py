@@ -19,7 +19,7 @@ if get_script_run_ctx(suppress_warning=True) is None:
     app = st.App(__file__, routes=[Mount("/assets", StaticFiles(directory=PLOTLY))])
 else:
     st.set_page_config(page_title="Etalon", page_icon=PAGES / "icon.png", layout="wide")
-    st.html("<style>[data-testid='stMainBlockContainer'] {padding-top: 3.5rem}</style>")
+    st.html("<style>[data-testid='stMainBlockContainer'] {padding: 4.5rem 5vw 2rem}</style>")
     st.navigation(
         [
             st.Page(PAGES / "watch.py", title="Watch", icon=":material/monitoring:", default=True),

@@ -5,6 +5,8 @@ from typing import Any
 
 from storage.records import RunInfo
 
+from .wording import MISSING, number
+
 OUTCOME_FIELDS = (
     "status",
     "outcome",
@@ -16,7 +18,6 @@ OUTCOME_FIELDS = (
     "reward_final",
 )
 NOT_COMPARED = {"name", "group"}
-MISSING = "–"
 
 
 def differing_configuration(runs: Sequence[RunInfo]) -> list[dict[str, Any]]:
@@ -29,9 +30,13 @@ def differing_configuration(runs: Sequence[RunInfo]) -> list[dict[str, Any]]:
     for name in names:
         values = [run.config.get(name, MISSING) for run in runs]
         if any(value != values[0] for value in values[1:]):
-            shown = {run.id: _shown(v) for run, v in zip(runs, values, strict=True)}
+            shown = {run.id: _setting(v) for run, v in zip(runs, values, strict=True)}
             rows.append({"setting": name.replace("_", " "), **shown})
     return rows
+
+
+def _setting(value: Any) -> str:
+    return "default" if value is None else str(value)
 
 
 def outcome_rows(runs: Sequence[RunInfo]) -> list[dict[str, Any]]:
@@ -39,16 +44,10 @@ def outcome_rows(runs: Sequence[RunInfo]) -> list[dict[str, Any]]:
     return [
         {
             "outcome": name.replace("_", " "),
-            **{run.id: _shown(getattr(run, name)) for run in runs},
+            **{run.id: number(getattr(run, name), ".4g") for run in runs},
         }
         for name in OUTCOME_FIELDS
     ]
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return MISSING
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def curve(

@@ -89,6 +89,9 @@ def label_of(name: str) -> str:
 
 
 def axis_title(name: str) -> str:
-    """Return a metric's name with its unit, for an axis."""
+    """Return the title of a metric's axis: its unit, or its name when it has none.
+
+    The chart's own title names the metric, and both together are longer than a small axis.
+    """
     unit = GLOSSARY[name].unit if name in GLOSSARY else ""
-    return f"{label_of(name)} ({unit})" if unit else label_of(name)
+    return unit or label_of(name)

@@ -1,7 +1,19 @@
 """Numbers as a person would say them. Pure."""
 
+import math
+import re
+from typing import Any
 
-def pace(steps: int, planned: int, started_at: float | None, now: float) -> str:
+from trainer.config import TrainerConfig
+
+from .regime import Estimate
+
+MISSING = "–"
+NOT_FINITE = "not finite"
+_MARKDOWN = re.compile(r"([\\`*_\[\]<$:~|&])")
+
+
+def pace(steps: int, planned: int | None, started_at: float | None, now: float) -> str:
     """Say steps per second and the time left at the mean pace since the start.
 
     The warm start counts as part of the time, so an early estimate errs to the long side.
@@ -12,8 +24,10 @@ def pace(steps: int, planned: int, started_at: float | None, now: float) -> str:
     if steps == 0 or seconds <= 0:
         return "no learner step yet"
     speed = steps / seconds
-    left = max(0, planned - steps) / speed
-    return f"{speed:.1f} steps/s, about {duration(left)} left"
+    words = f"{speed:.1f} steps/s"
+    if planned is None:
+        return words
+    return f"{words}, about {duration(max(0, planned - steps) / speed)} left"
 
 
 def duration(seconds: float) -> str:
@@ -29,3 +43,93 @@ def rate(learning_rate: float) -> str:
     """Write a learning rate to two digits, as people type it: 4.6e-4."""
     mantissa, exponent = f"{learning_rate:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def short(value: float) -> str:
+    """Write a number to two digits: 0.012, 5.6e-6."""
+    return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def number(value: Any, form: str = ".3g") -> str:
+    """Write a value of the archive: a dash when unknown, in words when it is not finite."""
+    if value is None:
+        return MISSING
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:{form}}" if math.isfinite(value) else NOT_FINITE
+
+
+def chance(probability: float) -> str:
+    """Write a probability in whole percent; what is possible is never written as 0 or 100 %."""
+    if 0 < probability < 0.01:
+        return "<1%"
+    if 0.99 < probability < 1:
+        return ">99%"
+    return f"{probability:.0%}"
+
+
+def span(estimate: Estimate) -> str:
+    """Write an interval, of which one end or both may be unknown."""
+    low, high = _end(estimate.low), _end(estimate.high)
+    if low is None and high is None:
+        return "unknown"
+    if low is None:
+        return f"at most {high}"
+    if high is None:
+        return f"at least {low}"
+    return low if low == high else f"{low} … {high}"
+
+
+def _end(value: float | None) -> str | None:
+    if value is None or math.isnan(value):
+        return None
+    return "∞" if value == math.inf else short(value)
+
+
+def horizon(when: Estimate, step: int) -> str:
+    """Say what remains of the horizon to a run that is at ``step``.
+
+    ``when`` is the learner step at which κ_horizon = 1 is reached at the present drift.
+    """
+    if when.value is not None:
+        ends = "" if None in (when.low, when.high) else f" ({_step(when.low)} … {_step(when.high)})"
+        return f"At this drift the horizon is used up at step {_step(when.value)}{ends}."
+    if when.low is None:
+        return f"What remains of the horizon is unknown: {when.reason}."
+    if when.low >= step:
+        return f"At this drift the horizon lasts at least to step {_step(when.low)}: {when.reason}."
+    return (
+        f"Since about step {_step(when.low)} this run has been farther from its start than any "
+        f"survivor, so what remains of the horizon is unknown: {when.reason}."
+    )
+
+
+def _step(value: float | None) -> str:
+    if value is None:
+        return "?"
+    return f"{value:,.0f}" if value < 1e6 else "1,000,000 or later"
+
+
+def command(config: TrainerConfig) -> str:
+    """Write the command that runs a configuration: what is required, and what is not default."""
+    words = ["python -m trainer run", f"--workload {config.workload}"]
+    for name, field in TrainerConfig.model_fields.items():
+        value = getattr(config, name)
+        if name == "workload" or value is None or value == field.default:
+            continue
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words.append(f"--{option} {_argument(value)}")
+    return " ".join(words)
+
+
+def _argument(value: Any) -> str:
+    text = f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+    return text if re.fullmatch(r"[\w.:+-]+", text) else "'" + text.replace("'", "'\\''") + "'"
+
+
+def literal(text: str) -> str:
+    """Write text that a person or a program gave so that Markdown shows it as it is."""
+    return _MARKDOWN.sub(r"\\\1", text)

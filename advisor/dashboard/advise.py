@@ -1,17 +1,19 @@
 """Advise: enter a setting, get the largest safe learning rate and the reason. Streamlit page."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
-from advisor.answer import answer, ask, gather
+from advisor.answer import answer, ask
 from advisor.calibration import RunFacts
 from advisor.charts import edge_chart, map_chart
-from advisor.dashboard.archive import open_archive
+from advisor.dashboard.archive import evidence_of, open_archive
 from advisor.dashboard.config_form import config_fields
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import kappa_figure
 from advisor.recommendation import Advice, Question
+from advisor.wording import chance, command, literal
 from advisor.wording import rate as written
 from storage.commandline import BadInput
 from storage.store import Store
@@ -20,24 +22,30 @@ from trainer.launch import launch
 
 ASKED = ("max_staleness", "steps", "learning_rate")
 MORE = ("clip_epsilon", "prompts", "group_size", "optimizer", "hidden_size", "layers", "schedule")
+FIRST_VALUES = {"max_staleness": 3, "steps": 300}
+HINTS = {"learning_rate": "to judge; empty: only advise"}
 RISKS = (0.02, 0.05, 0.10, 0.30)
 SOURCES = {
     "archive": "Archived runs of this setting, else published ones",
     "literature": "Published settings only",
 }
+UNSAFE = "Unsafe: collapsed, diverged, or ended worse than it began."
+EARLIER = 10
+CARD: Any = {"border": True, "height": "stretch"}
 
 
 def page() -> None:
     """Ask, answer, explain."""
     store = open_archive()
     st.title("How large may the learning rate be?", anchor=False)
-    runs = gather(store)
+    runs = evidence_of(store)
     with st.form("ask"):
-        defaults = runs[0].config.model_dump() if runs else {"max_staleness": 3, "steps": 300}
-        entered = config_fields(ASKED, {**defaults, "learning_rate": None}, key="ask", columns=3)
+        defaults = runs[0].config.model_dump() if runs else FIRST_VALUES
+        rates = {**defaults, "learning_rate": None}
+        entered = config_fields(ASKED, rates, key="ask", columns=3, hints=HINTS)
         left, right = st.columns(2)
         risk = left.selectbox(
-            "accepted risk of an unsafe run", RISKS, index=1, format_func=lambda r: f"{r:.0%}"
+            "accepted risk of an unsafe run", RISKS, index=1, format_func=chance, help=UNSAFE
         )
         source = right.selectbox("evidence", list(SOURCES), format_func=SOURCES.__getitem__)
         with st.expander("The rest of the setting"):
@@ -49,7 +57,7 @@ def page() -> None:
             question = ask(settings=entered, evidence=evidence, risk=risk)
         except BadInput as faults:
             for fault in str(faults).splitlines():
-                st.error(fault)
+                st.error(literal(fault))
             return
         st.session_state["advice"] = (question, evidence, answer(store, question, evidence))
     if "advice" not in st.session_state:
@@ -72,7 +80,7 @@ def _nothing_asked(runs: Sequence[RunFacts]) -> None:
 
 def _show(store: Store, question: Question, evidence: Sequence[RunFacts], advice: Advice) -> None:
     _headline(advice)
-    st.write(advice.reason)
+    st.write(literal(advice.reason))
     left, right = st.columns(2)
     with left:
         live_plot(
@@ -86,19 +94,11 @@ def _show(store: Store, question: Question, evidence: Sequence[RunFacts], advice
             key="advise-map",
             alt="Where runs fail by staleness and learning rate",
         )
-    kappas = {
-        "staleness": advice.kappa_staleness,
-        "horizon": advice.kappa_horizon,
-        "local step": advice.kappa_local,
-    }
-    live_plot(kappa_figure(kappas), key="advise-kappa", alt="κ of each limit at this rate")
-    st.caption(
-        f"Regime at this rate: {advice.regime.replace('_', ' ')}. {advice.reasons['regime']}"
-    )
+    _limits(advice)
     _run_it(store, question, advice)
     with st.expander(f"Evidence ({len(advice.evidence)})", expanded=not advice.calibrated):
         for each in advice.evidence:
-            st.markdown(f"- {each}")
+            st.markdown(f"- {literal(each)}")
     _earlier(store)
 
 
@@ -108,58 +108,70 @@ def _headline(advice: Advice) -> None:
             "Uncalibrated: learned from published settings, not from yours.",
             icon=":material/straighten:",
         )
-    big, interval, suggested, own = st.columns([1.4, 1.4, 1, 1])
-    largest = advice.max_learning_rate
-    big.metric(
-        "Largest safe learning rate",
-        "none" if largest is None else written(largest),
-        help=advice.reasons.get("max_learning_rate"),
-    )
+    reasons = advice.reasons
     low = "?" if advice.low is None else written(advice.low)
     high = "?" if advice.high is None else written(advice.high)
-    edge = "not seen" if advice.edge is None else written(advice.edge)
-    interval.metric(
+    own = advice.unsafe_probability
+    cards = st.columns([5, 5, 4] if own is None else [5, 5, 4, 4])
+    cards[0].metric(
+        "Largest safe learning rate",
+        _rate(advice.max_learning_rate, "none"),
+        help=reasons.get("max_learning_rate") or f"Within the accepted risk. {UNSAFE}",
+        **CARD,
+    )
+    cards[1].metric(
         "Edge: half of the runs fail",
-        edge,
-        delta=f"90 % within {low} … {high}",
+        _rate(advice.edge, "not seen"),
+        delta=f"90% interval {low} … {high}",
         delta_color="off",
         delta_arrow="off",
-        help=advice.reasons.get("edge"),
+        help=reasons.get("edge") or "Where the risk is 50%, with its interval.",
+        **CARD,
     )
-    rate = advice.suggested_learning_rate
-    suggested.metric(
+    cards[2].metric(
         "Suggested",
-        "none" if rate is None else written(rate),
-        help=advice.reasons.get("suggested_learning_rate")
-        if rate is None
-        else "Where the final reward is expected to be best within the risk.",
+        _rate(advice.suggested_learning_rate, "none"),
+        help=reasons.get("suggested_learning_rate")
+        or "Where the final reward is expected to be best within the risk.",
+        **CARD,
     )
-    if advice.unsafe_probability is not None:
-        own.metric("Risk at your rate", f"{advice.unsafe_probability:.0%}")
-    else:
-        own.metric("Binding limit", advice.binding.replace("_", " "))
+    if own is not None:
+        cards[3].metric("Risk at your rate", chance(own), help=UNSAFE, **CARD)
+
+
+def _rate(learning_rate: float | None, otherwise: str) -> str:
+    return otherwise if learning_rate is None else written(learning_rate)
+
+
+def _limits(advice: Advice) -> None:
+    kappas = {
+        "staleness": advice.kappa_staleness,
+        "horizon": advice.kappa_horizon,
+        "local step": advice.kappa_local,
+    }
+    live_plot(kappa_figure(kappas), key="advise-kappa", alt="κ of each limit at this rate")
+    regime = advice.regime.replace("_", " ")
+    st.caption(f"Regime at this rate: **{regime}**, because {literal(advice.reasons['regime'])}.")
+    with st.expander("Where these numbers come from"):
+        for name, kappa in kappas.items():
+            st.markdown(f"- **κ {name}**: {kappa.reason or 'measured on runs of this setting'}")
 
 
 def _run_it(store: Store, question: Question, advice: Advice) -> None:
     rate = advice.suggested_learning_rate or advice.max_learning_rate
     if rate is None:
         return
-    rate = float(f"{rate:.3g}")
-    setting = question.setting
-    st.code(
-        f"python -m trainer run --workload {setting.workload} --learning-rate {rate:g} "
-        f"--max-staleness {setting.max_staleness} --steps {setting.steps}",
-        language="bash",
-    )
+    shown = {"learning_rate": float(written(rate)), "name": None}
+    config = checked_config({**question.setting.model_dump(), **shown})
+    st.code(command(config), language="bash", wrap_lines=True)
     if st.button("Run it", icon=":material/play_arrow:"):
-        config = {**setting.model_dump(), "learning_rate": rate, "name": None}
-        run_id = launch(store, checked_config(config))
+        run_id = launch(store, config)
         st.success(f"Run {run_id} is starting.")
         st.page_link("advisor/dashboard/watch.py", label="Watch it", query_params={"run": run_id})
 
 
 def _earlier(store: Store) -> None:
-    given = store.recommendations(last=10)
+    given = store.recommendations(last=EARLIER)
     with st.expander(f"Earlier advice ({len(given)})"):
         for each in given:
             asked = each.question["setting"]
@@ -167,7 +179,7 @@ def _earlier(store: Store) -> None:
             words = "no rate" if rate is None else f"at most {written(rate)}"
             st.markdown(
                 f"- S = {asked['max_staleness']}, T = {asked['steps']}, risk "
-                f"{each.question['risk']:.0%}: **{words}**"
+                f"{chance(each.question['risk'])}: **{words}**"
             )
 
 

@@ -5,13 +5,17 @@ from typing import Any
 
 import streamlit as st
 
-from advisor.answer import diagnose
+from advisor.answer import diagnose, gather
+from advisor.calibration import RunFacts
+from advisor.overview import worth_judging_again
 from advisor.regime import Diagnosis
 from storage.errors import StorageError
 from storage.liveness import PulseReader
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
+DIAGNOSES_KEPT = 200
+DIAGNOSIS_SECONDS = 600
 WATCHED = (
     "step",
     "sampled_at_step",
@@ -28,6 +32,7 @@ WATCHED = (
     "sequence_ess_fraction",
     "entropy",
     "grad_norm",
+    "gradient_cosine",
 )
 """The columns that Watch and Compare draw."""
 
@@ -101,7 +106,24 @@ def series_of(store: Store, run_id: str) -> Mapping[str, list[Any]]:
     return series
 
 
-@st.cache_data(ttl=600, max_entries=200, show_spinner=False)
-def diagnosis_of(_store: Store, run_id: str, status: str, steps: int) -> Diagnosis:
-    """Return the diagnosis of a run; asked again only when the run has moved."""
+def diagnosis_of(store: Store, run: RunInfo, steps: int) -> Diagnosis:
+    """Return the diagnosis of a run, made again only when the run has moved on."""
+    return _diagnosis(store, run.id, run.status, worth_judging_again(steps))
+
+
+@st.cache_data(ttl=DIAGNOSIS_SECONDS, max_entries=DIAGNOSES_KEPT, show_spinner=False)
+def _diagnosis(_store: Store, run_id: str, status: str, steps: int) -> Diagnosis:
     return diagnose(_store, run_id)
+
+
+def evidence_of(store: Store) -> list[RunFacts]:
+    """Return what the archive's runs say, read again only when a run was added or moved on."""
+    counts = store.step_counts()
+    runs = store.runs()
+    state = tuple((r.id, r.status, worth_judging_again(counts.get(r.id, 0))) for r in runs)
+    return _evidence(store, state)
+
+
+@st.cache_data(ttl=DIAGNOSIS_SECONDS, max_entries=1, show_spinner="Reading the archived runs")
+def _evidence(_store: Store, state: object) -> list[RunFacts]:
+    return gather(_store)

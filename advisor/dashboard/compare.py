@@ -9,6 +9,7 @@ from advisor.dashboard.archive import badge, open_archive, run_label, series_of,
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import compare_figure
 from advisor.glossary import GLOSSARY, label_of
+from advisor.wording import literal
 from storage.records import RunInfo
 from storage.store import Store
 
@@ -44,20 +45,22 @@ def page() -> None:
         st.info("Choose at least two runs.")
         return
     labels = {run.id: f"{run.name} ({run.id[-6:]})" for run in chosen}
-    st.markdown("  \n".join(f"{badge(status_of(run))} {labels[run.id]}" for run in chosen))
+    st.markdown("  \n".join(f"{badge(status_of(r))} {literal(labels[r.id])}" for r in chosen))
     _tables(chosen, labels)
     _curves(store, chosen, labels)
 
 
 def _chosen(runs: Sequence[RunInfo]) -> list[RunInfo]:
     by_id = {run.id: run for run in runs}
-    asked = [run_id for run_id in st.query_params.get_all("runs") if run_id in by_id]
-    ended = [run.id for run in runs if not status_of(run).alive]
+    if "compare-runs" not in st.session_state:
+        asked = [run_id for run_id in st.query_params.get_all("runs") if run_id in by_id]
+        ended = [run.id for run in runs if not status_of(run).alive]
+        st.session_state["compare-runs"] = asked or (ended or list(by_id))[:2]
     ids = st.multiselect(
         "Runs",
         list(by_id),
-        default=asked or (ended or list(by_id))[:2],
         format_func=lambda run_id: run_label(by_id[run_id]),
+        key="compare-runs",
     )
     st.query_params["runs"] = ids
     return [by_id[run_id] for run_id in ids]
@@ -71,7 +74,7 @@ def _tables(runs: Sequence[RunInfo], labels: dict[str, str]) -> None:
         if rows:
             st.dataframe(rows, hide_index=True, column_config=dict(labels))
         else:
-            st.info("Nothing but chance: the configurations are the same.")
+            st.info("Nothing: the configurations are the same, the seed included.")
     with right:
         st.subheader("How they ended", anchor=False)
         st.dataframe(outcome_rows(runs), hide_index=True, column_config=dict(labels))
@@ -79,7 +82,7 @@ def _tables(runs: Sequence[RunInfo], labels: dict[str, str]) -> None:
 
 def _curves(store: Store, runs: Sequence[RunInfo], labels: dict[str, str]) -> None:
     left, right = st.columns(2)
-    name = left.selectbox("Metric", METRICS, format_func=label_of, help="What the chart shows.")
+    name = left.selectbox("Metric", METRICS, format_func=label_of)
     align = right.selectbox("Along", list(ALIGNMENTS), format_func=ALIGNMENTS.__getitem__)
     st.caption(GLOSSARY[name].reading)
     curves, unmeasured = [], []
@@ -89,7 +92,7 @@ def _curves(store: Store, runs: Sequence[RunInfo], labels: dict[str, str]) -> No
             curves.append((labels[run.id], x, y))
         else:
             reason = run.unmeasured.get(name, "not measured")
-            unmeasured.append(f"{labels[run.id]}: {reason}")
+            unmeasured.append(literal(f"{labels[run.id]}: {reason}"))
     if curves:
         chart = compare_figure(name, curves, ALIGNMENTS[align])
         live_plot(chart, key=f"compare-{name}-{align}", alt=f"{label_of(name)} of the chosen runs")

@@ -3,7 +3,8 @@
 A number is typed as text, so that 2e-4 works; what is wrong with it the configuration says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import streamlit as st
@@ -12,18 +13,26 @@ from trainer.config import TrainerConfig, allowed_range, choices_of, kind_of
 
 
 def config_fields(
-    names: Sequence[str], defaults: dict[str, Any], *, key: str, columns: int
+    names: Sequence[str],
+    defaults: Mapping[str, Any],
+    *,
+    key: str,
+    columns: int,
+    hints: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Draw one field per name and return what was entered; an empty text counts as not given."""
+    """Draw one field per name and return what was entered; an empty text counts as not given.
+
+    ``hints`` are shown in fields that are empty.
+    """
     entered: dict[str, Any] = {}
     places = st.columns(columns)
     for i, name in enumerate(names):
         with places[i % columns]:
-            entered[name] = _field(name, defaults.get(name), f"{key}-{name}")
+            entered[name] = _field(name, defaults.get(name), f"{key}-{name}", hints.get(name))
     return entered
 
 
-def _field(name: str, default: Any, key: str) -> Any:
+def _field(name: str, default: Any, key: str, hint: str | None) -> Any:
     field = TrainerConfig.model_fields[name]
     label = name.replace("_", " ")
     words = f"{field.description}. Allowed: {allowed_range(name)}."
@@ -34,7 +43,13 @@ def _field(name: str, default: Any, key: str) -> Any:
         return st.selectbox(label, choices, index=index, help=words, key=key)
     if kind_of(field) is bool:
         return st.checkbox(label, value=bool(default), help=words, key=key)
-    shown = (
-        "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+    return (
+        st.text_input(label, value=_typed(default), help=words, key=key, placeholder=hint).strip()
+        or None
     )
-    return st.text_input(label, value=shown, help=words, key=key).strip() or None
+
+
+def _typed(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

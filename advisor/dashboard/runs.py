@@ -1,6 +1,5 @@
 """Runs: the archive as a table; start, stop and put away. Page script of Streamlit."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +7,8 @@ import streamlit as st
 
 from advisor.dashboard.archive import SYMBOLS, badge, open_archive, status_of
 from advisor.dashboard.config_form import config_fields
+from advisor.overview import table_row
+from advisor.wording import MISSING, literal
 from storage.commandline import BadInput
 from storage.records import RunInfo
 from storage.store import Store
@@ -28,6 +29,14 @@ MORE_FIELDS = (
 )
 FIRST_VALUES = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300}
 REFRESH_SECONDS = 2
+COLUMNS = {
+    "η": st.column_config.NumberColumn(format="%.1e", help="learning rate after warm-up"),
+    "S": st.column_config.NumberColumn(help="max staleness, in learner steps"),
+    "done": st.column_config.ProgressColumn(format="%.0f%%", min_value=0, max_value=100),
+    "reward first": st.column_config.NumberColumn(format="%.3f", help="mean of the first 20 steps"),
+    "reward last": st.column_config.NumberColumn(format="%.3f", help="mean of the last 20 steps"),
+    "collapse step": st.column_config.NumberColumn(help="learner step at which the collapse began"),
+}
 
 
 def page() -> None:
@@ -58,7 +67,7 @@ def _launch(store: Store, entered: dict[str, Any]) -> None:
         run_id = launch(store, checked_config(entered))
     except BadInput as faults:
         for fault in str(faults).splitlines():
-            st.error(fault)
+            st.error(literal(fault))
         return
     st.success(f"Run {run_id} is starting.")
     st.page_link("advisor/dashboard/watch.py", label="Watch it", query_params={"run": run_id})
@@ -73,20 +82,22 @@ def _listing(store: Store, was_alive: bool) -> None:
         st.info("No run matches. Clear the filter, or show the archived ones.")
         return
     counts = store.step_counts()
+    ids = [run.id for run in shown]
     picked = st.dataframe(
-        [_row(run, counts.get(run.id, 0)) for run in shown],
+        [
+            table_row(run, f"{SYMBOLS[status_of(run)]} {status_of(run)}", counts.get(run.id, 0))
+            for run in shown
+        ],
         hide_index=True,
         on_select="rerun",
         selection_mode="single-row",
-        key="runs-table",
-        column_config={
-            "progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
-            "η": st.column_config.NumberColumn(format="%.2e"),
-        },
+        key=f"runs-{hash(tuple(ids))}",  # a selection is a row number: other rows, another table
+        placeholder=MISSING,
+        column_config=COLUMNS,
     )
     rows = picked["selection"]["rows"]
-    if rows and rows[0] < len(shown):
-        _actions(store, store.run(shown[rows[0]].id))
+    if rows:
+        _actions(store, store.run(ids[rows[0]]))
     else:
         st.caption("Select a row to watch, stop or archive that run.")
 
@@ -106,29 +117,10 @@ def _filtered(runs: Sequence[RunInfo]) -> list[RunInfo]:
     ]
 
 
-def _row(run: RunInfo, steps: int) -> dict[str, Any]:
-    status = status_of(run)
-    started = time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.created_at))
-    return {
-        "status": f"{SYMBOLS[status]} {status}" + (" (archived)" if run.archived else ""),
-        "name": run.name,
-        "outcome": run.outcome or "–",
-        "η": run.config.get("learning_rate"),
-        "S": run.config.get("max_staleness"),
-        "steps": steps,
-        "progress": min(1.0, steps / max(1, run.config.get("steps") or 1)),
-        "reward first": run.reward_first,
-        "reward last": run.reward_last,
-        "collapse step": run.collapse_step,
-        "created (UTC)": started,
-        "id": run.id,
-    }
-
-
 def _actions(store: Store, run: RunInfo) -> None:
     status = status_of(run)
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{badge(status)} **{run.name}**")
+        st.markdown(f"{badge(status)} **{literal(run.name)}**")
         st.page_link(
             "advisor/dashboard/watch.py",
             label="Watch",
@@ -137,7 +129,8 @@ def _actions(store: Store, run: RunInfo) -> None:
         )
         if run.status.alive and st.button("Stop", icon=":material/stop:", key=f"stop-{run.id}"):
             now = stop(store, run.id)
-            st.toast(f"{run.name} stops after its present step." if now.alive else "Stopped.")
+            words = "stops after its present step" if now.alive else f"is {now}"
+            st.toast(f"{literal(run.name)} {words}.")
         words = "Bring back" if run.archived else "Archive"
         if st.button(words, icon=":material/archive:", key=f"archive-{run.id}"):
             store.update_run(run.id, archived=not run.archived)

@@ -16,10 +16,10 @@ from advisor.dashboard.archive import (
 )
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import kappa_figure, run_figures
-from advisor.glossary import label_of
-from advisor.regime import Diagnosis, Estimate, Regime
-from advisor.wording import pace
-from storage.records import Event, RunInfo, StepMetrics, missing_reason
+from advisor.overview import cycle_of, planned_steps, recent_steps, share_done, tiles
+from advisor.regime import Diagnosis, Regime
+from advisor.wording import horizon, literal, pace
+from storage.records import Event, RunInfo
 from storage.store import Store
 
 REFRESH_SECONDS = 2
@@ -33,38 +33,59 @@ REGIMES = {
     Regime.DIVERGED: ("red", "✖"),
 }
 EVENT_ICONS = {"info": ":material/info:", "warning": ":material/warning:"}
-TILES = ("reward_mean", "learning_rate", "approx_kl", "clip_fraction_low", "sequence_ess_fraction")
+KAPPA_HELP = (
+    "Each bar is how much of a limit this run uses, as an interval: **staleness** compares the "
+    "drift within a staleness cycle with the drift at which clipping takes over, **horizon** the "
+    "drift up to the planned end with the drift at which runs of this setting collapsed, **local "
+    "step** the largest early update with one that breaks the policy at once. Hatched: one end is "
+    "unknown."
+)
 
 
 def page() -> None:
     """Choose a run, then show it, again every two seconds while it is alive."""
     store = open_archive()
-    runs = store.runs(archived=False)
-    if not runs:
-        st.title("No run yet")
-        st.write("Start one on the **Runs** page, or from a terminal:")
-        st.code(
-            "python -m trainer run --workload arithmetic --learning-rate 2e-4 "
-            "--max-staleness 3 --steps 300"
-        )
+    runs = store.runs()
+    asked = st.query_params.get("run")
+    shown = [run for run in runs if not run.archived or run.id == asked]
+    if not shown:
+        _nothing_to_watch(put_away=len(runs))
         return
-    run = _chosen(runs)
+    if asked is not None and asked not in {run.id for run in runs}:
+        st.warning(f"There is no run {literal(asked)} in the archive; this is another one.")
+    run = _chosen(shown, asked)
     alive = status_of(run).alive
     st.fragment(_show, run_every=REFRESH_SECONDS if alive else None)(store, run.id, alive)
 
 
-def _chosen(runs: Sequence[RunInfo]) -> RunInfo:
+def _nothing_to_watch(*, put_away: int) -> None:
+    st.title("No run yet" if not put_away else "No run to watch", anchor=False)
+    if put_away:
+        st.write(f"All {put_away} runs are archived; the **Runs** page can bring them back.")
+    st.write("Start one on the **Runs** page, or from a terminal:")
+    st.code(
+        "python -m trainer run --workload arithmetic --learning-rate 2e-4 "
+        "--max-staleness 3 --steps 300",
+        wrap_lines=True,
+    )
+    st.page_link("advisor/dashboard/runs.py", label="Go to Runs", icon=":material/list:")
+
+
+def _chosen(runs: Sequence[RunInfo], asked: str | None) -> RunInfo:
     """The run of the link ``?run=ID``, else the newest that is alive, else the newest."""
     by_id = {run.id: run for run in runs}
-    newest = next((run.id for run in runs if status_of(run).alive), runs[0].id)
-    ids = list(by_id)
-    asked = st.query_params.get("run")
-    chosen = st.selectbox(
+    if st.session_state.get("watch-run") not in by_id:
+        newest = next((run.id for run in runs if status_of(run).alive), runs[0].id)
+        st.session_state["watch-run"] = asked if asked in by_id else newest
+    left, right = st.columns([1, 1], vertical_alignment="center")
+    chosen = right.selectbox(
         "Run",
-        ids,
-        index=ids.index(asked if asked in by_id else newest),
+        list(by_id),
         format_func=lambda run_id: run_label(by_id[run_id]),
+        key="watch-run",
+        label_visibility="collapsed",
     )
+    left.subheader(literal(by_id[chosen].name), anchor=False)
     st.query_params["run"] = chosen
     return by_id[chosen]
 
@@ -79,43 +100,55 @@ def _show(store: Store, run_id: str, was_alive: bool) -> None:
     steps = len(series["step"])
     _header(run, steps, status.alive)
     if run.error:
-        st.error(f"The run failed.\n```\n{run.error}\n```")
+        _failure(run.error)
     if steps == 0:
         _before_the_first_step(events, status.alive)
         return
-    last = store.steps(run_id, last=1)[0]
-    _tiles(run, last)
-    _limits(diagnosis_of(store, run_id, status, steps - steps % 10), run, steps)
+    _tiles(store, run)
+    _limits(diagnosis_of(store, run, steps), run, steps)
     _charts(store, run, series)
     _events(events)
 
 
 def _header(run: RunInfo, steps: int, alive: bool) -> None:
-    st.subheader(run.name, anchor=False)
-    planned = int(run.config.get("steps", 0)) or max(steps, 1)
-    words = f"{badge(status_of(run))} &nbsp; step **{steps:,}** of {planned:,}"
-    if run.outcome:
-        words += f" &nbsp;·&nbsp; **{run.outcome}**: {run.outcome_reason}"
-    elif alive:
+    planned = planned_steps(run)
+    of = "" if planned is None else f" of {planned:,}"
+    words = f"{badge(status_of(run))} &nbsp; step **{steps:,}**{of}"
+    if run.outcome is not None and run.outcome != run.status:
+        words += f" &nbsp;·&nbsp; **{run.outcome}**"
+    if run.outcome_reason is not None:
+        words += f" &nbsp;·&nbsp; {literal(run.outcome_reason)}"
+    if alive:
         words += f" &nbsp;·&nbsp; {pace(steps, planned, run.started_at, time.time())}"
     st.markdown(words)
-    st.progress(min(1.0, steps / planned))
+    done = share_done(run, steps)
+    if done is not None:
+        st.progress(done)
+
+
+def _failure(traceback: str) -> None:
+    st.error(f"The run failed: {literal(traceback.strip().splitlines()[-1])}")
+    with st.expander("Traceback"):
+        st.code(traceback, language="python", wrap_lines=True)
 
 
 def _before_the_first_step(events: Sequence[Event], alive: bool) -> None:
     if not alive:
         st.info("This run ended before its first learner step; there is nothing to draw.")
         return
-    words = events[-1].message if events else "the process is starting"
+    words = literal(events[-1].message) if events else "the process is starting"
     st.info(f"The first learner step is still to come: {words}.", icon=":material/hourglass_top:")
 
 
-def _tiles(run: RunInfo, last: StepMetrics) -> None:
-    for column, name in zip(st.columns(len(TILES)), TILES, strict=True):
-        value = getattr(last, name)
-        reason = missing_reason(run, last, name)
-        shown = f"{value:.3g}" if reason is None else "–"
-        column.metric(label_of(name), shown, help=reason)
+def _tiles(store: Store, run: RunInfo) -> None:
+    recent = store.steps(run.id, last=recent_steps(run))
+    with st.container(horizontal=True, horizontal_alignment="distribute", gap="small"):
+        for tile in tiles(run, recent):
+            st.metric(tile.label, tile.value, help=tile.help, width=165)
+    st.caption(
+        f"Of the last {len(recent)} learner steps: reward their mean, KL (nats per token) and "
+        "clipping (share of tokens) their highest, effective sample size (ESS) its lowest."
+    )
 
 
 def _limits(found: Diagnosis, run: RunInfo, steps: int) -> None:
@@ -129,33 +162,31 @@ def _limits(found: Diagnosis, run: RunInfo, steps: int) -> None:
             "local step": found.kappa_local,
         }
         live_plot(kappa_figure(kappas), key=f"kappa-{run.id}", alt="κ of each limit against 1")
-        st.caption(_horizon_words(found.horizon_step, steps))
+        if found.regime not in (Regime.COLLAPSED, Regime.DIVERGED):
+            st.caption(horizon(found.horizon_step, steps))
         with st.expander("Where these numbers come from"):
+            st.markdown(KAPPA_HELP)
             for name, kappa in kappas.items():
                 st.markdown(f"- **κ {name}**: {kappa.reason or 'measured on this run'}")
             for each in found.evidence:
                 st.markdown(f"- {each}")
 
 
-def _horizon_words(when: Estimate, steps: int) -> str:
-    if when.value is not None:
-        return f"At this drift the horizon is used up at step {when.value:,.0f}; this is {steps:,}."
-    if when.low is not None:
-        return f"The horizon lasts beyond step {when.low:,.0f}: {when.reason}."
-    return f"What remains of the horizon is unknown: {when.reason}."
-
-
 def _charts(store: Store, run: RunInfo, series: Mapping[str, list[Any]]) -> None:
     evaluations = [(e.step, e.reward) for e in store.evaluations(run.id)]
     impossible = run.unmeasured.get("clip_fraction_low")
     charts = run_figures(
-        series, evaluations, run.collapse_step, clipping_possible=impossible is None
+        series,
+        evaluations,
+        run.collapse_step,
+        clipping_possible=impossible is None,
+        cycle=cycle_of(run),
     )
     if impossible:
         st.info(f"Clipping: {impossible}.")
-    left, right = st.columns(2)
-    for i, (name, chart) in enumerate(charts.items()):
-        with right if i % 2 else left:
+    places = (place for _ in charts for place in st.columns(2))  # row by row, on a phone too
+    for name, chart in charts.items():
+        with next(places):
             title = chart["layout"]["title"]["text"]
             live_plot(chart, key=f"{name}-{run.id}", alt=f"{title} of {run.name} by learner step")
 
@@ -165,7 +196,8 @@ def _events(events: Sequence[Event]) -> None:
         for event in reversed(events):
             when = time.strftime("%H:%M:%S", time.gmtime(event.time))
             icon = EVENT_ICONS.get(event.level, ":material/error:")
-            st.markdown(f"{icon} `{when} UTC` **{event.kind.replace('_', ' ')}** {event.message}")
+            kind = event.kind.replace("_", " ")
+            st.markdown(f"{icon} `{when} UTC` **{kind}** {literal(event.message)}")
 
 
 page()

@@ -1,0 +1,182 @@
+"""What every chart is made of: thinned lines, the common layout, marks. Plotly as plain data.
+
+Colors are Okabe–Ito, readable for the color-blind; lines also differ in dash, so color never
+speaks alone. A missing value is a gap and a non-finite one a marked line, never a 0.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+Figure = dict[str, Any]
+Number = float | int | None
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, YELLOW, GRAY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8F98"
+TINT = "rgba(213, 94, 0, 0.12)"
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GRAY)
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+POINTS = 280
+"""Up to so many values a curve is drawn as it is."""
+EXTREMES, MEANS = 150, 75
+"""Points of a longer one: of its faint extremes, and of the mean over them."""
+FEWEST_MEANS = 10
+MARKED_STRETCHES = 20
+
+
+def thin(
+    x: Sequence[Number], y: Sequence[Number], points: int = POINTS
+) -> tuple[list[Number], list[Number]]:
+    """Reduce a curve to at most about ``points`` points and keep every bucket's extremes and gaps.
+
+    Returns:
+        x and y; not measured and non-finite values are None, which is drawn as a gap.
+    """
+    drawn = [_drawn(value) for value in y]
+    if len(drawn) <= points:
+        return list(x), [_round(value) for value in drawn]
+    kept: set[int] = {0, len(drawn) - 1}
+    for bucket in _buckets(len(drawn), points // 2):
+        known = [i for i in bucket if drawn[i] is not None]
+        kept.add(min(known, key=lambda i: drawn[i] or 0.0) if known else bucket[0])
+        kept.add(max(known, key=lambda i: drawn[i] or 0.0) if known else bucket[0])
+    order = sorted(kept)
+    return [x[i] for i in order], [_round(drawn[i]) for i in order]
+
+
+def means(
+    x: Sequence[Number], y: Sequence[Number], points: int = MEANS, cycle: int = 1
+) -> tuple[list[Number], list[Number]]:
+    """Return the mean of every bucket at its middle; a bucket of which nothing is known is None.
+
+    A bucket is a whole number of ``cycle`` values wide, unless that left hardly any buckets.
+    """
+    middles: list[Number] = []
+    averages: list[Number] = []
+    for bucket in _buckets(len(y), points, cycle if cycle * FEWEST_MEANS <= len(y) else 1):
+        known = [v for i in bucket if (v := _drawn(y[i])) is not None]
+        middles.append(x[bucket[len(bucket) // 2]])
+        averages.append(_round(sum(known) / len(known)) if known else None)
+    return middles, averages
+
+
+def _buckets(length: int, count: int, multiple: int = 1) -> Iterator[range]:
+    width = math.ceil(length / max(1, count) / multiple) * multiple
+    return (range(start, min(start + width, length)) for start in range(0, length, width))
+
+
+def _drawn(value: Number) -> Number:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _round(value: Number) -> Number:
+    return value if value is None or isinstance(value, int) else float(f"{value:.4g}")
+
+
+def traces(
+    x: Sequence[Number],
+    y: Sequence[Number],
+    name: str,
+    index: int = 0,
+    *,
+    cycle: int = 1,
+    points: int = POINTS,
+) -> list[dict[str, Any]]:
+    """Return the traces of one curve; ``index`` chooses its color and dash.
+
+    A short curve is drawn as it is. Of a long one the extremes are drawn faintly, so that no spike
+    is lost, and the mean over them. What was measured only every few steps is drawn as joined
+    points, since between lone points a line would show nothing at all.
+    """
+    pen = {"color": COLORS[index % len(COLORS)], "dash": DASHES[index % len(DASHES)], "width": 1.8}
+    common = {"type": "scatter", "name": name, "connectgaps": False, "legendgroup": name}
+    if _is_sparse(y):
+        measured = [i for i, value in enumerate(y) if value is not None]
+        x, y = [x[i] for i in measured], [y[i] for i in measured]
+        common["marker"] = {"size": 4, "color": pen["color"]}
+    is_short = len(y) <= points
+    thin_x, thin_y = thin(x, y, points if is_short else EXTREMES)
+    line = {**common, "mode": "lines", "x": thin_x, "y": thin_y, "line": pen}
+    if "marker" in common:
+        return [line | {"mode": "lines+markers"}]
+    if is_short:
+        return [line]
+    faint = {"opacity": 0.3, "showlegend": False, "hoverinfo": "skip"}
+    mean_x, mean_y = means(x, y, MEANS, cycle)
+    return [
+        line | {"line": {**pen, "dash": "solid", "width": 1}} | faint,
+        line | {"x": mean_x, "y": mean_y},
+    ]
+
+
+def _is_sparse(y: Sequence[Number]) -> bool:
+    """Whether there are measured values, but never two in neighboring places."""
+    known = [i for i, value in enumerate(y) if value is not None]
+    apart = all(later - earlier > 1 for earlier, later in pairwise(known))
+    return len(known) > 1 and apart
+
+
+def figure(
+    title: str, data: list[dict[str, Any]], y_title: str, x_title: str = "learner step", **axes: Any
+) -> Figure:
+    """Return a chart in the common layout; ``axes`` are further layout entries."""
+    with_legend = sum(trace.get("showlegend", True) for trace in data) > 1
+    layout: dict[str, Any] = {
+        "title": {"text": title, "x": 0, "xanchor": "left", "font": {"size": 14}},
+        "height": 260,
+        "margin": {"l": 58, "r": 12, "t": 38, "b": 72 if with_legend else 46},
+        "xaxis": {"title": {"text": x_title, "standoff": 6}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": y_title, "standoff": 6}, "exponentformat": "e"},
+        "legend": {
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+            "xanchor": "left",
+        },
+        "showlegend": with_legend,
+        "hovermode": "x unified",
+        "uirevision": "kept",
+        "shapes": [],
+    }
+    for name, entry in axes.items():
+        layout[name] = (
+            {**layout[name], **entry} if name in layout and isinstance(entry, dict) else entry
+        )
+    return {"data": data, "layout": layout}
+
+
+def mark(chart: Figure, start: float, end: float, words: str, **pen: Any) -> None:
+    """Mark a place, or a stretch, over the whole height of a chart; words stand at its top."""
+    label = {"text": words, "textposition": "top left", "font": {"size": 11}}
+    chart["layout"]["shapes"].append(
+        {
+            "type": "rect",
+            "x0": start,
+            "x1": end,
+            "yref": "paper",
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": VERMILION, "width": 2, **pen},
+            "fillcolor": TINT,
+            "label": label if words else {},
+        }
+    )
+
+
+def mark_non_finite(
+    chart: Figure, x: Sequence[Number], values: Sequence[Sequence[Number]]
+) -> Figure:
+    """Mark every stretch where a value was computed and came out NaN or infinite."""
+    bad = [
+        place is not None and any(v is not None and not math.isfinite(v) for v in row)
+        for place, *row in zip(x, *values, strict=True)
+    ]
+    starts = [i for i, is_bad in enumerate(bad) if is_bad and not (i and bad[i - 1])]
+    for i in starts[:MARKED_STRETCHES]:
+        end = next((j for j in range(i, len(bad)) if not bad[j]), len(bad)) - 1
+        words = "not finite" if i == starts[0] else ""
+        mark(chart, float(x[i] or 0), float(x[end] or 0), words, width=1.5, dash="dot")
+    return chart

@@ -1,0 +1,208 @@
+"""Photograph the running dashboard: ``.venv/bin/python tools/screenshots.py FOLDER``.
+
+Makes a real archive by short runs through the trainer's command line (about two minutes, in a
+temporary folder), starts the dashboard on it, and takes every page in light and dark, on a desktop
+and on a phone: the first screen as ``PAGE-THEME-WIDTH.png`` and everything below it as
+``PAGE-THEME-WIDTH-whole.png``. With ``--home`` the archive is kept and used again.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from advisor.serve import free_port  # noqa: E402  (the project is no installed package)
+from storage.store import Store  # noqa: E402
+
+SIZES = {1280: 800, 390: 844}
+THEMES = ("light", "dark")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+STALENESS = 3
+ENDED = {"gentle": 1e-4, "good": 4e-4, "bold": 1.4e-3, "too bold": 4e-3}
+LIVE_RATE = 3e-4
+LIVE_STEPS = 2000
+SHOWN_FROM = 400
+"""Learner steps that the live run shall have made before it is photographed."""
+
+
+def main() -> None:
+    """Make the archive, open the dashboard, take the pictures."""
+    parser = argparse.ArgumentParser(description="Photograph every page of the dashboard.")
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("--home", type=Path, help="archive to use, made if it is empty")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        home = options.home or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        environment = {**os.environ, "ETALON_HOME": str(home.resolve()), "HF_HUB_OFFLINE": "1"}
+        environment.pop("ETALON_DB", None)
+        _seed(environment)
+        live = _start_live(environment, stack)
+        url = stack.enter_context(_dashboard(environment))
+        browser = stack.enter_context(_browser())
+        _wait_for_steps(environment, live)
+        for theme in THEMES:
+            for width in SIZES:
+                _photograph(browser, url, options.folder, theme, width, live, environment)
+
+
+def _trainer(environment: dict[str, str], *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *words],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return str(json.loads(done.stdout)["run_id"])
+
+
+def _setting(rate: float, steps: int, name: str) -> list[str]:
+    setting = f"--workload arithmetic --learning-rate {rate} --max-staleness {STALENESS}"
+    return [*f"{setting} --steps {steps} --json --name".split(), name]
+
+
+def _store(environment: dict[str, str]) -> Store:
+    return Store.open(str(Path(environment["ETALON_HOME"]) / "etalon.db"))
+
+
+def _seed(environment: dict[str, str]) -> None:
+    Path(environment["ETALON_HOME"]).mkdir(parents=True, exist_ok=True)
+    store = _store(environment)
+    known = {run.name for run in store.runs()}
+    store.close()
+    for name, rate in ENDED.items():
+        if name not in known:
+            print(f"running {name!r} at {rate:g}", file=sys.stderr)
+            _trainer(environment, "run", *_setting(rate, 300, name))
+
+
+def _start_live(environment: dict[str, str], stack: ExitStack) -> str:
+    run_id = _trainer(environment, "run", *_setting(LIVE_RATE, LIVE_STEPS, "live"), "--detach")
+    stack.callback(_trainer, environment, "stop", run_id, "--json")
+    return run_id
+
+
+def _wait_for_steps(environment: dict[str, str], run_id: str) -> None:
+    store = _store(environment)
+    try:
+        _wait(lambda: store.step_counts().get(run_id, 0) >= SHOWN_FROM, 300)
+    finally:
+        store.close()
+
+
+def _wait(true: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > until:
+            raise TimeoutError(f"nothing came within {seconds:.0f} s")
+        time.sleep(0.2)
+
+
+@contextmanager
+def _dashboard(environment: dict[str, str]) -> Iterator[str]:
+    port = free_port(8600)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "advisor.serve", "--port", str(port), "--no-demo"],
+        cwd=PROJECT,
+        env=environment,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait(lambda: _answers(f"{url}/_stcore/health"), 60)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def _browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(
+            executable_path=found,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+
+
+def _photograph(
+    browser: Browser,
+    url: str,
+    folder: Path,
+    theme: str,
+    width: int,
+    live: str,
+    environment: dict[str, str],
+) -> None:
+    store = _store(environment)
+    ids = {run.name: run.id for run in store.runs()}
+    store.close()
+    bold, good = ids["too bold"], ids["good"]
+    pages: dict[str, tuple[str, int]] = {  # what to open, and how many charts to wait for
+        "watch": (f"?run={live}", 13),
+        "watch-collapsed": (f"?run={bold}", 13),
+        "advise": ("advise", 3),
+        "compare": (f"compare?runs={good}&runs={bold}", 1),
+        "runs": ("runs", 0),
+    }
+    for name, (path, plots) in pages.items():
+        page = browser.new_page(
+            viewport={"width": width, "height": SIZES[width]},
+            color_scheme="dark" if theme == "dark" else "light",
+        )
+        page.goto(f"{url}/{path}")
+        if name == "advise":
+            _ask(page)
+        _settle(page, plots)
+        page.screenshot(path=folder / f"{name}-{theme}-{width}.png")
+        tall = int(page.evaluate(_HEIGHT))
+        page.set_viewport_size({"width": width, "height": max(tall, SIZES[width])})
+        _settle(page, plots)
+        page.screenshot(path=folder / f"{name}-{theme}-{width}-whole.png")
+        page.close()
+
+
+_HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight + 60"
+
+
+_DRAWN = "count => document.querySelectorAll('.etalon-plot .main-svg').length >= count"
+
+
+def _ask(page: Page) -> None:
+    page.get_by_role("button", name="Advise").click()
+    page.get_by_text("Largest safe learning rate").wait_for()
+
+
+def _settle(page: Page, plots: int) -> None:
+    page.locator("[data-testid=stMain]").wait_for()
+    page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
+    page.wait_for_function(_DRAWN, arg=plots)
+    page.wait_for_timeout(1500)  # a picture, not a test: let the last chart finish its animation
+
+
+if __name__ == "__main__":
+    main()
