@@ -87,10 +87,10 @@ class Pool:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        for member in self._members:
-            member.let_go()
-            member.process.terminate()
         try:
+            for member in self._members:
+                member.let_go()
+                member.process.terminate()
             for member in self._members:
                 member.process.wait(STOP_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -1,0 +1,487 @@
+"""Sweeps: which cells are run, which are run again, and real sweeps that are killed and go on."""
+
+import json
+import os
+import signal
+import socket
+import threading
+from dataclasses import replace
+
+import psutil
+import pytest
+from factories import a_config, a_run
+from processes import command, ended, start, wait_until
+
+from advisor.answer import gather
+from storage.commandline import run_command
+from storage.records import RunStatus
+from storage.store import Store
+from trainer.__main__ import main
+from trainer.launch import create_run
+from trainer.sweep import KIND, Cells, free_jobs, group_name
+from trainer.worker import Worker
+
+SMALL = ["--prompts", "2", "--group-size", "2", "--evaluation-rollouts", "8"]
+SMALL_CONFIG = {"prompts": 2, "group_size": 2, "evaluation_rollouts": 8}
+GROUP = "a sweep"
+
+takes_processes = pytest.mark.slow  # each worker needs 4 s to import torch
+
+
+def sweep_words(*, rates="1e-4", ages="0", seeds="1", steps="3", jobs="1"):
+    lists = ["--learning-rates", rates, "--max-stalenesses", ages, "--seeds", seeds]
+    return ["-m", "trainer", "sweep", *lists, "--steps", steps, "--jobs", jobs, *SMALL, "--json"]
+
+
+def answer_of(done, returncode=0):
+    assert done.returncode == returncode, done.stderr
+    [line] = done.stdout.splitlines()
+    return json.loads(line)
+
+
+def archive_of(home):
+    return Store.open(f"sqlite:///{home / 'etalon.db'}")
+
+
+def nobody(run):
+    """No run belongs to the pool: there is none."""
+    return False
+
+
+def a_gone_process():
+    """Return pid and start time of a process that has ended."""
+    process = psutil.Popen(["true"])
+    started = process.create_time()
+    process.wait()
+    return {"pid": process.pid, "pid_started": started, "host": socket.gethostname()}
+
+
+def this_process():
+    me = psutil.Process()
+    return {"pid": me.pid, "pid_started": me.create_time(), "host": socket.gethostname()}
+
+
+def a_cell(store, **changes):
+    """Add a run that stands for the cell ``a_config(group=GROUP)``."""
+    run = a_run(a_config(group=GROUP), **({"kind": KIND, "group": GROUP} | changes))
+    store.create_run(run)
+    return run
+
+
+def look(store, *configs):
+    return Cells(store, configs or [a_config()], GROUP).look(nobody)
+
+
+def measured(store, run_id):
+    names = ("reward_mean", "loss", "displacement", "entropy", "kl_to_start", "cycle_drift")
+    return store.series(run_id, names)
+
+
+def trained_here(store, config):
+    """Train in this process, where nothing of the pool is, and return what was measured."""
+    run = create_run(store, config)
+    before = signal.getsignal(signal.SIGTERM)
+    Worker(store, run, print).run()
+    signal.signal(signal.SIGTERM, before)
+    return measured(store, run.id)
+
+
+# -- which cells there are --------------------------------------------------------------------
+
+
+def faults(capsys, home, *words):
+    """Return the lines of standard error of a sweep that must refuse its input."""
+    os.environ["ETALON_HOME"] = str(home)
+    assert run_command(main, ["sweep", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert list(home.iterdir()) == []
+    return said.err.splitlines()
+
+
+@pytest.fixture
+def empty_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ETALON_HOME", "")  # restored afterwards
+    monkeypatch.delenv("ETALON_DB", raising=False)
+    home = tmp_path / "empty"
+    home.mkdir()
+    return home
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            "--learning-rates 1e-4,nan,0,11 --max-stalenesses 0 --seeds 1 --steps 3",
+            [
+                "learning_rate: 'nan' is not allowed; allowed: 0 < learning_rate <= 10",
+                "learning_rate: '0' is not allowed; allowed: 0 < learning_rate <= 10",
+                "learning_rate: '11' is not allowed; allowed: 0 < learning_rate <= 10",
+            ],
+        ),
+        (
+            "--learning-rates 1e-4,,x --max-stalenesses 1.5,-1 --seeds 1 --steps 0",
+            [
+                "steps: '0' is not allowed; allowed: whole number, 1 <= steps <= 100000000",
+                "max_staleness: '1.5' is not allowed; allowed: "
+                "whole number, 0 <= max_staleness <= 4096",
+                "max_staleness: '-1' is not allowed; allowed: "
+                "whole number, 0 <= max_staleness <= 4096",
+                "learning_rate: '' is not allowed; allowed: 0 < learning_rate <= 10",
+                "learning_rate: 'x' is not allowed; allowed: 0 < learning_rate <= 10",
+            ],
+        ),
+        (
+            "--steps 3",
+            [
+                "learning_rates: not given; allowed: 0 < learning_rate <= 10, with commas between",
+                "max_stalenesses: not given; allowed: "
+                "whole number, 0 <= max_staleness <= 4096, with commas between",
+                "seeds: not given; allowed: whole number, 1 <= seeds <= 10000",
+            ],
+        ),
+        (
+            "--learning-rates 1 --max-stalenesses 0 --seeds 0 --jobs two --steps 3",
+            [
+                "seeds: '0' is not allowed; allowed: whole number, 1 <= seeds <= 10000",
+                "jobs: 'two' is not allowed; allowed: whole number, 1 <= jobs <= 1024",
+            ],
+        ),
+        (
+            "--learning-rates 1 --max-stalenesses 0 --seeds 2 --first-seed 2147483647 --steps 3",
+            ["seed: 2147483648 is not allowed; allowed: whole number, 0 <= seed <= 2147483647"],
+        ),
+        (
+            "--learning-rates 1 --max-stalenesses 0 --seeds 1 --first-seed x --steps 3",
+            ["seed: 'x' is not allowed; allowed: whole number, 0 <= seed <= 2147483647"],
+        ),
+    ],
+)
+def test_every_fault_of_a_sweep_has_one_line_and_nothing_is_made(
+    capsys, empty_home, words, expected
+):
+    assert sorted(faults(capsys, empty_home, *words.split())) == sorted(expected)
+
+
+def test_the_group_of_a_setting_does_not_depend_on_what_the_cells_vary():
+    name = group_name([a_config()])
+    assert name.startswith("sweep-arithmetic-")
+    assert group_name([a_config(learning_rate=1e-3, max_staleness=0, seed=7)]) == name
+    assert group_name([a_config(seed=1), a_config(seed=2)]) == name
+    assert group_name([a_config(clip_epsilon=0.2)]) == name, "0.2 is the default"
+    assert group_name([a_config(clip_epsilon=0.3)]) != name
+    assert group_name([a_config(steps=301)]) != name
+
+
+def test_processes_share_the_cores_among_their_threads():
+    cores = len(os.sched_getaffinity(0))
+    assert free_jobs([a_config()]) == cores
+    assert free_jobs([a_config(threads=1), a_config(threads=2 * cores)]) == 1
+
+
+# -- which cells are run again ----------------------------------------------------------------
+
+
+def test_missing_cells_become_queued_runs_of_one_group_in_the_order_given(store):
+    configs = [a_config(learning_rate=rate, seed=seed) for rate in (1e-3, 1e-4) for seed in (0, 1)]
+    runs = look(store, *configs, configs[0])
+    assert [(run.config["learning_rate"], run.seed) for run in runs] == [
+        (1e-3, 0),
+        (1e-3, 1),
+        (1e-4, 0),
+        (1e-4, 1),
+    ]
+    assert {(run.status, run.kind, run.group) for run in runs} == {
+        (RunStatus.QUEUED, KIND, GROUP),
+    }
+    assert len(store.runs()) == 4
+    assert look(store, *configs) == runs
+
+
+def test_two_sweeps_that_begin_at_once_add_every_cell_once(store):
+    configs = [a_config(seed=seed) for seed in range(20)]
+    together = threading.Barrier(4)
+    found = []
+
+    def begin():
+        own = Store.open(store.url)
+        together.wait()
+        found.append([run.id for run in Cells(own, configs, GROUP).look(nobody)])
+        own.close()
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.runs()) == 20
+    assert found == [found[0]] * 4
+
+
+def test_of_all_that_claim_a_run_one_gets_it(store):
+    runs = [a_cell(store) for _ in range(20)]
+    together = threading.Barrier(4)
+    claimed = []
+
+    def claim():
+        own = Store.open(store.url)
+        together.wait()
+        claimed.extend(run.id for run in runs if own.claim_run(run.id, pid=1))
+        own.close()
+
+    threads = [threading.Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(run.id for run in runs)
+    assert {run.status for run in store.runs()} == {RunStatus.RUNNING}
+
+
+@pytest.mark.parametrize("status", [RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED])
+def test_a_run_that_is_a_fact_is_not_made_again(store, status):
+    run = a_cell(store, status=status)
+    assert look(store) == [run]
+    assert store.runs() == [run]
+
+
+def test_a_run_in_a_live_process_is_left_to_it(store):
+    run = a_cell(store, status=RunStatus.RUNNING, **this_process())
+    assert look(store) == [run]
+
+
+def test_a_run_whose_process_is_gone_is_put_away_and_its_cell_begins_anew(store):
+    old = a_cell(store, status=RunStatus.RUNNING, heartbeat_at=5.0, **a_gone_process())
+    [new] = look(store)
+    assert (new.status, new.id != old.id) == (RunStatus.QUEUED, True)
+    old = store.run(old.id)
+    assert (old.archived, old.status, old.ended_at) == (True, RunStatus.STOPPED, 5.0)
+    assert old.outcome_reason == f"its process is gone; made again as {new.id}"
+    assert store.runs(group=GROUP, archived=False) == [new]
+
+
+def test_a_stopped_run_is_made_again_by_the_next_sweep(store):
+    old = a_cell(store, status=RunStatus.STOPPED, stop_requested=True)
+    [new] = look(store)
+    assert new.status is RunStatus.QUEUED
+    assert store.run(old.id).archived
+
+
+def test_what_a_person_stops_while_a_sweep_watches_stays_stopped(store):
+    cells = Cells(store, [a_config()], GROUP)
+    [run] = cells.look(nobody)
+    store.update_run(run.id, status=RunStatus.STOPPED, stop_requested=True)
+    [after] = cells.look(nobody)
+    assert (after.id, after.status) == (run.id, RunStatus.STOPPED)
+
+
+def test_what_another_sweep_was_interrupted_in_is_taken_over(store):
+    cells = Cells(store, [a_config()], GROUP)
+    [run] = cells.look(nobody)
+    store.update_run(run.id, status=RunStatus.STOPPED)
+    [after] = cells.look(nobody)
+    assert (after.id != run.id, after.status) == (True, RunStatus.QUEUED)
+
+
+def test_a_failed_run_is_retried_once_per_sweep(store):
+    first = a_cell(store, status=RunStatus.FAILED, error="out of memory")
+    cells = Cells(store, [a_config()], GROUP)
+    [second] = cells.look(nobody)
+    assert second.status is RunStatus.QUEUED
+    kept = store.run(first.id)
+    assert (kept.archived, kept.status, kept.error) == (True, RunStatus.FAILED, "out of memory")
+    store.update_run(second.id, status=RunStatus.FAILED)
+    [reported] = cells.look(nobody)
+    assert (reported.id, reported.status) == (second.id, RunStatus.FAILED)
+
+
+def test_runs_of_another_setting_kind_or_group_stand_for_no_cell(store):
+    for changes in ({"kind": "train"}, {"group": "another"}, {"archived": True}):
+        a_cell(store, status=RunStatus.FINISHED, **changes)
+    other = a_run(a_config(steps=301), kind=KIND, group=GROUP, status=RunStatus.FINISHED)
+    store.create_run(other)
+    store.create_run(replace(a_run(kind=KIND, group=GROUP), config={"of": "a later version"}))
+    [new] = look(store)
+    assert new.status is RunStatus.QUEUED
+    assert not store.run(other.id).archived
+
+
+def test_a_run_that_ended_early_counts_with_all_its_steps(store):
+    configs = [a_config(steps=100, seed=seed) for seed in range(3)]
+    cells = Cells(store, configs, GROUP)
+    collapsed, running, _ = cells.look(nobody)
+    store.update_run(collapsed.id, status=RunStatus.COLLAPSED)
+    store.update_run(running.id, status=RunStatus.RUNNING, **this_process())
+    assert cells.steps_done(cells.look(nobody)) == (100, 300)
+
+
+def test_what_was_put_away_is_evidence_for_nothing(store):
+    a_cell(store, status=RunStatus.STOPPED, archived=True)
+    kept = a_cell(store, status=RunStatus.FINISHED, outcome="healthy")
+    assert [facts.run_id for facts in gather(store, group=GROUP)] == [kept.id]
+
+
+# -- real sweeps ------------------------------------------------------------------------------
+
+
+@takes_processes
+def test_a_sweep_trains_every_cell_once_and_the_same_command_again_does_nothing(
+    own_home, store, monkeypatch
+):
+    words = sweep_words(rates="1e-4,5e-1", ages="0,2")
+    answer = answer_of(command(*words, home=own_home))
+    cells = answer["cells"]
+    assert [(c["learning_rate"], c["max_staleness"], c["seed"]) for c in cells] == [
+        (1e-4, 0, 0),
+        (1e-4, 2, 0),
+        (5e-1, 0, 0),
+        (5e-1, 2, 0),
+    ]
+    assert answer["counts"] == {"finished": 4}
+    assert all(c["steps"] == 3 and c["seconds"] > 0 for c in cells)
+    assert cells[0]["collapse_step"] is None
+    assert cells[0]["collapse_step_reason"] == "the run did not collapse"
+    archive = archive_of(own_home)
+    runs = archive.runs()
+    assert {(run.group, run.kind) for run in runs} == {(answer["group"], KIND)}
+    assert len({run.pid for run in runs}) == 1, "one process took them all"
+
+    again = answer_of(command(*words, home=own_home))
+    assert again["cells"] == cells
+    assert archive.runs() == runs
+
+    monkeypatch.setenv("ETALON_HOME", str(own_home))
+    alone = a_config(learning_rate=5e-1, max_staleness=2, steps=3, **SMALL_CONFIG)
+    last = measured(archive, cells[-1]["run_id"])
+    assert len(last["loss"]) == 3
+    assert last == trained_here(store, alone), "what its process did before leaves no trace"
+    archive.close()
+
+
+def statuses(store):
+    return [run.status for run in store.runs()]
+
+
+def begun(store, count=1):
+    """Whether that many runs have ended and another is in its learner steps."""
+    running = [run for run in store.runs() if run.status is RunStatus.RUNNING]
+    return statuses(store).count(RunStatus.FINISHED) >= count and any(
+        store.steps(run.id, last=1) for run in running
+    )
+
+
+@takes_processes
+def test_a_killed_sweep_goes_on_where_it_was(own_home):
+    words = sweep_words(seeds="3", steps="40")
+    store = archive_of(own_home)
+    sweep = start(*words, home=own_home)
+    wait_until(lambda: begun(store))
+    workers = psutil.Process(sweep.pid).children()
+    for process in (sweep, *workers):
+        process.send_signal(signal.SIGKILL)
+    ended(sweep)
+    psutil.wait_procs(workers, 10)
+    finished = {run.id: run for run in store.runs() if run.status is RunStatus.FINISHED}
+    half = [run.id for run in store.runs() if run.status is RunStatus.RUNNING]
+    assert len(finished) + len(half) == 2
+    assert len(half) == 1
+
+    answer = answer_of(command(*words, home=own_home))
+    assert answer["counts"] == {"finished": 3}
+    kept = {run.id: run for run in store.runs() if run.id in finished}
+    assert kept == finished
+    assert store.run(half[0]).archived
+    assert len(store.steps(half[0])) > 0, "a half run is put away, not deleted"
+    evidence = gather(store, group=answer["group"])
+    assert sorted(facts.run_id for facts in evidence) == sorted(
+        cell["run_id"] for cell in answer["cells"]
+    )
+    assert [facts.steps for facts in evidence] == [40, 40, 40]
+    store.close()
+
+
+@takes_processes
+def test_a_cell_whose_sweep_was_killed_goes_on_and_is_not_started_twice(own_home):
+    words = sweep_words(seeds="2", steps="200")
+    store = archive_of(own_home)
+    first = start(*words, home=own_home)
+    wait_until(lambda: begun(store, 0))
+    [worker] = psutil.Process(first.pid).children()
+    first.send_signal(signal.SIGKILL)
+    ended(first)
+
+    answer = answer_of(command(*words, home=own_home))
+    assert answer["counts"] == {"finished": 2}
+    assert len(store.runs()) == 2, "nothing was made again"
+    assert [run.pid == worker.pid for run in store.runs()].count(True) == 1
+    assert psutil.wait_procs([worker], 10)[1] == [], "it ended after its present run"
+    store.close()
+
+
+@takes_processes
+@pytest.mark.parametrize(("how", "jobs"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+def test_an_interrupted_sweep_stops_its_workers_and_keeps_every_step(own_home, tmp_path, how, jobs):
+    litter = tmp_path / "temporary"
+    litter.mkdir()
+    store = archive_of(own_home)
+    words = sweep_words(seeds="4", steps="100000", jobs=str(jobs))
+    os.environ["TMPDIR"] = str(litter)
+    try:
+        sweep = start(*words, home=own_home)
+    finally:
+        del os.environ["TMPDIR"]
+    wait_until(lambda: begun(store, 0))
+    workers = psutil.Process(sweep.pid).children()
+    assert len(workers) == jobs
+    sweep.send_signal(how)
+    done = ended(sweep)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert [worker for worker in workers if worker.is_running()] == []
+    assert set(statuses(store)) <= {RunStatus.STOPPED, RunStatus.QUEUED}
+    stopped = [run for run in store.runs() if run.status is RunStatus.STOPPED]
+    assert 1 <= len(stopped) <= jobs
+    assert any(store.steps(run.id) for run in stopped)
+    assert all(run.ended_at is not None for run in stopped)
+    assert list(litter.iterdir()) == []
+    store.close()
+
+
+@takes_processes
+def test_a_worker_that_dies_fails_one_run_which_is_retried(own_home):
+    store = archive_of(own_home)
+    sweep = start(*sweep_words(seeds="2", steps="60"), home=own_home)
+    wait_until(lambda: begun(store, 0))
+    [worker] = psutil.Process(sweep.pid).children()
+    worker.send_signal(signal.SIGKILL)
+    answer = answer_of(ended(sweep))
+    assert answer["counts"] == {"finished": 2}
+    [failed] = store.runs(archived=True)
+    assert failed.status is RunStatus.FAILED
+    assert failed.error == "its process ended by signal 9"
+    store.close()
+
+
+@takes_processes
+def test_runs_that_fail_are_retried_once_and_reported_and_end_no_other(own_home):
+    [folder] = (own_home / "warm_starts").iterdir()
+    (folder / "model.safetensors").write_bytes(b"not the weights")
+    answer = answer_of(command(*sweep_words(seeds="2"), home=own_home))
+    assert answer["counts"] == {"failed": 2}
+    assert all("safetensors" in cell["error"].lower() for cell in answer["cells"])
+    store = archive_of(own_home)
+    assert statuses(store) == [RunStatus.FAILED] * 4
+    assert [run.archived for run in store.runs()].count(True) == 2
+    assert len({run.pid for run in store.runs()}) == 1, "one worker took them all"
+    store.close()
+
+
+@takes_processes
+def test_a_sweep_without_a_warm_start_says_so_and_burns_no_cell(tmp_path):
+    (tmp_path / "warm_starts").write_text("a file where the folder should be")
+    done = command(*sweep_words(seeds="3"), home=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "before it took a run" in done.stderr
+    assert "File exists" in done.stderr
+    store = archive_of(tmp_path)
+    assert statuses(store) == [RunStatus.QUEUED] * 3
+    store.close()
