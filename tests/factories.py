@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from advisor.calibration import RunFacts
 from storage.records import Evaluation, RunInfo, RunStatus, StepMetrics
 from storage.store import Store, new_run_id
 from trainer.config import TrainerConfig, checked_config
@@ -35,6 +36,30 @@ def a_step(run_id: str, step: int, **changes: Any) -> StepMetrics:
 def an_evaluation(run_id: str, step: int, reward: float, **changes: Any) -> Evaluation:
     values = {"time": NOON + step, "rollouts": 512, "reward_std": 0.4}
     return Evaluation(run_id=run_id, step=step, reward=reward, **(values | changes))
+
+
+def some_facts(config: TrainerConfig | None = None, **changes: Any) -> RunFacts:
+    """Summarise a run that finished healthy and of which everything was measured."""
+    values = {
+        "run_id": new_run_id(),
+        "name": "a run",
+        "config": config or a_config(),
+        "steps": 300,
+        "verdict": "healthy",
+        "unsafe": False,
+        "onset": None,
+        "reward_start": 0.78,
+        "reward_final": 0.9,
+        "drift_p95": 0.05,
+        "displacement": 1.0,
+        "displacement_at_onset": None,
+        "largest_step": 0.01,
+        "drift_law": (300.0, 0.5),
+        "clip_p95": 0.0,
+        "radii": RADII,
+        "parameters": 134_000,
+    }
+    return RunFacts(**(values | changes))
 
 
 def fill(store: Store, run: RunInfo, *, steps: int, drift: float = 0.05) -> None:

@@ -1,0 +1,434 @@
+"""Constants from measurements: exact power laws, brackets, causes, and bounds that stay bounds."""
+
+import math
+
+import numpy as np
+import pytest
+from factories import RADII, a_config, some_facts
+
+from advisor.calibration import (
+    SERIES,
+    batch_radius,
+    clip_criterion,
+    collapse_cause,
+    critical_radius,
+    differences,
+    drift_law,
+    run_facts,
+    staleness_kappa,
+    step_radius,
+)
+from advisor.regime import Estimate, unknown
+
+EARLY = 30
+"""Warm-up of 10 steps, and momentum of 0.9 remembered for 2/(1 − 0.9) = 20 more."""
+
+
+# -- the setting ------------------------------------------------------------------------------
+
+
+def test_rate_staleness_horizon_and_seed_may_differ_within_one_setting():
+    other = a_config(learning_rate=1e-3, max_staleness=9, steps=7, seed=3, name="n", group="g")
+    assert differences(a_config(), other) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"clip_epsilon": 0.3}, "clip_epsilon 0.2 ≠ 0.3"),
+        ({"optimizer": "sgd"}, "optimizer adamw ≠ sgd"),
+        ({"schedule": "constant"}, "schedule cyclic ≠ constant"),
+        ({"warmup_steps": 0}, "warmup_steps 10 ≠ 0"),
+        ({"group_size": 4}, "group_size 8 ≠ 4"),
+        ({"hidden_size": 32}, "hidden_size 64 ≠ 32"),
+    ],
+)
+def test_every_other_field_makes_another_setting_and_is_named_with_both_values(change, words):
+    assert differences(a_config(), a_config(**change)) == [words]
+
+
+# -- the drift law ----------------------------------------------------------------------------
+
+
+def power_law(g_1, alpha, *, rate=2e-4, steps=200):
+    """D(k) = g_1·η·k^α after k = 1, 2, … learner steps."""
+    step = np.arange(steps, dtype=float)
+    return step, g_1 * rate * (step + 1) ** alpha
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [1e-7, 2e-4, 0.5])
+def test_an_exact_power_law_is_recovered_whatever_the_rate(alpha, rate):
+    step, displacement = power_law(70.0, alpha, rate=rate)
+    found = drift_law(step, displacement, a_config(learning_rate=rate))
+    assert found == pytest.approx((70.0, alpha), rel=1e-9)
+
+
+@pytest.mark.parametrize(("alpha", "held"), [(1.4, 1.0), (0.03, 0.1), (-0.5, 0.1)])
+def test_an_exponent_beyond_ballistic_or_standing_still_is_held_at_the_end(alpha, held):
+    step, displacement = power_law(70.0, alpha)
+    g_1, found = drift_law(step, displacement, a_config())
+    assert found == held
+    # The law still passes through the middle of the data, in logarithms.
+    k = step[EARLY:] + 1
+    middle = np.mean(np.log(displacement[EARLY:])) - held * np.mean(np.log(k))
+    assert g_1 == pytest.approx(math.exp(middle) / 2e-4)
+
+
+def test_what_happens_while_warm_up_and_momentum_fill_up_does_not_count():
+    step, displacement = power_law(70.0, 0.5)
+    displacement[:EARLY] = 1e6
+    assert drift_law(step, displacement, a_config()) == pytest.approx((70.0, 0.5))
+    displacement[EARLY] = 1e6
+    assert drift_law(step, displacement, a_config()) != pytest.approx((70.0, 0.5), rel=0.01)
+
+
+def test_twenty_usable_steps_make_a_law_and_nineteen_do_not():
+    step, displacement = power_law(70.0, 0.5, steps=EARLY + 20)
+    assert drift_law(step, displacement, a_config()) == pytest.approx((70.0, 0.5))
+    assert drift_law(step[:-1], displacement[:-1], a_config()) is None
+
+
+@pytest.mark.parametrize("unusable", [math.nan, math.inf, 0.0])
+def test_rows_without_a_usable_displacement_are_passed_over(unusable):
+    step, displacement = power_law(70.0, 0.5)
+    displacement[60:120] = unusable
+    assert drift_law(step, displacement, a_config()) == pytest.approx((70.0, 0.5))
+    displacement[EARLY + 19 :] = unusable
+    assert drift_law(step, displacement, a_config()) is None
+
+
+# -- what one run measured --------------------------------------------------------------------
+
+
+def measured(series, **changes):
+    """Summarise a run from some of its columns; the others were not measured."""
+    steps = len(next(iter(series.values())))
+    values = {name: [None] * steps for name in SERIES} | {"step": list(range(steps))} | series
+    known = {
+        "run_id": "r",
+        "name": "a run",
+        "config": a_config(),
+        "verdict": "healthy",
+        "onset": None,
+        "reward_start": None,
+        "reward_final": None,
+        "radii": {},
+        "ended": True,
+    }
+    return run_facts(series=values, **(known | changes))
+
+
+def test_what_was_not_measured_is_none_and_never_zero():
+    facts = measured({"step": list(range(60))})
+    assert facts.steps == 60
+    names = ("drift_p95", "displacement", "largest_step", "drift_law", "clip_p95")
+    assert {name: getattr(facts, name) for name in names} == dict.fromkeys(names)
+
+
+def test_a_run_without_a_step_measures_nothing():
+    facts = measured({"step": []})
+    assert facts.steps == 0
+    assert facts.displacement is None
+    assert facts.largest_step is None
+
+
+def test_drift_is_the_95th_percentile_of_the_recent_steps():
+    # The last max(50, 2·(3+1)) = 50 of 100: values 0…49, whose 95th percentile is 0.95·49.
+    drift = [9.0] * 50 + [float(i) for i in range(50)]
+    assert measured({"cycle_drift": drift}).drift_p95 == pytest.approx(0.95 * 49)
+    # S = 40 looks back 2·(40+1) = 82 steps, 32 of the nines among them.
+    wide = measured({"cycle_drift": drift}, config=a_config(max_staleness=40)).drift_p95
+    assert wide == pytest.approx(np.percentile([9.0] * 32 + drift[50:], 95))
+    assert wide != pytest.approx(0.95 * 49)
+
+
+def test_non_finite_numbers_do_not_reach_the_summary():
+    facts = measured(
+        {
+            "cycle_drift": [0.1, math.nan, math.inf, None],
+            "displacement": [0.2, math.inf, 0.1, math.nan],
+            "learning_rate": [1e-3] * 4,
+            "update_norm": [5.0, math.nan, math.inf, None],
+            "clip_fraction_low": [0.01, math.nan, None, 0.0],
+            "clip_fraction_high": [0.02, 0.1, 0.1, math.nan],
+        }
+    )
+    assert facts.drift_p95 == 0.1
+    assert facts.displacement == 0.2
+    assert facts.largest_step == 5e-3
+    assert facts.clip_p95 == pytest.approx(0.03)
+
+
+def test_the_largest_step_is_that_of_the_early_steps():
+    norms = [50.0] * EARLY
+    norms[3] = 80.0
+    facts = measured({"learning_rate": [1e-3] * 31, "update_norm": [*norms, 1e9]})
+    assert facts.largest_step == pytest.approx(0.08)
+
+
+def test_displacement_at_onset_is_the_largest_of_the_steps_before_it():
+    # θ_onset is the policy after the steps 0 … onset − 1.
+    displacement = [0.1, 0.4, 0.3, 9.0]
+    collapsed = {"verdict": "collapsed", "ended": True}
+    assert (
+        measured({"displacement": displacement}, onset=3, **collapsed).displacement_at_onset == 0.4
+    )
+    assert (
+        measured({"displacement": displacement}, onset=1, **collapsed).displacement_at_onset == 0.1
+    )
+    assert (
+        measured({"displacement": displacement}, onset=0, **collapsed).displacement_at_onset == 0.1
+    )
+    assert measured({"displacement": displacement}, onset=None).displacement_at_onset is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "ended", "unsafe"),
+    [
+        ("collapsed", True, True),
+        ("diverged", True, True),
+        ("damaged", True, True),
+        ("healthy", True, False),
+        ("finished", True, False),
+        ("undetermined", True, None),
+        (None, True, None),
+        ("healthy", False, None),
+        ("finished", False, None),
+        ("damaged", False, None),
+        (None, False, None),
+        ("collapsed", False, True),
+        ("diverged", False, True),
+    ],
+)
+def test_only_an_ended_run_has_an_outcome_but_a_collapse_is_one_at_once(verdict, ended, unsafe):
+    assert measured({"step": [0]}, verdict=verdict, ended=ended).unsafe is unsafe
+
+
+# -- the clip criterion and R_batch -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "high"),
+    [(134_000, 0.1), (9_999_999, 0.1), (10_000_000, 0.01), (7_000_000_000, 0.01), (None, 0.01)],
+)
+def test_without_a_run_the_literature_brackets_the_criterion(parameters, high):
+    low, found, source = clip_criterion([], parameters)
+    assert (low, found) == (0.0005, high)
+    assert "literature" in source
+
+
+def test_survivors_raise_the_lower_end_to_what_they_bore():
+    runs = [some_facts(clip_p95=p) for p in (0.002, 0.004, None)]
+    low, high, source = clip_criterion(runs, 134_000)
+    assert (low, high) == (0.004, 0.1)
+    assert "survived" in source
+
+
+def test_what_a_lost_or_an_open_run_bore_proves_nothing():
+    runs = [some_facts(clip_p95=0.05, unsafe=unsafe) for unsafe in (True, None)]
+    assert clip_criterion(runs, 134_000)[:2] == (0.0005, 0.1)
+
+
+def test_bearing_less_than_the_literature_lowers_nothing_and_more_lifts_both_ends():
+    assert clip_criterion([some_facts(clip_p95=0.0001)], 134_000)[:2] == (0.0005, 0.1)
+    assert clip_criterion([some_facts(clip_p95=0.3)], 134_000)[:2] == (0.3, 0.3)
+
+
+def test_the_radius_lies_between_those_at_both_ends_of_the_criterion():
+    found = batch_radius(RADII, (0.0005, 0.1, "a test"))
+    assert (found.low, found.high) == (0.008, 0.7)
+    assert found.value == pytest.approx(math.sqrt(0.008 * 0.7))
+    assert not found.is_bound
+    assert found.reason == "a test"
+
+
+@pytest.mark.parametrize(
+    ("p", "radius"),
+    [(0.001, 0.011), (0.0010001, 0.011), (0.002999, 0.011), (0.003, 0.015), (0.5, 0.7)],
+)
+def test_a_criterion_that_was_not_kept_takes_the_next_one_below(p, radius):
+    found = batch_radius(RADII, (p, p, "a test"))
+    assert found.low == found.high == radius
+
+
+def test_an_end_for_which_too_few_tokens_are_pooled_stays_unknown():
+    few = RADII | {"0.0005": None, "0.001": None}
+    found = batch_radius(few, (0.0005, 0.1, "a test"))
+    assert (found.value, found.low, found.high) == (None, None, 0.7)
+    assert found.is_bound
+    assert "too few tokens" in found.reason
+
+
+@pytest.mark.parametrize("radii", [{}, dict.fromkeys(RADII)])
+def test_no_radius_at_all_is_unknown_with_its_reason(radii):
+    found = batch_radius(radii, (0.0005, 0.1, "a test"))
+    assert (found.value, found.low, found.high) == (None, None, None)
+    assert "no clipping radius" in found.reason
+
+
+def test_a_criterion_below_every_kept_one_is_unknown():
+    found = batch_radius(RADII, (0.0004, 0.1, "a test"))
+    assert (found.low, found.high) == (None, 0.7)
+
+
+def test_a_clip_that_is_never_reached_bounds_the_radius_from_below():
+    found = batch_radius(RADII | {"0.1": math.inf}, (0.0005, 0.1, "a test"))
+    assert (found.value, found.low, found.high) == (None, 0.008, math.inf)
+    assert found.is_bound
+
+
+# -- κ_staleness ------------------------------------------------------------------------------
+
+
+def test_kappa_staleness_is_drift_over_radius_with_its_ends_swapped():
+    found = staleness_kappa(some_facts(drift_p95=0.4), Estimate(value=0.4, low=0.2, high=0.8))
+    assert (found.low, found.value, found.high) == (0.5, 1.0, 2.0)
+
+
+def test_fresh_rollouts_have_no_staleness_limit_whatever_else_is_unknown():
+    fresh = some_facts(a_config(max_staleness=0), drift_p95=None)
+    found = staleness_kappa(fresh, unknown("nothing"))
+    assert (found.low, found.value, found.high) == (0.0, 0.0, 0.0)
+    assert "S = 0" in found.reason
+
+
+def test_a_drift_that_was_not_measured_leaves_kappa_unknown():
+    found = staleness_kappa(some_facts(drift_p95=None), Estimate(value=1.0, low=1.0, high=1.0))
+    assert (found.low, found.value, found.high) == (None, None, None)
+
+
+# -- what a collapse was due to ---------------------------------------------------------------
+
+
+def lost(onset, **changes):
+    return some_facts(verdict="collapsed", unsafe=True, onset=onset, **changes)
+
+
+PASSED, BELOW = Estimate(low=1.0, high=3.0), Estimate(low=0.2, high=0.999)
+
+
+def test_a_collapse_before_warm_up_and_momentum_are_full_is_the_local_steps():
+    assert collapse_cause(lost(EARLY - 1), PASSED) == "local_step"
+    assert collapse_cause(lost(EARLY), PASSED) == "staleness"
+    assert collapse_cause(lost(EARLY), BELOW) == "horizon"
+    no_memory = a_config(warmup_steps=0, adam_beta1=0.0)
+    assert collapse_cause(lost(1, config=no_memory), BELOW) == "local_step"
+    assert collapse_cause(lost(2, config=no_memory), BELOW) == "horizon"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "cause"),
+    [
+        (1.0, 1.0, "staleness"),
+        (0.999, 1.0, "unknown"),
+        (0.999, 0.999, "horizon"),
+        (None, 0.999, "horizon"),
+        (1.0, None, "staleness"),
+        (0.999, None, "unknown"),
+        (None, 1.0, "unknown"),
+        (None, None, "unknown"),
+    ],
+)
+def test_a_cause_is_named_only_where_kappa_decides(low, high, cause):
+    assert collapse_cause(lost(100), Estimate(low=low, high=high)) == cause
+
+
+# -- R_crit -----------------------------------------------------------------------------------
+
+
+def horizon_events(*displacements):
+    runs = [lost(100, displacement_at_onset=d) for d in displacements]
+    return runs, {run.run_id: "horizon" for run in runs}
+
+
+def test_without_an_ended_run_nothing_is_known_of_the_horizon():
+    found = critical_radius([some_facts(unsafe=None, displacement=5.0)], {})
+    assert (found.value, found.low, found.high) == (None, None, None)
+    assert "no run of this setting has ended" in found.reason
+
+
+def test_survivors_only_bound_it_from_below():
+    runs = [some_facts(displacement=d) for d in (1.0, 3.0, 2.0)]
+    found = critical_radius([*runs, some_facts(displacement=9.0, unsafe=None)], {})
+    assert (found.value, found.low, found.high) == (None, 3.0, None)
+    assert found.is_bound
+    assert "3 runs survived displacements up to 3" in found.reason
+
+
+@pytest.mark.parametrize("cause", ["staleness", "local_step", "unknown"])
+def test_a_collapse_of_another_cause_is_no_event_of_the_horizon(cause):
+    run = lost(100, displacement_at_onset=0.5)
+    found = critical_radius([some_facts(displacement=1.0), run], {run.run_id: cause})
+    assert (found.value, found.low) == (None, 1.0)
+
+
+def test_one_horizon_collapse_gives_a_wide_interval_around_it():
+    # spread = 0.48; half = 2.13·0.48·√2 = 1.446, so a factor of 4.25 each way.
+    found = critical_radius(*horizon_events(2.0))
+    assert found.value == pytest.approx(2.0)
+    assert found.low == pytest.approx(2.0 / 4.245, rel=1e-3)
+    assert found.high == pytest.approx(2.0 * 4.245, rel=1e-3)
+    assert not found.is_bound
+    assert "1 horizon collapses" in found.reason
+
+
+def test_the_spread_of_the_events_widens_the_interval():
+    # log 1 = 0 and log e² = 2: centre 1, squares 2; spread² = (4·0.48² + 2)/(4 + 1) = 0.58432;
+    # half = 2.13·0.76441·√1.5 = 1.9941.
+    found = critical_radius(*horizon_events(1.0, math.e**2))
+    assert found.value == pytest.approx(math.e)
+    assert math.log(found.high) == pytest.approx(1 + 1.9941, abs=1e-3)
+    assert math.log(found.low) == pytest.approx(1 - 1.9941, abs=1e-3)
+
+
+def test_events_that_agree_narrow_it():
+    widths = [
+        found.high / found.low
+        for found in (critical_radius(*horizon_events(*[2.0] * n)) for n in (1, 2, 5, 20))
+    ]
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(widths)) == 4
+
+
+def test_an_event_of_unknown_displacement_is_no_event():
+    found = critical_radius(*horizon_events(None))
+    assert found.value is None
+
+
+# -- R_step -----------------------------------------------------------------------------------
+
+
+def first_steps(borne, broke):
+    runs = [some_facts(largest_step=size) for size in borne]
+    runs += [lost(5, largest_step=size) for size in broke]
+    return step_radius(runs, {run.run_id: "local_step" for run in runs if run.unsafe})
+
+
+def test_the_breaking_step_lies_between_the_largest_borne_and_the_smallest_that_broke():
+    found = first_steps([0.01, 0.02], [0.08, 0.16])
+    assert (found.low, found.high) == (0.02, 0.08)
+    assert found.value == pytest.approx(0.04)  # √(0.02·0.08)
+    assert "2 runs survived and 2 broke" in found.reason
+
+
+def test_evidence_that_contradicts_itself_gives_the_whole_range():
+    found = first_steps([0.1], [0.05])
+    assert (found.low, found.high) == (0.05, 0.1)
+
+
+def test_one_side_alone_is_a_bound():
+    borne, broke = first_steps([0.02], []), first_steps([], [0.08])
+    assert (borne.value, borne.low, borne.high) == (None, 0.02, None)
+    assert (broke.value, broke.low, broke.high) == (None, None, 0.08)
+    assert borne.is_bound
+    assert broke.is_bound
+
+
+def test_a_collapse_of_another_cause_broke_at_no_first_step():
+    run = lost(100, largest_step=0.5)
+    assert step_radius([run], {run.run_id: "horizon"}).high is None
+    assert (
+        step_radius([], {}).reason
+        == "no run of this setting has ended, so no breaking step is known"
+    )
