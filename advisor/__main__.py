@@ -1,4 +1,4 @@
-"""Command line of the advisor: ``python -m advisor recommend|diagnose``."""
+"""Command line of the advisor: ``python -m advisor recommend|diagnose|laws``."""
 
 import argparse
 import sys
@@ -14,6 +14,8 @@ from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
 
 from .answer import answer, ask, diagnose, gather
+from .experiments.laws_command import add_laws_options
+from .experiments.laws_command import run as run_laws
 from .recommendation import Advice
 from .regime import Regime, explained
 
@@ -32,7 +34,8 @@ EXIT_CODES = {
 def main(argv: Sequence[str]) -> int:
     """Run one command of ``python -m advisor`` and return its exit code."""
     options = parse(_parser(), argv)
-    return {"recommend": _recommend, "diagnose": _diagnose}[options.command](options)
+    commands = {"recommend": _recommend, "diagnose": _diagnose, "laws": run_laws}
+    return commands[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     judge = commands.add_parser("diagnose", help=words, description=words)
     add_common_options(judge)
     judge.add_argument("run", help="id of the run")
+    words = "the paper's three laws on archived runs, with their intervals"
+    laws = commands.add_parser("laws", help=words, description=words)
+    add_common_options(laws)
+    add_laws_options(laws)
     return parser
 
 

@@ -1,0 +1,84 @@
+"""The three laws on one archive, as one answer: what holds, within which interval, what lacks.
+
+Pure. The fits are in ``bias_laws`` and ``collapse_laws``; an estimate that could not be made
+carries the reason, and the answer the command that would make the data suffice.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from storage.records import BiasProbe
+
+from . import bias_laws, collapse_laws
+from .collapse_laws import Lifetime, Tried
+
+Law = dict[str, Any]
+TO_RUN = "python -m advisor laws --study {kind}"
+
+
+def bias_law(probes: Sequence[BiasProbe], seeds: Mapping[str, int | None]) -> Law:
+    """Return law (a): bias against drift and against S·η, under each correction."""
+    law: Law = {
+        "probes": len(probes),
+        "uncorrected_exponent_in_drift": bias_laws.exponent(probes, "uncorrected"),
+        "uncorrected_exponent_in_lag": bias_laws.exponent(probes, "uncorrected", along="lag"),
+        "drift_exponent": bias_laws.drift_exponent(probes),
+        "clipped_exponent_in_drift": bias_laws.exponent(probes, "clipped"),
+        "clipped_ratio_at_equal_drift": bias_laws.ratio_at_equal_drift(probes, "clipped", seeds),
+        "uncorrected_ratio_at_equal_drift": bias_laws.ratio_at_equal_drift(
+            probes, "uncorrected", seeds
+        ),
+        "unclipped_upper_bound": bias_laws.upper_bound(probes),
+        **{f"clipped_{k}": v for k, v in bias_laws.onset_and_saturation(probes).items()},
+    }
+    return law | _missing(law["uncorrected_exponent_in_drift"].value is None, "bias")
+
+
+def horizon_law(lifetimes: Sequence[Lifetime]) -> Law:
+    """Return law (b): collapse step against η and S+1, and the clock on which collapses agree.
+
+    ``exponents`` are over the cells whose active clip stays below 0.5 % to onset, where the law is
+    claimed; ``exponents_all_cells`` over all of them.
+    """
+    by_cell: dict[tuple[float, int], list[Lifetime]] = {}
+    for run in lifetimes:
+        by_cell.setdefault((run.learning_rate, run.max_staleness), []).append(run)
+    quiet = [
+        r for cell in by_cell.values() if all(map(collapse_laws.clip_inactive, cell)) for r in cell
+    ]
+    clocks = collapse_laws.clocks_compared(lifetimes)
+    winner = clocks[0] if clocks[0].held_out is not None else None
+    law: Law = {
+        "runs": len(lifetimes),
+        "collapses": sum(run.collapsed for run in lifetimes),
+        "runs_without_active_clip": len(quiet),
+        "exponents": collapse_laws.collapse_exponents(quiet),
+        "exponents_all_cells": collapse_laws.collapse_exponents(lifetimes),
+        "clocks": clocks,
+        "winning_clock": None if winner is None else winner.clock,
+        "winning_clock_reason": clocks[0].log_sd.reason
+        if winner is None
+        else "held-out likelihood",
+    }
+    return law | _missing(law["exponents_all_cells"]["rate"].value is None, "horizon")
+
+
+def boundary_law(collapse: Sequence[Tried], unsafe: Sequence[Tried]) -> Law:
+    """Return law (c): the largest safe η against S+1, under "collapsed" and under "unsafe"."""
+    law: Law = {}
+    for name, tried in (("collapsed", collapse), ("unsafe", unsafe)):
+        slopes = collapse_laws.boundary_slopes(tried)
+        law[name] = {
+            "runs": len(tried),
+            "largest_safe": collapse_laws.largest_safe(tried),
+            "slopes": slopes,
+            "regimes": {k: collapse_laws.implied_regime(v) for k, v in slopes.items()},
+        }
+    return law | _missing(law["unsafe"]["slopes"]["all"].value is None, "boundary")
+
+
+def _missing(insufficient: bool, kind: str) -> Law:
+    return {
+        "sufficient": not insufficient,
+        "to_run": TO_RUN.format(kind=kind) if insufficient else None,
+    }
