@@ -24,6 +24,8 @@ FOREIGN_WIDTHS = (0.5, 1.0, 2.0)
 EDGE_BEYOND_TRIED = math.log(100.0)
 """The edge may lie this far beyond the rates that were tried, and is equally likely anywhere."""
 GRID = 240
+LOG_NEGLIGIBLE = -30.0
+"""Points of the posterior less likely than e^−30 of the best are left out."""
 BISECTIONS = 40
 EXTRAPOLATION_UP = 2.0
 EXTRAPOLATION_DOWN = 4.0
@@ -142,11 +144,13 @@ class Edge:
         for rate, s, t, trial in zip(rates, stale, longer, trials, strict=True):
             z = (rate + a * (s - middle_s) + b * (t - middle_t) - mu) / w
             log_weight += -np.logaddexp(0.0, -z if trial.unsafe else z)
-        weight = np.exp(log_weight - log_weight.max())
-        self._weight: NDArray[np.float64] = weight / weight.sum()
-        self._width, self._middle = w, mu
+        log_weight -= log_weight.max()
+        likely = log_weight > LOG_NEGLIGIBLE
+        weight = np.exp(log_weight[likely])
         asked_s, asked_t = math.log(max_staleness + 1), math.log(steps)
-        self._edge = mu - a * (asked_s - middle_s) - b * (asked_t - middle_t)
+        edge = mu - a * (asked_s - middle_s) - b * (asked_t - middle_t)
+        self._weight: NDArray[np.float64] = weight / weight.sum()
+        self._width, self._middle, self._edge = w[likely], mu[likely], edge[likely]
 
     def unsafe_probability(self, learning_rate: float) -> float:
         """Return the predictive P(unsafe within T) at a learning rate, in 0…1."""
@@ -179,9 +183,9 @@ class Edge:
 
     def quantile(self, probability: float) -> float:
         """Return a quantile of where the edge itself lies."""
-        order = np.argsort(self._edge, axis=None)
-        cumulative = np.cumsum(self._weight.ravel()[order])
-        return math.exp(float(np.interp(probability, cumulative, self._edge.ravel()[order])))
+        order = np.argsort(self._edge)
+        cumulative = np.cumsum(self._weight[order])
+        return math.exp(float(np.interp(probability, cumulative, self._edge[order])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
