@@ -128,10 +128,13 @@ class ClippingPool:
 
     def add(self, critical_drift_N: Tensor, advantage_N: Tensor) -> None:
         """Pool one batch of N tokens."""
-        kept = critical_drift_N[advantage_N != 0].detach().cpu().numpy()
-        self._batches.append((kept, len(advantage_N)))
+        kept, tokens = critical_drift_N[advantage_N != 0].detach().cpu().numpy(), len(advantage_N)
         self._kept += kept.size
-        self._all += len(advantage_N)
+        self._all += tokens
+        if kept.size == 0 and self._batches:  # nothing to keep: no batch, however many there are
+            kept, before = self._batches.pop()
+            tokens += before
+        self._batches.append((kept, tokens))
         while self._kept - self._batches[0][0].size >= self._capacity:
             oldest, tokens = self._batches.popleft()
             self._kept -= oldest.size
@@ -149,7 +152,8 @@ class ClippingPool:
             return radii
         pooled = np.concatenate([drifts for drifts, _ in self._batches])
         places = {p: math.ceil(p * self._all) - 1 for p in known}
-        ordered = np.partition(pooled, [k for k in places.values() if k < pooled.size])
+        reached = [k for k in places.values() if k < pooled.size]
+        ordered = np.partition(pooled, reached) if reached else pooled
         for p, k in places.items():
             radii[str(p)] = float(ordered[k]) if k < pooled.size else math.inf
         return radii

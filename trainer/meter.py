@@ -33,6 +33,8 @@ NO_GOLD = {
     "custom": "the workload has one reward, the one given; there is no other gold",
 }
 NO_ADVANTAGE = "every group has equal rewards, so no token has an advantage"
+NO_DIRECTION = "the gradient of this step or of the one before is zero and has no direction"
+NO_MOVE = "no token's ratio moved the way its advantage pushes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,8 +165,15 @@ class Meter:
             unknown = ("clipped_gradient_mass", "m2", "gradient_cosine")
             numbers |= dict.fromkeys(unknown)
             reasons |= dict.fromkeys(unknown, NO_ADVANTAGE)
-        elif step == 0:
+            return numbers, reasons
+        if step == 0:
             reasons["gradient_cosine"] = "there is no gradient before the first"
+        for name, source, why in (
+            ("gradient_cosine", "grad_norm", NO_DIRECTION),
+            ("m2", "log_ratio_rms", NO_MOVE),
+        ):
+            if math.isnan(numbers.get(name, 0.0)) and math.isfinite(numbers[source]):
+                numbers[name], reasons[name] = None, why  # of an empty set, not computed
         return numbers, reasons
 
 
