@@ -1,7 +1,7 @@
 """The door: page configuration and navigation. Open it with ``streamlit run app.py``.
 
-The file is met twice. The server imports it and finds ``app``, which serves plotly.js once from
-the installed package, so that no refresh sends it again; every visit then runs it as the script.
+The file is met twice. The server imports it and finds ``app``, which serves the script of the
+charts and plotly.js, so that no refresh sends them again; every visit then runs it as the script.
 """
 
 from pathlib import Path
@@ -16,7 +16,11 @@ PAGES = Path(__file__).parent / "advisor" / "dashboard"
 PLOTLY = Path(plotly.__file__).parent / "package_data"
 
 if get_script_run_ctx(suppress_warning=True) is None:
-    app = st.App(__file__, routes=[Mount("/assets", StaticFiles(directory=PLOTLY))])
+    routes = [
+        Mount("/assets/plotly", StaticFiles(directory=PLOTLY)),
+        Mount("/assets", StaticFiles(directory=PAGES / "assets")),
+    ]
+    app = st.App(__file__, routes=routes)
 else:
     st.set_page_config(page_title="Etalon", page_icon=PAGES / "icon.png", layout="wide")
     st.html("<style>[data-testid='stMainBlockContainer'] {padding: 4.5rem 5vw 2rem}</style>")

@@ -50,11 +50,13 @@ def means(
 ) -> tuple[list[Number], list[Number]]:
     """Return the mean of every bucket at its middle; a bucket of which nothing is known is None.
 
-    A bucket is a whole number of ``cycle`` values wide, unless that left hardly any buckets.
+    A bucket is a whole number of ``cycle`` values wide, unless that left hardly any buckets; a
+    cycle that has only begun is left out.
     """
+    cycle = cycle if cycle * FEWEST_MEANS <= len(y) else 1
     middles: list[Number] = []
     averages: list[Number] = []
-    for bucket in _buckets(len(y), points, cycle if cycle * FEWEST_MEANS <= len(y) else 1):
+    for bucket in _buckets(len(y) - len(y) % cycle, points, cycle):
         known = [v for i in bucket if (v := _drawn(y[i])) is not None]
         middles.append(x[bucket[len(bucket) // 2]])
         averages.append(_round(sum(known) / len(known)) if known else None)
