@@ -1,0 +1,126 @@
+"""Drifts by hand on weights of two numbers."""
+
+import math
+
+import pytest
+import torch
+
+from trainer.drift import DriftTracker, kl_from
+
+
+def numbers(found):
+    return {name: float(value) for name, value in found.items()}
+
+
+def test_every_drift_of_three_steps_by_hand():
+    weights, gradient = torch.zeros(2), torch.zeros(2)
+    start = weights.clone()
+    tracker = DriftTracker(weights)
+
+    def step(to, raw_gradient, learning_rate):
+        gradient.copy_(torch.tensor(raw_gradient))
+        before = numbers(tracker.before_update(weights, start, gradient))
+        gradient.fill_(99.0)  # clipped by norm afterwards, in place
+        weights.copy_(torch.tensor(to))
+        return before | numbers(tracker.after_update(weights, learning_rate, 0.0))
+
+    # θ_0 = (0, 0) → (3, 4): length 5, at η = 0.5 an update of norm 10.
+    first = step([3.0, 4.0], [1.0, 0.0], 0.5)
+    assert first == pytest.approx(
+        {
+            "cycle_drift": 0,  # before the update, θ_t = φ
+            "grad_norm": 1,
+            "update_norm": 10,
+            "displacement": 5,
+            "path_length": 5,
+        }
+    )  # and no gradient_cosine: there is no gradient before the first
+    # (3, 4) → (3, 0): length 4; the gradients (1, 0) and (3, 4) have cosine 3/5.
+    second = step([3.0, 0.0], [3.0, 4.0], 0.1)
+    assert second == pytest.approx(
+        {
+            "cycle_drift": 5,
+            "grad_norm": 5,
+            "gradient_cosine": 0.6,
+            "update_norm": 40,
+            "displacement": 3,
+            "path_length": 9,
+        }
+    )
+    # (3, 0) → (0, 0): back at the start, but the path goes on; (3, 4)·(−6, −8) point apart.
+    third = step([0.0, 0.0], [-6.0, -8.0], 1.0)
+    assert third == pytest.approx(
+        {
+            "cycle_drift": 3,
+            "grad_norm": 10,
+            "gradient_cosine": -1,
+            "update_norm": 3,
+            "displacement": 0,
+            "path_length": 12,
+        }
+    )
+
+
+def test_cycle_drift_is_measured_from_the_weights_that_sampled():
+    tracker = DriftTracker(torch.zeros(2))
+    found = tracker.before_update(torch.tensor([4.0, 6.0]), torch.tensor([1.0, 2.0]), torch.ones(2))
+    assert float(found["cycle_drift"]) == 5  # (3, 4)
+
+
+def test_weight_decay_is_no_part_of_the_update_direction():
+    weights = torch.tensor([2.0, 0.0])
+    tracker = DriftTracker(weights)
+    tracker.before_update(weights, weights, torch.ones(2))
+    # Decoupled decay λ = 0.5 at η = 0.1 shrinks 2 to 1.9; the update adds (0, 0.3) to it.
+    weights.copy_(torch.tensor([1.9, 0.3]))
+    found = numbers(tracker.after_update(weights, 0.1, 0.5))
+    assert found["update_norm"] == pytest.approx(3)  # 0.3 / 0.1
+    assert found["displacement"] == pytest.approx(math.hypot(0.1, 0.3))
+    assert found["path_length"] == pytest.approx(math.hypot(0.1, 0.3))
+
+
+def test_the_start_is_kept_although_the_learner_changes_its_weights_in_place():
+    weights = torch.ones(2)
+    tracker = DriftTracker(weights)
+    tracker.before_update(weights, weights, torch.ones(2))
+    weights.add_(torch.tensor([0.0, 2.0]))
+    assert float(tracker.after_update(weights, 1.0, 0.0)["displacement"]) == 2
+
+
+def test_a_long_path_still_counts_tiny_steps():
+    weights = torch.zeros(2)
+    tracker = DriftTracker(weights)
+    for coordinate, length in ((0, 2.0**20), (1, 2.0**-10)):  # in fp32 the second would be lost
+        tracker.before_update(weights, weights, torch.ones(2))
+        weights[coordinate] += length
+        path = tracker.after_update(weights, 1.0, 0.0)["path_length"]
+    assert float(path) == 2.0**20 + 2.0**-10
+
+
+def test_a_weight_that_is_no_number_shows_in_every_drift():
+    weights = torch.zeros(2)
+    tracker = DriftTracker(weights)
+    tracker.before_update(weights, weights, torch.ones(2))
+    weights[0] = math.nan
+    found = numbers(tracker.after_update(weights, 1.0, 0.0))
+    assert all(math.isnan(value) for value in found.values())
+
+
+def test_kl_from_the_start_by_hand_over_response_tokens_only():
+    log_prob_start = torch.tensor([[-1.0, -2.0], [-0.5, -9.0]])
+    log_prob = torch.tensor([[0.0 - 1.0, -1.0], [-1.5, 0.0]])
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    # ℓ = log π_θ − log π_θ0 = 0, 1, −1: k3 = 0, e − 2, 1/e.
+    expected = (0 + (math.e - 2) + 1 / math.e) / 3
+    assert float(kl_from(log_prob_start, log_prob, mask)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_kl_from_the_start_is_the_kl_from_the_start_to_the_policy():
+    # Every outcome in proportion to θ_0: 8 of the first, 2 of the second. KL(p‖q), not KL(q‖p).
+    p, q = (0.8, 0.2), (0.5, 0.5)
+    counts = 8, 2
+    start = [[math.log(p[i])] for i in (0, 1) for _ in range(counts[i])]
+    now = [[math.log(q[i])] for i in (0, 1) for _ in range(counts[i])]
+    exact = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    found = kl_from(torch.tensor(start), torch.tensor(now), torch.ones(10, 1))
+    assert float(found) == pytest.approx(exact, rel=1e-6)
