@@ -293,8 +293,8 @@ def critical_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Esti
     """Return R_crit on the displacement clock, from runs of one setting.
 
     Horizon collapses give its centre; their number and spread, widened by the prototype's, its
-    90 % interval. Without one it is only known to exceed what survivors and other collapses
-    reached (competing risks: those are censored), so the estimate is a lower bound.
+    90 % interval. Without one it is only known to exceed what survivors reached, so the estimate is
+    a lower bound. A collapse of another cause bounds nothing: how far it came it came broken.
     """
     events = [
         math.log(run.displacement_at_onset)
@@ -311,7 +311,7 @@ def critical_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Esti
             reason=f"no horizon collapse of this setting is archived; {len(reached)} runs "
             f"survived displacements up to {max(reached):.2g}",
         )
-    return unknown("no run of this setting has ended, so no horizon is known")
+    return unknown("no run of this setting has survived, nor collapsed at its horizon")
 
 
 def _with_few_events(events: Sequence[float]) -> Estimate:
@@ -342,7 +342,7 @@ def step_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Estimate
     ]
     low, high = max(borne, default=None), min(broke, default=None)
     if low is None and high is None:
-        return unknown("no run of this setting has ended, so no breaking step is known")
+        return unknown("no run of this setting has survived, nor broken at its first steps")
     if low is None or high is None:
         which = "no run broke at its first steps" if high is None else "no run survived"
         return Estimate(low=low, high=high, is_bound=True, reason=f"{which} at this setting")

@@ -254,7 +254,7 @@ def test_a_first_live_run_has_no_regime_because_nothing_else_has_ended(store):
     assert found.regime == Regime.INSUFFICIENT_DATA
     assert found.kappa_staleness.high < 1
     assert found.kappa_horizon.value is None
-    assert "no run of this setting has ended" in found.reason
+    assert "no run of this setting has survived" in found.reason
 
 
 def test_a_live_run_that_drifts_beyond_every_radius_is_staleness_limited(store):

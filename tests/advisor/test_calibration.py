@@ -345,7 +345,7 @@ def horizon_events(*displacements):
 def test_without_an_ended_run_nothing_is_known_of_the_horizon():
     found = critical_radius([some_facts(unsafe=None, displacement=5.0)], {})
     assert (found.value, found.low, found.high) == (None, None, None)
-    assert "no run of this setting has ended" in found.reason
+    assert "no run of this setting has survived" in found.reason
 
 
 def test_survivors_only_bound_it_from_below():
@@ -430,5 +430,5 @@ def test_a_collapse_of_another_cause_broke_at_no_first_step():
     assert step_radius([run], {run.run_id: "horizon"}).high is None
     assert (
         step_radius([], {}).reason
-        == "no run of this setting has ended, so no breaking step is known"
+        == "no run of this setting has survived, nor broken at its first steps"
     )
