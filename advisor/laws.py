@@ -4,15 +4,20 @@ Pure. The fits are in ``bias_laws`` and ``collapse_laws``; an estimate that coul
 carries the reason, and the answer the command that would make the data suffice.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storage.records import BiasProbe
+from storage.records import BiasProbe, LagDrift
 
 from . import bias_laws, collapse_laws
 from .collapse_laws import Lifetime, Tried
+from .drift_laws import drift_law_of
+from .regime import Estimate
 
 Law = dict[str, Any]
+WARM_UP = 16
+"""Windows that begin within these first learner steps, in which the rate warms up, are left out."""
 TO_RUN = "python -m advisor laws --study {kind}"
 
 
@@ -32,6 +37,32 @@ def bias_law(probes: Sequence[BiasProbe], seeds: Mapping[str, int | None]) -> La
         **{f"clipped_{k}": v for k, v in bias_laws.onset_and_saturation(probes).items()},
     }
     return law | _missing(law["uncorrected_exponent_in_drift"].value is None, "bias")
+
+
+def drift_law(drifts: Mapping[float, Sequence[Sequence[LagDrift]]], beta1: float) -> Law:
+    """Return α by learning rate: its median over runs and seeds, and how each run drifts.
+
+    Args:
+        drifts: windows of each run, by learning rate.
+        beta1: momentum of the optimizer.
+    """
+    rows = {}
+    for rate, runs in sorted(drifts.items()):
+        found = [drift_law_of(run, beta1, after=WARM_UP) for run in runs]
+        known = sorted(law.alpha.value for law in found if law.alpha.value is not None)
+        rows[rate] = {
+            "runs": len(runs),
+            "alpha": Estimate(
+                value=known[len(known) // 2] if known else None,
+                low=known[0] if known else None,
+                high=known[-1] if known else None,
+                reason=f"median and range over {len(known)} runs"
+                if known
+                else (found[0].reason if found else "no run"),
+            ),
+            "kinds": Counter(str(law.kind) for law in found),
+        }
+    return {"by_learning_rate": rows}
 
 
 def horizon_law(lifetimes: Sequence[Lifetime]) -> Law:

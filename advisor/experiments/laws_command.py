@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, is_dataclass, replace
 from typing import Any
@@ -11,16 +11,19 @@ from typing import Any
 from tqdm import tqdm
 
 from storage.commandline import BadInput, print_json
+from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
 
-from ..laws import bias_law, boundary_law, horizon_law
+from ..collapse_laws import ClockFit
+from ..laws import bias_law, boundary_law, drift_law, horizon_law
 from ..regime import Estimate
 from .study import (
     STUDIES,
     Study,
     cells,
     default_group,
+    drifts_of,
     lifetimes_of,
     probes_of,
     run_study,
@@ -74,7 +77,12 @@ def laws(store: Store, *, group: str | None = None) -> dict[str, dict[str, Any]]
         "boundary": boundary_law(
             tried_of(runs["boundary"], unsafe=False), tried_of(runs["boundary"], unsafe=True)
         ),
+        "drift": drift_law(drifts_of(store, runs["boundary"]), _beta1(runs["boundary"])),
     }
+
+
+def _beta1(runs: Sequence[RunInfo]) -> float:
+    return max((float(run.config.get("adam_beta1", 0)) for run in runs), default=0.0)
 
 
 def _make(store: Store, options: argparse.Namespace, study: Study, jobs: int | None) -> None:
@@ -150,10 +158,15 @@ def _text(law: Mapping[str, Any], indent: str = "  ") -> str:
         elif isinstance(value, Mapping):
             lines.append(f"{indent}{name}\n{_text(value, indent + '  ')}")
         elif isinstance(value, list):
-            lines += [f"{indent}{name}", *(f"{indent}  {each}" for each in value)]
+            lines += [f"{indent}{name}", *(_clock(each, indent + "  ") for each in value)]
         else:
             lines.append(f"{indent}{name:<36} {value}")
     return "\n".join(lines)
+
+
+def _clock(fit: ClockFit, indent: str) -> str:
+    likelihood = "not known" if fit.held_out is None else f"{fit.held_out:.3f}"
+    return f"{indent}{fit.clock:<14} log-sd {spelled(fit.log_sd)}; held-out {likelihood}"
 
 
 def spelled(estimate: Estimate) -> str:

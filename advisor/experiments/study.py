@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import BiasProbe, RunInfo, RunStatus
+from storage.records import BiasProbe, LagDrift, RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
 
@@ -126,6 +126,15 @@ def probes_of(store: Store, runs: Sequence[RunInfo]) -> list[BiasProbe]:
     studied = [run for run in runs if run.config.get("bias_study")]
     steps = {run.id: run.config["steps"] for run in studied}
     return [p for run in studied for p in store.bias_probes(run.id) if p.step == steps[p.run_id]]
+
+
+def drifts_of(store: Store, runs: Sequence[RunInfo]) -> dict[float, list[list[LagDrift]]]:
+    """Return the drift windows of runs that did not collapse, by learning rate."""
+    found: dict[float, list[list[LagDrift]]] = {}
+    for run in runs:
+        if run.outcome not in UNSAFE:
+            found.setdefault(float(run.config["learning_rate"]), []).append(store.drifts(run.id))
+    return found
 
 
 def tried_of(runs: Sequence[RunInfo], *, unsafe: bool) -> list[Tried]:
