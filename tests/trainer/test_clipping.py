@@ -294,18 +294,22 @@ def test_tokens_without_an_advantage_count_as_never_clipped():
     assert pool.radii()["0.1"] == math.inf  # 500 of 5 001 are not
 
 
-def test_old_batches_are_forgotten_with_the_tokens_they_brought():
+def test_old_batches_are_forgotten_when_newer_ones_fill_the_pool():
     pool = ClippingPool(capacity=1000)
     old, new = torch.full((600,), 1.0), torch.full((600,), 5.0)
-    half = torch.tensor([1.0, 0.0]).repeat(300)  # 300 of 600 tokens have an advantage
-    for _ in range(3):
-        pool.add(old, half)
-    assert pool.radii()["0.1"] == 1.0
-    for batches in range(1, 4):
-        pool.add(new, torch.ones(600))
-        forgotten = batches >= 2  # 600 + 600 kept tokens fill the pool of 1 000 by themselves
-        assert pool.radii()["0.1"] == (5.0 if forgotten else 1.0)
-    just_enough = ClippingPool(capacity=600)
-    just_enough.add(old, torch.ones(600))
-    just_enough.add(new, torch.ones(600))
-    assert just_enough.radii()["0.1"] == 5.0
+    pool.add(old, torch.ones(600))
+    pool.add(new, torch.ones(600))
+    assert pool.radii()["0.1"] == 1.0  # without the old batch 600 of 1 000 tokens would be left
+    pool.add(new, torch.ones(600))
+    assert pool.radii()["0.1"] == 5.0
+
+
+def test_a_batch_is_forgotten_with_the_tokens_that_had_no_advantage():
+    pool = ClippingPool(capacity=600)
+    half = torch.tensor([1.0, 0.0]).repeat(600)
+    pool.add(torch.full((1200,), math.inf), half)
+    pool.add(torch.full((700,), math.inf), torch.zeros(700))
+    tenth = torch.full((600,), math.inf)
+    tenth[:60] = 5.0
+    pool.add(tenth, torch.ones(600))
+    assert pool.radii()["0.1"] == 5.0  # 60 of 600; with the 1 900 forgotten ones it were inf
