@@ -90,7 +90,7 @@ class OutcomeTracker:
         self._watch_collapse(smooth, sampled_at_step)
 
     def _watch_slide(self, smooth: float, version: int) -> None:
-        low = smooth < SLIDE_BELOW * self.peak
+        low = self.peak > 0 and smooth < SLIDE_BELOW * self.peak
         if not low:
             self._below_slide_from = None
         elif self._below_slide_from is None:
@@ -141,9 +141,12 @@ class OutcomeTracker:
         """Judge the run as it stands now; a run that finished is no proof of safety."""
         found = self._verdict()
         best = self.peak if self.batches else None
-        slide = self._below_slide_from if self.peak > 0 else None
         return Outcome(
-            verdict=found[0], reason=found[1], onset=self.onset, slide=slide, reward_best=best
+            verdict=found[0],
+            reason=found[1],
+            onset=self.onset,
+            slide=self._below_slide_from,
+            reward_best=best,
         )
 
     def _verdict(self) -> tuple[str, str]:
@@ -170,6 +173,8 @@ class OutcomeTracker:
                 f"it survived, but its last {len(tail)} batches average {mean:.3f}, below the "
                 f"start's {self.start.reward:.3f} by more than two standard errors ({doubt:.3f})"
             )
+        if self.peak <= 0:
+            return "finished", f"its peak {self.peak:.3f} is not positive: no share of it is health"
         if not self._was_ever_low:
             return "healthy", f"the reward never fell below {SLIDE_BELOW} of its peak"
         return "finished", f"the reward fell below {SLIDE_BELOW} of its peak and did not collapse"
