@@ -3,8 +3,8 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -13,10 +13,12 @@ from .check import inconsistencies
 from .commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
 from .engine import unchecked_engine
 from .errors import ArchiveUnavailable
+from .liveness import PulseReader
 from .records import METRIC_NAMES, RunInfo, StepMetrics, missing_reason
 from .store import Store
 
 MOST_STEPS = 1_000_000
+LISTED = ("id", "name", "kind", "status", "workload", "group", "seed", "archived", "outcome")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,10 +71,15 @@ def _count(text: str) -> int:
 
 def _list(store: Store, options: argparse.Namespace) -> int:
     found = store.runs(archived=None if options.archived else False)
-    counts = store.step_counts()
-    rows = [{**_summary(run), "steps": counts.get(run.id, 0)} for run in found]
+    counts, pulse = store.step_counts(), PulseReader()
+    rows = [
+        {name: getattr(run, name) for name in LISTED}
+        | {"status": pulse.status(run), "steps": counts.get(run.id, 0)}
+        for run in found
+    ]
     if options.json:
-        print_json({"runs": rows})
+        why = [_why_missing(run) for run in found]
+        print_json({"runs": [_explained(*each) for each in zip(rows, why, strict=True)]})
         return 0
     for row in rows:
         print(
@@ -84,17 +91,37 @@ def _list(store: Store, options: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(run: RunInfo) -> dict[str, Any]:
-    names = ("id", "name", "kind", "status", "workload", "group", "seed", "archived", "outcome")
-    return {name: getattr(run, name) for name in names}
+def _why_missing(run: RunInfo) -> dict[str, str]:
+    """Say why fields of a run, or of its evaluations, are empty; for the rest nothing is known."""
+    verdict = "the run has not ended" if run.status.alive else "the run ended without a verdict"
+    gold = run.unmeasured.get("gold_reward_mean", "no gold reward is recorded")
+    golds = ("gold", "gold_reward_first", "gold_reward_last", "gold_reward_final")
+    return {
+        "group": "the run belongs to no group",
+        "outcome": verdict,
+        "collapse_step": "the run did not collapse" if run.outcome else verdict,
+        "error": "the run did not fail",
+        **dict.fromkeys(golds, gold),
+    }
+
+
+def _explained(values: dict[str, Any], reasons: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values with a reason beside each that is None."""
+    answer = dict(values)
+    for name in [n for n, v in values.items() if v is None and not n.endswith("_reason")]:
+        answer[f"{name}_reason"] = values.get(f"{name}_reason") or reasons.get(name, "not recorded")
+    return answer
 
 
 def _show(store: Store, options: argparse.Namespace) -> int:
     run = store.run(options.run)
+    run = replace(run, status=PulseReader().status(run))
     steps = [_step(run, row) for row in store.steps(run.id, last=options.last)]
-    evaluations = [asdict(row) for row in store.evaluations(run.id)]
     if options.json:
-        print_json({"run": asdict(run), "steps": steps, "evaluations": evaluations})
+        why = _why_missing(run)
+        evaluations = [_explained(asdict(row), why) for row in store.evaluations(run.id)]
+        shown = _explained(asdict(run), why)
+        print_json({"run": shown, "steps": steps, "evaluations": evaluations})
         return 0
     for name, value in asdict(run).items():
         print(f"{name:<20} {_shown(value)}")
@@ -108,9 +135,11 @@ def _show(store: Store, options: argparse.Namespace) -> int:
 
 def _step(run: RunInfo, row: StepMetrics) -> dict[str, Any]:
     shown = asdict(row)
-    for name in (*METRIC_NAMES, "clipping_radii"):
+    for name in asdict(row):
         if reason := missing_reason(run, row, name):
             shown[f"{name}_reason"] = reason
+    if None in (row.clipping_radii or {}).values():
+        shown["clipping_radii_reason"] = "a radius is null until enough tokens are pooled for it"
     return shown
 
 
@@ -139,7 +168,7 @@ def _migrate(options: argparse.Namespace) -> int:
     finally:
         engine.dispose()
     if options.json:
-        print_json({"before": before, "before_reason": None if before else "empty", "after": after})
+        print_json(_explained({"before": before, "after": after}, {"before": "empty"}))
     else:
         print(f"schema {before or 'none'} -> {after}")
     return 0
