@@ -55,7 +55,10 @@ NOT_THE_SETTING = {
 
 def setting_of(config: TrainerConfig) -> dict[str, Any]:
     """Return the fields that must agree for the constants of one run to speak of another."""
-    return {k: v for k, v in config.model_dump().items() if k not in NOT_THE_SETTING}
+    setting = {k: v for k, v in config.model_dump().items() if k not in NOT_THE_SETTING}
+    if config.epsilon_high == config.epsilon_low:  # the same, whether it was said or not
+        setting["clip_epsilon_high"] = None
+    return setting
 
 
 def differences(one: TrainerConfig, other: TrainerConfig) -> list[str]:

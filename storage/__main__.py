@@ -135,7 +135,7 @@ def _show(store: Store, options: argparse.Namespace) -> int:
 
 def _step(run: RunInfo, row: StepMetrics) -> dict[str, Any]:
     shown = asdict(row)
-    for name in asdict(row):
+    for name in list(shown):
         if reason := missing_reason(run, row, name):
             shown[f"{name}_reason"] = reason
     if None in (row.clipping_radii or {}).values():

@@ -7,6 +7,7 @@ import pytest
 from factories import RADII, a_config, some_facts
 
 from advisor.calibration import (
+    NOT_THE_SETTING,
     SERIES,
     batch_radius,
     clip_criterion,
@@ -15,10 +16,12 @@ from advisor.calibration import (
     differences,
     drift_law,
     run_facts,
+    setting_of,
     staleness_kappa,
     step_radius,
 )
 from advisor.regime import Estimate, unknown
+from trainer.config import TrainerConfig
 
 EARLY = 30
 """Warm-up of 10 steps, and momentum of 0.9 remembered for 2/(1 − 0.9) = 20 more."""
@@ -45,6 +48,22 @@ def test_rate_staleness_horizon_and_seed_may_differ_within_one_setting():
 )
 def test_every_other_field_makes_another_setting_and_is_named_with_both_values(change, words):
     assert differences(a_config(), a_config(**change)) == [words]
+
+
+def test_a_clip_range_above_that_is_left_out_is_the_one_below():
+    assert differences(a_config(), a_config(clip_epsilon_high=0.2)) == []
+    assert differences(a_config(), a_config(clip_epsilon_high=0.3)) == [
+        "clip_epsilon_high 0.2 ≠ 0.3"
+    ]
+
+
+def test_every_field_of_a_run_is_either_of_the_setting_or_may_differ():
+    """A new field belongs to one of the two lists; what only measures changes no run."""
+    setting = {"workload", "schedule", "loss", "clip_epsilon", "clip_epsilon_high", "prompts"}
+    setting |= {"group_size", "optimizer", "adam_beta1", "adam_beta2", "weight_decay"}
+    setting |= {"max_grad_norm", "warmup_steps", "hidden_size", "layers"}
+    assert setting_of(a_config()).keys() == setting
+    assert setting | NOT_THE_SETTING == TrainerConfig.model_fields.keys()
 
 
 # -- the drift law ----------------------------------------------------------------------------
