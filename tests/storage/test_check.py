@@ -1,0 +1,115 @@
+"""Every inconsistency that is planted by raw SQL is found and named, and nothing else is."""
+
+import sqlite3
+
+import pytest
+from factories import a_run, a_step, an_evaluation, seeded_store
+
+from storage.check import inconsistencies
+from storage.errors import ArchiveUnavailable
+from storage.records import Event, RunStatus
+from storage.store import Store
+
+FINISHED, COLLAPSED = "20231114-221320-000001", "20231114-221320-000002"
+
+
+@pytest.fixture
+def seeded(tmp_path):
+    opened = seeded_store(tmp_path)
+    yield opened
+    opened.close()
+
+
+def plant(folder, *statements):
+    """Change the file as another program would: no foreign keys are kept."""
+    raw = sqlite3.connect(folder / "seeded.db")
+    for statement in statements:
+        raw.execute(statement)
+    raw.commit()
+    raw.close()
+
+
+def test_an_empty_and_a_sound_archive_have_none(store, seeded):
+    assert inconsistencies(store) == []
+    assert inconsistencies(seeded) == []
+
+
+def test_live_queued_and_imported_runs_need_no_end_time(store):
+    for status in (RunStatus.QUEUED, RunStatus.RUNNING):
+        store.create_run(a_run(status=status))
+    store.create_run(a_run(status=RunStatus.FINISHED, kind="imported"))
+    assert inconsistencies(store) == []
+
+
+def test_a_run_that_begins_later_than_at_step_0_has_no_gap(store):
+    run = a_run()
+    store.create_run(run)
+    for step in (5, 6, 7):
+        store.append_step(a_step(run.id, step))
+    assert inconsistencies(store) == []
+
+
+def test_rows_of_a_run_that_does_not_exist(seeded, tmp_path):
+    seeded.append_event(Event(run_id=COLLAPSED, time=1.0, kind="k", message="m"))
+    seeded.append_evaluation(an_evaluation(FINISHED, 25, 0.8))
+    plant(tmp_path, f"DELETE FROM runs WHERE id = '{COLLAPSED}'")
+    assert inconsistencies(seeded) == [
+        f"{table}: rows of run {COLLAPSED}, which does not exist"
+        for table in ("steps", "evaluations", "events")
+    ]
+
+
+def test_a_gap_in_the_steps(seeded, tmp_path):
+    plant(tmp_path, f"DELETE FROM steps WHERE run_id = '{FINISHED}' AND step IN (7, 8, 20)")
+    assert inconsistencies(seeded) == [f"steps: run {FINISHED} has 37 rows between step 0 and 39"]
+
+
+@pytest.mark.parametrize("status", ["finished", "collapsed", "diverged", "failed", "stopped"])
+def test_an_ended_run_without_an_end_time(seeded, tmp_path, status):
+    change = f"UPDATE runs SET status = '{status}', ended_at = NULL WHERE id = '{FINISHED}'"
+    plant(tmp_path, change)
+    assert inconsistencies(seeded) == [f"runs: {FINISHED} is {status} and has no end time"]
+
+
+def test_several_are_all_named(seeded, tmp_path):
+    plant(
+        tmp_path,
+        "DELETE FROM steps WHERE step = 1",
+        f"UPDATE runs SET ended_at = NULL WHERE id = '{COLLAPSED}'",
+    )
+    assert [line.split(":")[0] for line in inconsistencies(seeded)] == ["steps", "steps", "runs"]
+
+
+def test_a_damaged_index_is_found_by_the_database_itself(seeded, tmp_path):
+    """An index that no longer agrees with its table, made by editing the schema."""
+    seeded.close()
+    plant(
+        tmp_path,
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = replace(sql, '(status)', '(name)')"
+        " WHERE name = 'runs_by_status'",
+    )
+    opened = Store.open(seeded.url, create=False)
+    found = inconsistencies(opened)
+    opened.close()
+    assert found
+    assert all(line.startswith("database: ") and "runs_by_status" in line for line in found)
+
+
+def test_a_file_with_overwritten_pages_is_reported_in_one_way_or_refused(seeded, tmp_path):
+    seeded.close()
+    path = tmp_path / "seeded.db"
+    plant(tmp_path, "PRAGMA journal_mode = DELETE")
+    content = bytearray(path.read_bytes())
+    page = 4096
+    content[len(content) // 2 // page * page : len(content) // 2 // page * page + page] = (
+        b"\xff" * page
+    )
+    path.write_bytes(content)
+    opened = Store.open(seeded.url, create=False)
+    try:
+        found = inconsistencies(opened)
+    except ArchiveUnavailable as error:
+        found = [str(error)]
+    opened.close()
+    assert found
