@@ -5,6 +5,7 @@ Imports neither torch nor transformers, so the dashboard can draw its form from 
 
 import argparse
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -48,7 +49,9 @@ class TrainerConfig(BaseModel):
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="optimizer")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="momentum (adamw and sgd)")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="second-moment decay of adamw")
-    weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled weight decay")
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1, description="decoupled weight decay (adamw)"
+    )
     max_grad_norm: float = Field(
         default=1.0, gt=0, le=1e6, description="gradients are scaled down to at most this norm"
     )
@@ -110,6 +113,11 @@ class TrainerConfig(BaseModel):
                 f"clip_epsilon_high: {self.clip_epsilon_high} is below clip_epsilon "
                 f"{self.clip_epsilon}; allowed: at least clip_epsilon"
             )
+        if self.weight_decay > 0 and self.optimizer == "sgd":
+            raise ValueError(
+                f"weight_decay: {self.weight_decay} is not allowed with the optimizer sgd, which "
+                "would ignore it; allowed: 0"
+            )
         if max(self.study_lags, default=0) > self.steps:
             raise ValueError(
                 f"bias_study: {self.bias_study!r} is not allowed; allowed: lags of at most steps, "
@@ -160,7 +168,11 @@ def _fault(fault: Mapping[str, Any]) -> str:
         return str(fault["msg"]).removeprefix("Value error, ")
     name = str(fault["loc"][0])
     if name not in TrainerConfig.model_fields:
-        return f"{name}: not a setting; allowed: {', '.join(TrainerConfig.model_fields)}"
+        near = get_close_matches(name, TrainerConfig.model_fields, n=1)
+        known = ", ".join(TrainerConfig.model_fields)
+        return f"{name}: not a setting; " + (
+            f"did you mean {near[0]}?" if near else f"allowed: {known}"
+        )
     allowed = allowed_range(name)
     if fault["type"] == "missing":
         return f"{name}: not given; allowed: {allowed}"
