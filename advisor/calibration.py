@@ -139,7 +139,7 @@ def run_facts(
         config=config,
         steps=len(displacement),
         verdict=verdict,
-        unsafe=is_unsafe(verdict, ended),
+        unsafe=_is_unsafe(verdict, ended),
         onset=onset,
         reward_start=reward_start,
         reward_final=reward_final,
@@ -154,7 +154,7 @@ def run_facts(
     )
 
 
-def is_unsafe(verdict: str | None, ended: bool) -> bool | None:
+def _is_unsafe(verdict: str | None, ended: bool) -> bool | None:
     """Whether a verdict is an unsafe outcome; None when it is none, or the run has not ended."""
     if verdict in ("collapsed", "diverged"):
         return True
