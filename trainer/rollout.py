@@ -103,8 +103,8 @@ def sample_rollouts(
     ids_B_T, log_probs_B_T, mask_B_T = _continue(
         model, tokenizer, ids_P_L, mask_P_L, group_size, task.max_new_tokens, generator
     )
-    texts = tokenizer.batch_decode(ids_B_T.masked_fill(mask_B_T == 0, tokenizer.pad_token_id))
-    completions = [_answer(text, tokenizer) for text in texts]
+    texts = tokenizer.batch_decode(ids_B_T.masked_fill(mask_B_T == 0, tokenizer.eos_token_id))
+    completions = [text.split(tokenizer.eos_token, 1)[0] for text in texts]
     repeated = [prompt for prompt in prompts for _ in range(group_size)]
     rewards_P_G = judged(task.rewards, repeated, completions, device).view(-1, group_size)
     gold_P_G = None
@@ -147,10 +147,6 @@ def judged(
                 f"{completion!r}; it must return a number"
             )
     return torch.tensor(values, dtype=torch.float32, device=device)
-
-
-def _answer(text: str, tokenizer: Any) -> str:
-    return text.split(tokenizer.eos_token, 1)[0].replace(tokenizer.pad_token, "")
 
 
 def _continue(
