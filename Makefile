@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test check browser clean
+.PHONY: help run test check laws browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    install what is needed and open the dashboard at http://127.0.0.1:8501"
 	@echo "make test   install what tests need, a browser included, and run every test"
 	@echo "make check  lint, format and types"
+	@echo "make laws   test the paper's laws on runs of your own and write docs/laws.md"
 	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
 
 run: $(VENV)/.run
@@ -23,6 +24,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# About 40 minutes on two cores; interrupted, it goes on where it was.
+laws: $(VENV)/.dev browser
+	$(BIN)/python -m advisor laws --study bias
+	$(BIN)/python -m advisor laws --study boundary
+	$(BIN)/python -m advisor laws --study horizon
+	$(BIN)/python tools/laws_document.py
 
 browser: $(VENV)/.dev
 	@tools/browser.sh $(BIN)/playwright

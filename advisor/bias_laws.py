@@ -168,7 +168,11 @@ def ratio_at_equal_drift(
 
 
 def curve(probes: Sequence[BiasProbe], correction: str) -> BiasCurve:
-    """Return the relative bias of a correction by learning rate and lag, averaged over runs."""
+    """Return the relative bias of a correction by learning rate and lag.
+
+    ‖b‖² and ‖H‖² are averaged over runs before they are divided: a run whose ‖H‖ happens to be
+    small would dominate a mean of ratios.
+    """
     rows = []
     cells = sorted(
         {(p.learning_rate or 0, p.staleness) for p in probes if p.correction == correction}
@@ -179,19 +183,16 @@ def curve(probes: Sequence[BiasProbe], correction: str) -> BiasCurve:
             for p in probes
             if p.correction == correction and p.learning_rate == rate and p.staleness == lag
         ]
-        shares = [
-            (p.bias_squared / p.norm_squared, (p.bias_squared_stderr or 0) / p.norm_squared)
-            for p in cell
-            if p.bias_squared is not None and p.norm_squared and p.norm_squared > 0
-        ]
-        if not shares:
+        known = [p for p in cell if p.bias_squared is not None and p.norm_squared is not None]
+        norm = float(np.mean([p.norm_squared for p in known])) if known else 0.0
+        if norm <= 0:
             continue
-        mean = float(np.mean([share for share, _ in shares]))
-        error = math.sqrt(sum(e**2 for _, e in shares)) / len(shares)
+        mean = float(np.mean([p.bias_squared for p in known])) / norm
+        error = math.hypot(*(p.bias_squared_stderr or 0 for p in known)) / len(known) / norm
         low, middle, high = (math.sqrt(max(0.0, mean + k * error)) for k in (-1.96, 0, 1.96))
         drift = float(np.mean([p.drift or 0 for p in cell]))
         clipped = float(np.mean([p.clip_fraction or 0 for p in cell]))
-        rows.append((rate, lag, drift, middle, low, high, clipped, len(shares)))
+        rows.append((rate, lag, drift, middle, low, high, clipped, len(known)))
     return BiasCurve(correction=correction, rows=tuple(rows))
 
 
