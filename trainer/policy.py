@@ -22,7 +22,7 @@ def load_policy(folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
     Drift is measured on fp32 weights: bf16 copies quantise and mislead (theory.md §4).
 
     Raises:
-        OSError: the folder holds no model or tokenizer.
+        OSError, ValueError: the folder holds no model or tokenizer; the message names it.
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")

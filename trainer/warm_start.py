@@ -76,13 +76,18 @@ def warm_started(recipe: Recipe, home: Path, progress: Callable[[str], None]) ->
 
 
 def _publish(making: Path, folder: Path) -> None:
-    """Rename into place; another process may have finished the same weights first."""
+    """Rename into place; another process may have finished the same weights first.
+
+    A folder without its card has lost part of what it held, and is replaced.
+    """
     try:
         making.replace(folder)
     except OSError:
-        if not (folder / CARD).exists():
-            raise
-        logger.info("another run made the same warm start first: %s", folder)
+        if (folder / CARD).exists():
+            logger.info("another run made the same warm start first: %s", folder)
+            return
+        shutil.rmtree(folder)
+        making.replace(folder)
 
 
 def _train(model: nn.Module, recipe: Recipe, progress: Callable[[str], None]) -> tuple[int, float]:
