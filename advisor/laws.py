@@ -39,7 +39,7 @@ def bias_law(probes: Sequence[BiasProbe], seeds: Mapping[str, int | None]) -> La
     return law | _missing(law["uncorrected_exponent_in_drift"].value is None, "bias")
 
 
-def drift_law(drifts: Mapping[float, Sequence[Sequence[LagDrift]]], beta1: float) -> Law:
+def drift_by_rate(drifts: Mapping[float, Sequence[Sequence[LagDrift]]], beta1: float) -> Law:
     """Return α by learning rate: its median over runs and seeds, and how each run drifts.
 
     Args:

@@ -81,12 +81,20 @@ def draw(pictures: dict[str, Figure], folder: Path) -> None:
         page.add_script_tag(content=script)
         for name, chart in pictures.items():
             page.evaluate(
-                "chart => Plotly.react('plot', chart.data,"
-                " {...chart.layout, width: 900, font: {size: 13}}, {staticPlot: true})",
-                json.loads(json.dumps(chart)),
+                "chart => Plotly.react('plot', chart.data, chart.layout, {staticPlot: true})",
+                _printed(chart),
             )
-            page.locator("#plot").screenshot(path=folder / f"{name}.png")
+            page.locator("#plot .svg-container").screenshot(path=folder / f"{name}.png")
         browser.close()
+
+
+def _printed(chart: Figure) -> Any:
+    """Return a figure for paper: margins that fit, and the legend beside it."""
+    axes = {a: {**chart["layout"][a], "automargin": True} for a in ("xaxis", "yaxis")}
+    layout = {**chart["layout"], **axes, "width": 900, "font": {"size": 13}}
+    layout["legend"] = {"orientation": "v"}
+    layout["margin"] = {"l": 20, "r": 20, "t": 50, "b": 20}
+    return json.loads(json.dumps({"data": chart["data"], "layout": layout}))
 
 
 # -- the parts of the document ---------------------------------------------------------------------

@@ -16,7 +16,7 @@ from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
 
 from ..collapse_laws import ClockFit
-from ..laws import bias_law, boundary_law, drift_law, horizon_law
+from ..laws import bias_law, boundary_law, drift_by_rate, horizon_law
 from ..regime import Estimate
 from .study import (
     STUDIES,
@@ -77,7 +77,7 @@ def laws(store: Store, *, group: str | None = None) -> dict[str, dict[str, Any]]
         "boundary": boundary_law(
             tried_of(runs["boundary"], unsafe=False), tried_of(runs["boundary"], unsafe=True)
         ),
-        "drift": drift_law(drifts_of(store, runs["boundary"]), _beta1(runs["boundary"])),
+        "drift": drift_by_rate(drifts_of(store, runs["boundary"]), _beta1(runs["boundary"])),
     }
 
 
