@@ -55,21 +55,53 @@ const CONFIG = {
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 
-export default function draw({ data, parentElement }) {
-  const element = parentElement.querySelector(".etalon-plot");
-  const { figure, alt, twins } = data;
+function render(Plotly, element, { figure, alt, twins }) {
   const style = getComputedStyle(element);
   const dark = isDark(style.getPropertyValue("--st-background-color").trim() || "#ffffff");
-  element.setAttribute("role", "img");
+  const traces = dark ? legible(figure.data, twins) : figure.data;
   element.setAttribute("aria-label", alt);
   element.style.height = `${figure.layout.height}px`;
-  plotly()
-    .then((Plotly) => {
-      const traces = dark ? legible(figure.data, twins) : figure.data;
-      return Plotly.react(element, traces, themed(figure.layout, style), CONFIG);
-    })
-    .catch((error) => {
-      element.textContent = `The chart cannot be drawn: ${error.message}`;
-    });
-  return () => window.Plotly?.purge(element);
+  return Plotly.react(element, traces, themed(figure.layout, style), CONFIG);
+}
+
+// One drawing at a time for each element, and of those that wait only the latest: Plotly stumbles
+// when it is called, or its element is taken away, while it still draws.
+const elements = new WeakMap();
+
+async function keepDrawing(element, state) {
+  if (state.busy) return;
+  state.busy = true;
+  try {
+    const Plotly = await plotly();
+    while (state.data && !state.gone) {
+      const data = state.data;
+      state.data = null;
+      if (state.failed) {
+        Plotly.purge(element);
+        element.textContent = "";
+        state.failed = false;
+      }
+      await render(Plotly, element, data);
+    }
+    if (state.gone) Plotly.purge(element);
+  } catch (error) {
+    state.failed = true;
+    element.textContent = `The chart cannot be drawn: ${error.message}`;
+  } finally {
+    state.busy = false;
+  }
+}
+
+export default function draw({ data, parentElement }) {
+  const element = parentElement.querySelector(".etalon-plot");
+  const state = elements.get(element) ?? { busy: false };
+  elements.set(element, state);
+  element.setAttribute("role", "img");
+  state.data = data;
+  state.gone = false; // an element that was taken away may come back
+  keepDrawing(element, state);
+  return () => {
+    state.gone = true;
+    keepDrawing(element, state);
+  };
 }
