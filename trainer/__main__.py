@@ -118,14 +118,20 @@ def _sweep(options: argparse.Namespace) -> int:
 def _carry_out_cells(
     store: Store, configs: Sequence[TrainerConfig], group: str | None, jobs: int | None
 ) -> list[RunInfo]:
-    bar = tqdm(unit="step", disable=None, file=sys.stderr, smoothing=0)
+    planned = sum(config.steps for config in configs)
+    bar = tqdm(total=planned, unit="step", disable=None, file=sys.stderr, smoothing=0)
+    at_start: int | None = None
+    learning = False
 
     def progress(words: str, done: int, total: int) -> None:
-        if bar.total is None:  # what was done before says nothing about the time left
-            bar.total, bar.initial, bar.n = total, done, done
-        bar.set_description(words, refresh=False)
-        bar.n = done
-        bar.refresh()
+        nonlocal at_start, learning
+        at_start = done if at_start is None else at_start
+        if not learning:  # an earlier sweep and loading torch say nothing about the time left
+            bar.initial, learning = done, done > at_start
+            if learning:
+                bar.start_t = time.time()
+        bar.n, bar.total = done, total
+        bar.set_description(words)
 
     with bar:
         return run_cells(store, configs, group=group, jobs=jobs, progress=progress)

@@ -194,20 +194,17 @@ def carry_out_offered(store: Store, *, warm: bool) -> None:
     from .worker import Worker  # torch and transformers take seconds to import
 
     offers = _Offers()
-    with contextlib.suppress(KeyboardInterrupt):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        while (run_id := offers.next()) is not None:
-            if warm:
-                _warm_up(store, [run_id, *offers.pending])
-                warm = False
-            if not _claim(store, run_id):
-                continue
-            try:
-                Worker(store, store.run(run_id), _silent).run()
-            except Exception:
-                logger.exception("run %s failed", run_id)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # the Worker set its own
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
+    while (run_id := offers.next()) is not None:
+        if warm:
+            _warm_up(store, [run_id, *offers.pending])
+            warm = False
+        if not _claim(store, run_id):
+            continue
+        try:
+            Worker(store, store.run(run_id), _silent).run()
+        except Exception:
+            logger.exception("run %s failed", run_id)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the Worker took it as a request to stop
 
 
 def _claim(store: Store, run_id: str) -> bool:
@@ -229,9 +226,11 @@ def _warm_up(store: Store, run_ids: Sequence[str]) -> None:
     from .workloads.arithmetic import arithmetic
 
     disable_progress_bar()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes a half-made one
     configs = {setting_of(c): c for c in (_config(store, run_id) for run_id in run_ids)}
     for config in configs.values():
         arithmetic(config, home(), logger.info)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _config(store: Store, run_id: str) -> TrainerConfig:
