@@ -176,7 +176,7 @@ def lifetime(run: RunInfo, series: Mapping[str, Sequence[Any]]) -> Lifetime:
         "rate_sum": np.cumsum(columns["learning_rate"]),
         "path_length": columns["path_length"],
         "displacement": np.fmax.accumulate(columns["displacement"]),
-        "sqrt_kl": np.sqrt(np.fmax(columns["kl_to_start"], 0.0)),
+        "sqrt_kl": np.sqrt(np.maximum(columns["kl_to_start"], 0.0)),
     }
     clipped = (columns["clip_fraction_low"] + columns["clip_fraction_high"])[:end]
     known = clipped[np.isfinite(clipped)]
