@@ -240,6 +240,12 @@ def test_too_few_steps_are_insufficient_data(seeded, steps):
     assert found.reason == f"{steps} learner steps are too few; 20 are needed"
 
 
+def test_twenty_steps_are_enough_to_be_judged(seeded):
+    run = a_run(status=RunStatus.RUNNING)
+    fill(seeded, run, steps=20)
+    assert "too few; 20" not in checked(seeded, run.id).reason
+
+
 @pytest.mark.parametrize("verdict", ["collapsed", "diverged"])
 def test_a_run_that_was_lost_at_once_is_lost_however_few_its_steps(store, verdict):
     run = a_run(status=RunStatus(verdict), outcome=verdict, ended_at=1.0)

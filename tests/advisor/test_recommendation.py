@@ -175,13 +175,11 @@ def test_runs_of_the_setting_replace_the_published_ones():
 
 
 def test_runs_of_another_setting_are_left_out_and_the_answer_says_so():
-    others = [replace(run, config=a_config(clip_epsilon=0.3, layers=4)) for run in LOST]
+    others = [replace(run, config=a_config(clip_epsilon=0.3)) for run in LOST]
     alone, beside = asked(SAFE), asked(SAFE + others)
     assert beside.max_learning_rate == alone.max_learning_rate
     assert beside.evidence == alone.evidence
-    said = (
-        " 2 archived runs are of another setting (clip_epsilon 0.3 ≠ 0.2, layers 4 ≠ 2): left out."
-    )
+    said = " 2 archived runs are of another setting (clip_epsilon 0.3 ≠ 0.2): left out."
     assert beside.reason == alone.reason + said
     assert asked(others).reason == asked([]).reason + said
     assert not asked(others).calibrated
@@ -196,6 +194,16 @@ def test_a_run_that_was_stopped_or_lives_is_no_outcome_and_the_answer_says_so(ve
     assert "1 archived runs of this setting have no outcome" in beside.reason
     assert not asked([stopped]).calibrated
     assert "1 archived runs of this setting have no outcome" in asked([stopped]).reason
+
+
+def test_a_risk_that_the_published_settings_do_not_reach_is_refused_with_the_reason():
+    # At S = 15 a risk of 5 % would lie near 1e-8, more than four times below the gentlest of 1e-7.
+    assert asked([], max_staleness=0).max_learning_rate > 1e-7 / 4
+    far = asked([], max_staleness=15)
+    assert far.max_learning_rate is None
+    assert "does not reach a risk of 5%: at 1.0e-7" in far.reasons["max_learning_rate"]
+    assert far.edge is not None
+    assert asked([], max_staleness=15, risk=0.3).max_learning_rate is not None
 
 
 # -- few runs, one kind of outcome ------------------------------------------------------------
@@ -300,13 +308,16 @@ def test_a_collapse_that_cannot_be_forecast_has_its_reason(runs, rate, words):
 
 
 def test_the_binding_limit_is_the_largest_that_was_measured():
-    # At η = 4e-4 and T = 300: κ_horizon = 300·4e-4·√300/2 = 1.04; the largest early step is only
-    # bounded, and κ_staleness has its middle at 0.1·√(…)/√(0.008·0.7), so it is asked at S = 0.
+    # At η = 4e-4 and T = 300: κ_horizon = 300·4e-4·√300/2 = 1.04; the early step is only bounded.
     runs = [survived(2e-4), HORIZON]
     answer = asked(runs, learning_rate=4e-4, max_staleness=0)
     assert answer.binding == "horizon"
     assert "The binding limit is horizon (κ ≈ 1" in answer.reason
     assert "local step not measured" in answer.reason.replace("_", " ")
+    # The drift of 0.05 at η = 2e-4 and S = 3 is 0.1 at 4e-4: κ_staleness = 0.1/√(0.008·0.7) = 1.34,
+    # and at S = 1 it is 1.34/√3 = 0.77.
+    assert asked(runs, learning_rate=4e-4, max_staleness=3).binding == "staleness"
+    assert asked(runs, learning_rate=4e-4, max_staleness=1).binding == "horizon"
 
 
 def test_which_limit_binds_is_not_claimed_where_none_is_measured():
