@@ -129,7 +129,7 @@ def _unknown_arguments(words: Sequence[str], known: set[str]) -> Iterable[str]:
         name = _name(word)
         if before.startswith("-") and "=" not in before and not word.startswith("-"):
             continue
-        near = get_close_matches(name, known - {name}, n=1)
+        near = get_close_matches(name, known, n=1)
         if name in known:
             yield f"{name}: not an option of this command; see --help"
         elif near:

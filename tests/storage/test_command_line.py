@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from factories import NOON, a_config, a_run, a_step, an_evaluation, seeded_store
-from processes import PROJECT, command, start
+from processes import PROJECT, command, environment, start
 
 from storage.__main__ import main
 from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
@@ -408,10 +408,10 @@ def test_a_reader_that_goes_away_is_no_error(seeded, tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, on Linux")
 def test_a_full_disk_is_one_line(seeded, tmp_path):
     words = [sys.executable, "-m", "storage", "list", "--db", seeded.url]
+    buffered = {k: v for k, v in environment(tmp_path).items() if k != "PYTHONUNBUFFERED"}
+    settings = {"cwd": PROJECT, "env": buffered, "stderr": subprocess.PIPE, "text": True}
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            words, cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        done = subprocess.run(words, stdout=full, check=False, **settings)
     assert done.returncode == 2
     assert done.stderr == "[Errno 28] No space left on device\n"
 
