@@ -5,10 +5,10 @@ from typing import Any
 
 import streamlit as st
 
-from advisor.answer import answer, ask
+from advisor.answer import answer, ask, gather
 from advisor.calibration import RunFacts
 from advisor.charts import edge_chart, map_chart
-from advisor.dashboard.archive import evidence_of, open_archive
+from advisor.dashboard.archive import open_archive
 from advisor.dashboard.config_form import config_fields
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import kappa_figure
@@ -38,7 +38,7 @@ def page() -> None:
     """Ask, answer, explain."""
     store = open_archive()
     st.title("How large may the learning rate be?", anchor=False)
-    runs = evidence_of(store)
+    runs = gather(store)
     with st.form("ask"):
         defaults = runs[0].config.model_dump() if runs else FIRST_VALUES
         rates = {**defaults, "learning_rate": None}

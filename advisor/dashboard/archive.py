@@ -5,8 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from advisor.answer import diagnose, gather
-from advisor.calibration import RunFacts
+from advisor.answer import diagnose
 from advisor.overview import worth_judging_again
 from advisor.regime import Diagnosis
 from storage.errors import StorageError
@@ -15,7 +14,7 @@ from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
 DIAGNOSES_KEPT = 200
-DIAGNOSIS_SECONDS = 600
+DIAGNOSIS_SECONDS = 60
 WATCHED = (
     "step",
     "sampled_at_step",
@@ -114,16 +113,3 @@ def diagnosis_of(store: Store, run: RunInfo, steps: int) -> Diagnosis:
 @st.cache_data(ttl=DIAGNOSIS_SECONDS, max_entries=DIAGNOSES_KEPT, show_spinner=False)
 def _diagnosis(_store: Store, run_id: str, status: str, steps: int) -> Diagnosis:
     return diagnose(_store, run_id)
-
-
-def evidence_of(store: Store) -> list[RunFacts]:
-    """Return what the archive's runs say, read again only when a run was added or moved on."""
-    counts = store.step_counts()
-    runs = store.runs()
-    state = tuple((r.id, r.status, worth_judging_again(counts.get(r.id, 0))) for r in runs)
-    return _evidence(store, state)
-
-
-@st.cache_data(ttl=DIAGNOSIS_SECONDS, max_entries=1, show_spinner="Reading the archived runs")
-def _evidence(_store: Store, state: object) -> list[RunFacts]:
-    return gather(_store)
