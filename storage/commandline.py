@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -151,11 +152,18 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) ->
         print("interrupted; everything up to the last step is kept", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader, say `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written, a name too long
         print(error, file=sys.stderr)
+        _discard_output()
         return BAD_INPUT
+
+
+def _discard_output() -> None:
+    """Send nowhere what is still buffered: at exit Python would try to write it once more."""
+    with suppress(OSError):  # standard output may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
