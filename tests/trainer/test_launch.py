@@ -1,0 +1,112 @@
+"""Queued runs, and stopping runs in every state of their life."""
+
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+from factories import a_config, a_run
+
+from storage.errors import RunNotFound
+from storage.models import SCHEMA_REVISION
+from storage.records import RunStatus
+from trainer.config import TrainerConfig
+from trainer.launch import create_run, default_name, stop
+
+
+@pytest.fixture
+def someone():
+    """A process of somebody else that lives as long as the test."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield psutil.Process(process.pid)
+    process.kill()
+    process.communicate()
+
+
+def running(process, **changes):
+    return a_run(
+        status=RunStatus.RUNNING,
+        host=socket.gethostname(),
+        pid=process.pid,
+        pid_started=process.create_time(),
+        **changes,
+    )
+
+
+def test_a_queued_run_keeps_its_configuration_and_where_it_came_from(store):
+    config = a_config(seed=7, threads=2, group="sweep", clip_epsilon_high=0.3)
+    run = store.run(create_run(store, config).id)
+    assert (run.status, run.pid) == (RunStatus.QUEUED, None)
+    assert TrainerConfig.model_validate(run.config) == config
+    assert (run.workload, run.seed, run.threads, run.group) == ("arithmetic", 7, 2, "sweep")
+    assert run.schema_version == SCHEMA_REVISION
+    assert run.code_version
+
+
+def test_a_run_is_named_after_what_usually_differs_unless_it_has_a_name(store):
+    assert default_name(a_config(learning_rate=2e-4)) == "arithmetic η=0.0002 S=3"
+    assert create_run(store, a_config(name="mine")).name == "mine"
+
+
+def test_runs_sort_in_the_order_of_their_creation(store):
+    ids = [create_run(store, a_config()).id for _ in range(5)]
+    assert len(set(ids)) == 5
+    assert {i[:8] for i in ids} <= {i[:8] for i in sorted(ids)}
+
+
+def test_stopping_a_run_without_a_process_ends_it_at_once(store):
+    run = create_run(store, a_config())
+    assert stop(store, run.id) is RunStatus.STOPPED
+    ended = store.run(run.id)
+    assert (ended.status, ended.outcome_reason) == (
+        RunStatus.STOPPED,
+        "stopped before it had a process",
+    )
+    assert ended.ended_at is not None
+
+
+def test_stopping_a_living_run_asks_it_and_leaves_its_end_to_itself(store, someone):
+    run = running(someone)
+    store.create_run(run)
+    assert stop(store, run.id) is RunStatus.RUNNING
+    asked = store.run(run.id)
+    assert (asked.status, asked.stop_requested, asked.ended_at) == (RunStatus.RUNNING, True, None)
+    assert someone.is_running()
+
+
+def test_stopping_a_run_whose_process_is_gone_ends_it(store, someone):
+    gone = running(someone)
+    someone.kill()
+    someone.wait()
+    store.create_run(gone)
+    assert stop(store, gone.id) is RunStatus.STOPPED
+    assert store.run(gone.id).outcome_reason == "its process was gone"
+
+
+def test_a_process_that_took_over_the_number_of_a_dead_one_is_not_taken_for_it(store, someone):
+    run = running(someone, id="reused")
+    store.create_run(run)
+    store.update_run(run.id, pid_started=run.pid_started - 3600)
+    assert stop(store, run.id) is RunStatus.STOPPED
+
+
+def test_stopping_a_run_on_another_host_can_only_ask_it(store, someone):
+    run = running(someone)
+    store.create_run(run)
+    store.update_run(run.id, host="elsewhere", pid=2**22 + 1)
+    assert stop(store, run.id) is RunStatus.RUNNING
+    assert store.run(run.id).stop_requested
+
+
+@pytest.mark.parametrize("status", [s for s in RunStatus if not s.alive and s != RunStatus.LOST])
+def test_stopping_a_run_that_has_ended_changes_nothing(store, status):
+    run = a_run(status=status, ended_at=1.0)
+    store.create_run(run)
+    assert stop(store, run.id) is status
+    assert store.run(run.id) == run
+
+
+def test_stopping_a_run_that_does_not_exist_is_an_error(store):
+    with pytest.raises(RunNotFound, match="'nosuch' is not in the archive"):
+        stop(store, "nosuch")
