@@ -23,6 +23,13 @@ class Tile:
     help: str
 
 
+def step_seconds(recent: Sequence[StepMetrics]) -> float | None:
+    """Return how long the newest learner step took in all; None where that was not measured."""
+    parts = [(row.seconds_generate, row.seconds_learn, row.seconds_measure) for row in recent[-1:]]
+    known = [part for row in parts for part in row if part is not None]
+    return sum(known) if known else None
+
+
 def planned_steps(run: RunInfo) -> int | None:
     """Return how many learner steps a run is to make; None when its configuration does not say."""
     planned = run.config.get("steps")
