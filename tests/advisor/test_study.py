@@ -95,7 +95,7 @@ def test_runs_that_were_put_away_or_are_alive_are_no_evidence(store):
 
 def test_every_bundled_study_is_a_set_of_allowed_settings():
     assert len(cells("bias", STUDIES["bias"])) == 3 * 3
-    assert len(cells("boundary", STUDIES["boundary"])) == 8 * 6 * 3
+    assert len(cells("boundary", STUDIES["boundary"])) == 8 * 4 * 3
     config = cells("bias", STUDIES["bias"])[0]
     assert config.max_staleness == 0
     assert config.study_lags == (0, 1, 2, 4, 8, 16)
