@@ -118,11 +118,11 @@ class Store:
             return [_run_info(row) for row in connection.execute(query).mappings()]
 
     def claim_run(self, run_id: str, **changes: Any) -> bool:
-        """Mark a queued run as running, with these changes; False when it is not queued any more.
+        """Mark a queued run as running, with these changes; False when it is not to be had.
 
-        Of all processes that try, one gets it.
+        Of all processes that try, one gets it. A run that was put away is not to be had.
         """
-        queued = (runs.c.id == run_id) & (runs.c.status == RunStatus.QUEUED)
+        queued = (runs.c.id == run_id) & (runs.c.status == RunStatus.QUEUED) & ~runs.c.archived
         values = {"status": RunStatus.RUNNING, **changes}
         with self.writing() as connection:
             return connection.execute(update(runs).where(queued).values(values)).rowcount == 1

@@ -23,6 +23,7 @@ from typing import Any, Self
 import psutil
 
 from storage.engine import home
+from storage.liveness import START_TIME_TOLERANCE
 from storage.records import RunInfo, RunStatus
 from storage.store import Store, new_run_id
 
@@ -80,7 +81,7 @@ class Pool:
         """Begin without a process."""
         self._store, self._group, self._jobs = store, group, jobs
         self._members: list[_Member] = []
-        self._pids: set[int] = set()
+        self._begun: dict[int, float] = {}  # when each process was started, by its id
         self._warm = False
 
     def __enter__(self) -> Self:
@@ -104,7 +105,10 @@ class Pool:
 
     def owns(self, run: RunInfo) -> bool:
         """Whether a process of this pool, dead or alive, has taken the run."""
-        return run.host == socket.gethostname() and run.pid in self._pids
+        if run.pid not in self._begun or run.host != socket.gethostname():
+            return False
+        earliest = self._begun[run.pid] - START_TIME_TOLERANCE  # ids are used again
+        return run.pid_started is None or run.pid_started > earliest
 
     def tend(self, runs: Sequence[RunInfo]) -> None:
         """Offer the queued ones of these runs, in their order, and start the workers they need.
@@ -120,11 +124,6 @@ class Pool:
         for member in self._members if self._warm else self._members[:1]:
             member.offer(queued)
 
-    @property
-    def warm(self) -> bool:
-        """Whether the warm starts are made."""
-        return self._warm
-
     def _start(self) -> None:
         log = log_file(f"worker-{new_run_id()}")
         first = not self._warm and not self._members
@@ -132,7 +131,7 @@ class Pool:
             words = ["pool", "--warm"] if first else ["pool"]
             process = spawn(words, self._store.url, opened, stdin=subprocess.PIPE)
         self._members.append(_Member(process, log))
-        self._pids.add(process.pid)
+        self._begun[process.pid] = time.time()
 
     def bury(self) -> None:
         """Record the runs whose worker has died under them as failed, with its last words.

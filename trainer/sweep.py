@@ -70,8 +70,9 @@ def run_cells(
             runs = cells.look(pool.owns)
             pool.tend(sorted(runs, key=_gentle_first))
             ended = sum(not run.status.alive for run in runs)
-            words = f"{ended} of {len(runs)} runs" if pool.warm or ended else "warm start"
             if progress is not None:
+                queued = all(run.status is RunStatus.QUEUED for run in runs)
+                words = "warm start" if queued else f"{ended} of {len(runs)} runs"
                 progress(words, *cells.steps_done(runs))
             if ended == len(runs):
                 return runs
@@ -93,7 +94,7 @@ def group_name(configs: Iterable[TrainerConfig]) -> str:
 def free_jobs(configs: Iterable[TrainerConfig]) -> int:
     """Return how many processes of these runs fill the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // max(config.threads for config in configs))
+    return max(1, (cores or 1) // max((config.threads for config in configs), default=1))
 
 
 def _gentle_first(run: RunInfo) -> tuple[float, ...]:

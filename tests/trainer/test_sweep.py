@@ -18,6 +18,7 @@ from storage.records import RunStatus
 from storage.store import Store
 from trainer.__main__ import main
 from trainer.launch import create_run
+from trainer.pool import Pool
 from trainer.sweep import KIND, Cells, free_jobs, group_name
 from trainer.worker import Worker
 
@@ -91,7 +92,6 @@ def trained_here(store, config):
 
 def faults(capsys, home, *words):
     """Return the lines of standard error of a sweep that must refuse its input."""
-    os.environ["ETALON_HOME"] = str(home)
     assert run_command(main, ["sweep", *words]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -101,10 +101,10 @@ def faults(capsys, home, *words):
 
 @pytest.fixture
 def empty_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("ETALON_HOME", "")  # restored afterwards
-    monkeypatch.delenv("ETALON_DB", raising=False)
     home = tmp_path / "empty"
     home.mkdir()
+    monkeypatch.setenv("ETALON_HOME", str(home))
+    monkeypatch.delenv("ETALON_DB", raising=False)
     return home
 
 
@@ -236,6 +236,32 @@ def test_of_all_that_claim_a_run_one_gets_it(store):
         thread.join()
     assert sorted(claimed) == sorted(run.id for run in runs)
     assert {run.status for run in store.runs()} == {RunStatus.RUNNING}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"archived": True}, {"status": RunStatus.STOPPED}, {"status": RunStatus.RUNNING}]
+)
+def test_what_was_put_away_or_is_not_queued_cannot_be_claimed(store, changes):
+    run = a_cell(store, **changes)
+    assert not store.claim_run(run.id, pid=1)
+    assert store.run(run.id) == run
+
+
+def test_a_process_that_got_the_id_of_an_earlier_one_does_not_own_its_run(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    run = a_cell(store)
+    others = set(psutil.Process().children())
+    with Pool(store, GROUP, jobs=1) as pool:
+        pool.tend([run])
+        [worker] = set(psutil.Process().children()) - others
+        taken = replace(run, **(this_process() | {"pid": worker.pid}))
+        assert pool.owns(replace(taken, pid_started=worker.create_time()))
+        assert not pool.owns(replace(taken, pid_started=worker.create_time() - 60))
+        assert not pool.owns(replace(taken, pid_started=worker.create_time(), host="another"))
+        assert not pool.owns(replace(taken, **this_process()))
+    assert not worker.is_running()
 
 
 @pytest.mark.parametrize("status", [RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED])
