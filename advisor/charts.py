@@ -10,6 +10,7 @@ from .calibration import RunFacts
 from .drawing import BLUE, COLORS, DASHES, GRAY, GREEN, VERMILION, Figure, figure, traces
 from .learning_rate import Trial
 from .recommendation import Advice, Question
+from .wording import in_chart
 from .wording import rate as written
 
 RATES = 120
@@ -192,7 +193,7 @@ def _dots(
             "mode": "markers",
             "x": [staleness + 1 for staleness, *_ in trials],
             "y": [rate for _, rate, *_ in trials],
-            "hovertext": [words for *_, words in trials],
+            "hovertext": [in_chart(words) for *_, words in trials],
             "name": name,
             "marker": {"symbol": symbol, "size": 10, "color": color, "line": {"width": 1}},
             "hoverinfo": "text",

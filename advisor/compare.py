@@ -36,7 +36,7 @@ def differing_configuration(runs: Sequence[RunInfo]) -> list[dict[str, Any]]:
 
 
 def _setting(value: Any) -> str:
-    return "default" if value is None else str(value)
+    return "default" if value is None else number(value, ".10g")
 
 
 def outcome_rows(runs: Sequence[RunInfo]) -> list[dict[str, Any]]:

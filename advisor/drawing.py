@@ -7,15 +7,21 @@ speaks alone. A missing value is a gap and a non-finite one a marked line, never
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any
+
+from .wording import in_chart
 
 Figure = dict[str, Any]
 Number = float | int | None
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, YELLOW, GRAY = "#CC79A7", "#56B4E9", "#F0E442", "#8A8F98"
+PURPLE, SKY, GRAY = "#CC79A7", "#56B4E9", "#8A8F98"
 TINT = "rgba(213, 94, 0, 0.12)"
-COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GRAY)
+PALE = "#D9E2EC"
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GRAY)
+ON_DARK = {BLUE: SKY, SKY: PALE}
+"""What stands for the colors that are hard to see on a dark page."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 POINTS = 280
 """Up to so many values a curve is drawn as it is."""
@@ -23,6 +29,7 @@ EXTREMES, MEANS = 150, 75
 """Points of a longer one: of its faint extremes, and of the mean over them."""
 FEWEST_MEANS = 10
 MARKED_STRETCHES = 20
+LETTERS_PER_LINE = 44
 
 
 def thin(
@@ -150,9 +157,15 @@ def figure(
     return {"data": data, "layout": layout}
 
 
-def mark(chart: Figure, start: float, end: float, words: str, **pen: Any) -> None:
-    """Mark a place, or a stretch, over the whole height of a chart; words stand at its top."""
-    label = {"text": words, "textposition": "top left", "font": {"size": 11}}
+def mark(
+    chart: Figure, start: float, end: float, words: str, *, before: bool = False, **pen: Any
+) -> None:
+    """Mark a place, or a stretch, over the whole height of a chart; words stand at its top.
+
+    They stand to its right, or with ``before`` to its left, where the chart has no room.
+    """
+    position = "top right" if before else "top left"
+    label = {"text": words, "textposition": position, "font": {"size": 11}}
     chart["layout"]["shapes"].append(
         {
             "type": "rect",
@@ -177,8 +190,21 @@ def mark_non_finite(
         for place, *row in zip(x, *values, strict=True)
     ]
     starts = [i for i, is_bad in enumerate(bad) if is_bad and not (i and bad[i - 1])]
+    middle = max((place for place in x if place is not None), default=0) / 2
     for i in starts[:MARKED_STRETCHES]:
         end = next((j for j in range(i, len(bad)) if not bad[j]), len(bad)) - 1
         words = "not finite" if i == starts[0] else ""
-        mark(chart, float(x[i] or 0), float(x[end] or 0), words, width=1.5, dash="dot")
+        place = float(x[i] or 0)
+        mark(chart, place, float(x[end] or 0), words, before=place > middle, width=1.5, dash="dot")
+    return chart
+
+
+def say(chart: Figure, words: str) -> Figure:
+    """Write in the middle of an empty chart why it is empty, and take away its scale."""
+    text = "<br>".join(wrap(in_chart(words), LETTERS_PER_LINE))
+    chart["layout"]["annotations"] = [
+        {"text": text, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
+    ]
+    for axis in ("xaxis", "yaxis"):
+        chart["layout"][axis] |= {"showticklabels": False}
     return chart

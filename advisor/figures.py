@@ -12,12 +12,13 @@ from .drawing import (
     figure,
     mark,
     mark_non_finite,
+    say,
     thin,
     traces,
 )
 from .glossary import axis_title, label_of
 from .regime import Estimate
-from .wording import span
+from .wording import in_chart, span
 
 LEAST_SHOWN, MOST_SHOWN = 1e-3, 1e2
 """Ends of the κ axis; what lies beyond is drawn as a sliver at the end, and written in full."""
@@ -33,9 +34,13 @@ def metric_figure(
     names: Sequence[str],
     *,
     cycle: int = 1,
+    unmeasured: Mapping[str, str] | None = None,
     **axes: Any,
 ) -> Figure:
-    """Draw some metrics of one run, of like units, over its learner steps."""
+    """Draw some metrics of one run, of like units, over its learner steps.
+
+    ``cycle`` is S + 1; ``unmeasured`` gives the reasons of metrics that this run never has.
+    """
     steps = series["step"]
     data = [
         trace
@@ -43,6 +48,8 @@ def metric_figure(
         for trace in traces(steps, series[name], label_of(name), i, cycle=cycle)
     ]
     chart = figure(title, data, axis_title(names[0]), **axes)
+    if all(value is None for name in names for value in series[name]):
+        return say(chart, (unmeasured or {}).get(names[0], "not measured"))
     return mark_non_finite(chart, steps, [series[n] for n in names])
 
 
@@ -51,28 +58,36 @@ def reward_figure(
     evaluations: Sequence[tuple[int, float]],
     collapse_step: int | None,
 ) -> Figure:
-    """Draw the batch reward by sampling version, and evaluations of the policy itself."""
+    """Draw the batch reward by sampling version, and evaluations of the policy itself.
+
+    Where there is a gold reward it is drawn too, and ``evaluations`` are of it.
+    """
     versions = [
         v if v is not None else s
         for v, s in zip(series["sampled_at_step"], series["step"], strict=True)
     ]
     steps, rewards = [s for s, _ in evaluations], [reward for _, reward in evaluations]
     evaluated_x, evaluated_y = thin(steps, rewards, EVALUATIONS)
+    gold = series.get("gold_reward_mean", ())
+    has_gold = any(value is not None for value in gold)
     data = [
         *traces(versions, series["reward_mean"], "batch reward", 0),
+        *(traces(versions, gold, "batch gold reward", 2) if has_gold else ()),
         {
             "type": "scatter",
             "mode": "lines+markers",
             "x": evaluated_x,
             "y": evaluated_y,
-            "name": "current policy, evaluated",
+            "name": f"current policy, {'gold ' if has_gold else ''}evaluated",
             "line": {"color": ORANGE, "width": 2},
             "marker": {"symbol": "diamond", "size": 6},
         },
     ]
     chart = figure("Reward", data, "reward", "learner step whose weights sampled", yaxis=FROM_ZERO)
     if collapse_step is not None:
-        mark(chart, collapse_step, collapse_step, "collapse", dash="dash")
+        last = max((version for version in versions if version is not None), default=0)
+        before = collapse_step > last / 2
+        mark(chart, collapse_step, collapse_step, "collapse", before=before, dash="dash")
     mark_non_finite(chart, steps, [rewards])
     return mark_non_finite(chart, versions, [series["reward_mean"]])
 
@@ -82,22 +97,20 @@ def run_figures(
     evaluations: Sequence[tuple[int, float]],
     collapse_step: int | None,
     *,
-    clipping_possible: bool,
+    unmeasured: Mapping[str, str],
     cycle: int = 1,
 ) -> dict[str, Figure]:
     """Return the charts of one run by key, in the order in which Watch shows them.
 
     ``cycle`` is S + 1: means are taken over whole staleness cycles, or they would beat with them.
+    What the run never measures gives its reason in place of a curve.
     """
     charts = {"reward": reward_figure(series, evaluations, collapse_step)}
-    if clipping_possible:
-        clip = ["clip_fraction_low", "clip_fraction_high"]
-        charts["clipping"] = metric_figure(
-            "Active clipping", series, clip, cycle=cycle, yaxis=SHARE
-        )
     ess = ["sequence_ess_fraction", "ess_fraction"]
     up_to_one = {"range": [0, 1.05], "exponentformat": "none"}
+    clip = ["clip_fraction_low", "clip_fraction_high"]
     for key, title, names, yaxis in (
+        ("clipping", "Active clipping", clip, SHARE),
         ("kl", "Drift from the sampling policy", ["approx_kl"], FROM_ZERO),
         ("cycle_drift", "Drift from the sampling weights", ["cycle_drift"], FROM_ZERO),
         ("kl_to_start", "Distance from the start, as a policy", ["kl_to_start"], FROM_ZERO),
@@ -109,7 +122,9 @@ def run_figures(
         ("staleness", "Realised staleness", ["staleness_max"], FROM_ZERO),
         ("learning_rate", "Learning rate", ["learning_rate"], FROM_ZERO),
     ):
-        charts[key] = metric_figure(title, series, names, cycle=cycle, yaxis=yaxis)
+        charts[key] = metric_figure(
+            title, series, names, cycle=cycle, unmeasured=unmeasured, yaxis=yaxis
+        )
     return charts
 
 
@@ -129,8 +144,9 @@ def kappa_figure(kappas: Mapping[str, Estimate]) -> Figure:
         "ticktext": ["0.001", "0.01", "0.1", "1", "10", "100"],
     }
     chart["layout"]["yaxis"] = {
-        "autorange": "reversed",
         "type": "category",
+        "categoryarray": list(kappas),
+        "range": [len(kappas) - 0.5, -0.5],
         "showgrid": False,
         "tickvals": list(kappas),
         "ticktext": [f"{name}<br><b>{span(kappa)}</b>" for name, kappa in kappas.items()],
@@ -177,7 +193,7 @@ def compare_figure(
     data = [
         trace
         for i, (label, x, y) in enumerate(curves)
-        for trace in traces(x, y, label, i, points=POINTS_COMPARED)
+        for trace in traces(x, y, in_chart(label), i, points=POINTS_COMPARED)
     ]
     chart = figure(label_of(name).capitalize(), data, axis_title(name), x_title)
     chart["layout"] |= {"height": 400, "showlegend": True}

@@ -2,6 +2,7 @@
 
 import math
 import re
+from html import escape
 from typing import Any
 
 from trainer.config import TrainerConfig
@@ -128,6 +129,16 @@ def command(config: TrainerConfig) -> str:
 def _argument(value: Any) -> str:
     text = f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
     return text if re.fullmatch(r"[\w.:+-]+", text) else "'" + text.replace("'", "'\\''") + "'"
+
+
+def shortened(text: str, length: int = 32) -> str:
+    """Cut a text that is longer, and show that it was cut."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
+
+
+def in_chart(text: str) -> str:
+    """Write text so that Plotly, which reads a little HTML, shows it as it is."""
+    return escape(text, quote=False)
 
 
 def literal(text: str) -> str:

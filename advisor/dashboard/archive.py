@@ -19,6 +19,7 @@ WATCHED = (
     "step",
     "sampled_at_step",
     "reward_mean",
+    "gold_reward_mean",
     "learning_rate",
     "staleness_max",
     "cycle_drift",

@@ -9,7 +9,7 @@ from advisor.dashboard.archive import badge, open_archive, run_label, series_of,
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import compare_figure
 from advisor.glossary import GLOSSARY, label_of
-from advisor.wording import literal
+from advisor.wording import literal, shortened
 from storage.records import RunInfo
 from storage.store import Store
 
@@ -44,7 +44,7 @@ def page() -> None:
     if len(chosen) < 2:
         st.info("Choose at least two runs.")
         return
-    labels = {run.id: f"{run.name} ({run.id[-6:]})" for run in chosen}
+    labels = {run.id: f"{shortened(run.name)} ({run.id[-6:]})" for run in chosen}
     st.markdown("  \n".join(f"{badge(status_of(r))} {literal(labels[r.id])}" for r in chosen))
     _tables(chosen, labels)
     _curves(store, chosen, labels)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from advisor.drawing import BLUE, SKY, Figure
+from advisor.drawing import ON_DARK, Figure
 
 ASSETS = Path(__file__).parent / "assets"
 _VERSION = int((ASSETS / "live_plot.js").stat().st_mtime)
@@ -27,4 +27,4 @@ export default async (component) => (await import(script)).default(component);
 
 def live_plot(chart: Figure, *, key: str, alt: str) -> None:
     """Draw a chart; ``key`` keeps its identity over refreshes, ``alt`` says what it shows."""
-    _component(key=key, data={"figure": chart, "alt": alt, "twins": (BLUE, SKY)})
+    _component(key=key, data={"figure": chart, "alt": alt, "onDark": ON_DARK})

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from advisor.clip_bias import clip_bias_figure, clip_bias_words
 from advisor.dashboard.archive import (
     badge,
     diagnosis_of,
@@ -16,13 +17,21 @@ from advisor.dashboard.archive import (
 )
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import kappa_figure, run_figures
-from advisor.overview import cycle_of, planned_steps, recent_steps, share_done, tiles
+from advisor.overview import (
+    cycle_of,
+    planned_steps,
+    recent_steps,
+    share_done,
+    step_seconds,
+    tiles,
+)
 from advisor.regime import Diagnosis, Regime
 from advisor.wording import horizon, literal, pace
 from storage.records import Event, RunInfo
 from storage.store import Store
 
 REFRESH_SECONDS = 2
+BIAS_PROBES = 200
 REGIMES = {
     Regime.STABLE: ("green", "●"),
     Regime.INSUFFICIENT_DATA: ("gray", "○"),
@@ -173,17 +182,21 @@ def _limits(found: Diagnosis, run: RunInfo, steps: int) -> None:
 
 
 def _charts(store: Store, run: RunInfo, series: Mapping[str, list[Any]]) -> None:
-    evaluations = [(e.step, e.reward) for e in store.evaluations(run.id)]
-    impossible = run.unmeasured.get("clip_fraction_low")
+    evaluations = [
+        (e.step, e.reward if e.gold is None else e.gold) for e in store.evaluations(run.id)
+    ]
     charts = run_figures(
         series,
         evaluations,
         run.collapse_step,
-        clipping_possible=impossible is None,
+        unmeasured=run.unmeasured,
         cycle=cycle_of(run),
     )
-    if impossible:
-        st.info(f"Clipping: {impossible}.")
+    if "clip_fraction_low" not in run.unmeasured:
+        probes = store.bias_probes(run.id, last=BIAS_PROBES)
+        st.caption(clip_bias_words(probes, step_seconds(store.steps(run.id, last=1))))
+        if (chart := clip_bias_figure(probes)) is not None:
+            charts["clip_bias"] = chart
     places = (place for _ in charts for place in st.columns(2))  # row by row, on a phone too
     for name, chart in charts.items():
         with next(places):

@@ -183,14 +183,37 @@ def test_the_onset_of_a_collapse_is_marked_even_at_step_zero():
     assert (mark["x0"], mark["label"]["text"]) == (0, "collapse")
 
 
-def test_clipping_that_is_impossible_gets_no_chart():
+def test_what_is_never_measured_gives_its_reason_in_place_of_a_curve_and_a_scale():
+    reason = "structurally impossible: every ratio is 1, <so> the clip removes nothing at all"
     series = a_series(30, clip_fraction_low=[None] * 30, clip_fraction_high=[None] * 30)
-    assert "clipping" not in run_figures(series, [], None, clipping_possible=False)
-    assert "clipping" in run_figures(a_series(30), [], None, clipping_possible=True)
+    charts = run_figures(series, [], None, unmeasured={"clip_fraction_low": reason})
+    layout = charts["clipping"]["layout"]
+    (words,) = layout["annotations"]
+    assert words["text"].replace("<br>", " ") == reason.replace("<so>", "&lt;so&gt;")
+    assert layout["xaxis"]["showticklabels"] is layout["yaxis"]["showticklabels"] is False
+    assert "annotations" not in charts["entropy"]["layout"]
+
+
+def test_what_is_not_measured_without_a_reason_is_said_not_to_be_measured():
+    chart = metric_figure("Entropy", {"step": [0, 1], "entropy": [None, None]}, ["entropy"])
+    assert [each["text"] for each in chart["layout"]["annotations"]] == ["not measured"]
+
+
+def test_what_was_computed_and_is_not_finite_is_not_called_unmeasured():
+    chart = metric_figure("Entropy", {"step": [0, 1], "entropy": [None, NAN]}, ["entropy"])
+    assert "annotations" not in chart["layout"]
+    assert [m["x0"] for m in chart["layout"]["shapes"]] == [1]
+
+
+@pytest.mark.parametrize(("place", "side"), [(10, "top left"), (50, "top left"), (51, "top right")])
+def test_words_at_a_mark_stand_where_there_is_room(place, side):
+    values = [NAN if i == place else 1.0 for i in range(101)]
+    (found,) = mark_non_finite(figure("a chart", [], ""), range(101), [values])["layout"]["shapes"]
+    assert found["label"]["textposition"] == side
 
 
 def test_every_chart_of_a_run_names_its_axes():
-    for chart in run_figures(a_series(30), [], None, clipping_possible=True).values():
+    for chart in run_figures(a_series(30), [], None, unmeasured={}).values():
         assert chart["layout"]["title"]["text"]
         assert chart["layout"]["xaxis"]["title"]["text"].startswith("learner step")
         assert chart["layout"]["yaxis"]["title"]["text"]
@@ -198,7 +221,7 @@ def test_every_chart_of_a_run_names_its_axes():
 
 def test_a_run_that_has_measured_nothing_yet_draws_empty_charts():
     empty = {name: [] for name in WATCHED}
-    for chart in run_figures(empty, [], None, clipping_possible=True).values():
+    for chart in run_figures(empty, [], None, unmeasured={}).values():
         assert all(list(trace["x"]) == [] for trace in chart["data"])
 
 
@@ -206,7 +229,7 @@ def test_a_refresh_of_a_long_run_carries_at_most_fifty_kilobytes():
     sparse = [0.123456 if i % 5 == 4 else None for i in range(10_000)]
     evaluations = [(i, 0.812345) for i in range(0, 10_000, 25)]
     series = a_series(10_000, kl_to_start=sparse)
-    charts = run_figures(series, evaluations, 5000, clipping_possible=True, cycle=4)
+    charts = run_figures(series, evaluations, 5000, unmeasured={}, cycle=4)
     assert len(json.dumps(charts, separators=(",", ":"))) <= 50_000
 
 
@@ -272,6 +295,11 @@ def test_runs_of_different_length_are_overlaid_each_over_its_own_steps():
     assert [trace["name"] for trace in chart["data"]] == ["one", "two"]
     assert [trace["x"] for trace in chart["data"]] == [[0, 1], [0, 1, 2]]
     assert [m["x0"] for m in chart["layout"]["shapes"]] == [1]
+
+
+def test_a_name_that_looks_like_html_is_shown_as_it_is():
+    chart = compare_figure("reward_mean", [("<b>bold</b> & co", [0], [0.1])], "learner step")
+    assert chart["data"][0]["name"] == "&lt;b&gt;bold&lt;/b&gt; &amp; co"
 
 
 def test_a_step_of_unknown_place_is_not_marked_at_zero():

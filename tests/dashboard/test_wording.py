@@ -5,7 +5,18 @@ import pytest
 from factories import a_config
 
 from advisor.regime import Estimate, unknown
-from advisor.wording import chance, command, duration, horizon, literal, number, pace, rate, span
+from advisor.wording import (
+    chance,
+    command,
+    duration,
+    horizon,
+    literal,
+    number,
+    pace,
+    rate,
+    shortened,
+    span,
+)
 from storage.commandline import parse
 from trainer.__main__ import _parser
 from trainer.config import config_from_options
@@ -141,3 +152,9 @@ def test_a_command_says_only_what_is_required_or_not_default():
 def test_text_is_shown_as_it_is_whatever_markdown_it_holds():
     assert literal("**a** :red[b] $x$ `c` <d>") == (r"\*\*a\*\* \:red\[b\] \$x\$ \`c\` \<d>")
     assert literal("arithmetic η=0.0003 S=3") == "arithmetic η=0.0003 S=3"
+
+
+def test_a_long_name_is_cut_and_shown_to_be_cut():
+    assert shortened("1234567890", 10) == "1234567890"
+    assert shortened("12345678901", 10) == "123456789…"
+    assert shortened("1234567 8901", 9) == "1234567…"

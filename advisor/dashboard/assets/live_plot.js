@@ -24,11 +24,9 @@ function isDark(color) {
   return 0.3 * r + 0.6 * g + 0.1 * b < 128;
 }
 
-// The dark blue of the palette is hard to see on a dark page: it changes places with the light one.
-function legible(traces, [one, other]) {
-  const twin = { [one]: other, [other]: one };
-  const swap = (key, value) => (typeof value === "string" && twin[value]) || value;
-  return JSON.parse(JSON.stringify(traces, swap));
+function recolored(traces, colors) {
+  const other = (key, value) => (typeof value === "string" && colors[value]) || value;
+  return JSON.parse(JSON.stringify(traces, other));
 }
 
 function themed(layout, style) {
@@ -55,10 +53,10 @@ const CONFIG = {
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 
-function render(Plotly, element, { figure, alt, twins }) {
+function render(Plotly, element, { figure, alt, onDark }) {
   const style = getComputedStyle(element);
   const dark = isDark(style.getPropertyValue("--st-background-color").trim() || "#ffffff");
-  const traces = dark ? legible(figure.data, twins) : figure.data;
+  const traces = dark ? recolored(figure.data, onDark) : figure.data;
   element.setAttribute("aria-label", alt);
   element.style.height = `${figure.layout.height}px`;
   return Plotly.react(element, traces, themed(figure.layout, style), CONFIG);
