@@ -37,6 +37,11 @@ from .recommendation import (
 from .regime import Diagnosis, Regime, regime_of, unknown
 
 LEAST_STEPS = 20
+NEAREST = 40
+"""Ended runs that a diagnosis reads, the nearest in learning rate: their constants are those of
+other rates the less the farther, and a live page asks every other second."""
+ENDED = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
+"""How a run ends that was neither stopped nor broken off: what came of it is an outcome."""
 UNUSED_RATE = 1e-4
 """Fills the field of a question that asks for the rate."""
 
@@ -64,7 +69,7 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
         reward_final=run.reward_final,
         series=store.series(run.id, SERIES),
         radii=(newest[0].clipping_radii if newest else None) or {},
-        ended=run.status in (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED),
+        ended=run.status in ENDED,
         parameters=run.parameters,
     )
     if not run.status.alive:
@@ -85,27 +90,34 @@ def gather(
     *,
     group: str | None = None,
     run_id: str | None = None,
-    setting: TrainerConfig | None = None,
 ) -> list[RunFacts]:
     """Return the evidence in the archive: one run, one group, or every run of the trainer.
 
     What was put away (archived) is none, unless it is the one run that was named.
 
-    With a ``setting``, only runs of that setting are read.
-
     Raises:
         RunNotFound: the named run is not in the archive.
     """
-    if run_id is not None:
-        found = [store.run(run_id)]
-    else:
-        found = store.runs(group=group, archived=False)
-    configs = [(run, config_of(run)) for run in found if run.kind in ("train", "sweep")]
-    return [
-        facts_of(store, run, config)
-        for run, config in configs
-        if config is not None and not (setting and differences(config, setting))
+    found = [store.run(run_id)] if run_id is not None else store.runs(group=group)
+    return [facts_of(store, run, config) for run, config in _readable(found)]
+
+
+def _readable(runs: Sequence[RunInfo]) -> list[tuple[RunInfo, TrainerConfig]]:
+    configs = [(run, config_of(run)) for run in runs if run.kind in ("train", "sweep")]
+    return [(run, config) for run, config in configs if config is not None]
+
+
+def _neighbors(store: Store, this: RunInfo, setting: TrainerConfig) -> list[RunFacts]:
+    """Return the ended runs of the same setting that are nearest in learning rate."""
+    own = math.log(setting.learning_rate)
+    same = [
+        (run, config)
+        for run, config in _readable(store.runs())
+        if run.id != this.id and run.status in ENDED and not differences(config, setting)
     ]
+    near = sorted(same, key=lambda each: abs(math.log(each[1].learning_rate) - own))[:NEAREST]
+    facts = [facts_of(store, run, config) for run, config in near]
+    return [each for each in facts if each.unsafe is not None]
 
 
 def ask(*, settings: Mapping[str, object], evidence: Sequence[RunFacts], risk: float) -> Question:
@@ -160,6 +172,8 @@ def answer(store: Store, question: Question, evidence: Sequence[RunFacts]) -> Ad
 def diagnose(store: Store, run_id: str) -> Diagnosis:
     """Say in which regime a run is, from its own steps and ended runs of the same setting.
 
+    Only the 40 of them that are nearest in learning rate are read.
+
     Raises:
         RunNotFound: there is no such run.
     """
@@ -170,12 +184,7 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
     facts = facts_of(store, run, config)
     if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
         return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
-    others = [
-        each
-        for each in gather(store, setting=config)
-        if each.run_id != run_id and each.unsafe is not None
-    ]
-    return _diagnosis(facts, others)
+    return _diagnosis(facts, _neighbors(store, run, config))
 
 
 def _diagnosis(facts: RunFacts, others: Sequence[RunFacts]) -> Diagnosis:

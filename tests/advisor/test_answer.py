@@ -81,13 +81,6 @@ def test_the_evidence_is_every_run_of_the_trainer_or_one_group_or_one_run(store)
         gather(store, run_id="nosuch")
 
 
-def test_runs_of_another_setting_are_not_read_where_one_setting_is_asked_for(store):
-    same, other = a_run(a_config(learning_rate=1e-3, seed=4)), a_run(a_config(clip_epsilon=0.3))
-    for run in (same, other):
-        fill(store, run, steps=1)
-    assert [facts.run_id for facts in gather(store, setting=a_config())] == [same.id]
-
-
 def test_a_configuration_of_another_version_is_no_evidence_and_no_error(store):
     strange = replace(a_run(), config={"learning_rate": 1e-4, "a_field_of_tomorrow": 1})
     fill(store, replace(strange, config=strange.config | {"max_staleness": 3}), steps=30)
@@ -229,6 +222,19 @@ def test_the_evidence_of_a_diagnosis_is_every_other_ended_run_of_the_setting(see
     fill(seeded, a_run(status=RunStatus.RUNNING), steps=2)
     assert checked(seeded, FINISHED).evidence == (f"run {COLLAPSED}: collapsed",)
     assert checked(seeded, COLLAPSED).evidence == (f"run {FINISHED}: healthy",)
+
+
+def test_a_diagnosis_reads_the_forty_ended_runs_that_are_nearest_in_rate(store):
+    this = a_run(status=RunStatus.RUNNING)
+    fill(store, this, steps=20)
+    ended = {"status": RunStatus.FINISHED, "outcome": "healthy", "ended_at": 1.0}
+    rates = [2e-4 * 1.1 ** (i - 25) for i in range(51)]
+    for i, rate in enumerate(rates):
+        store.create_run(a_run(a_config(learning_rate=rate), id=f"run-{i:02}", **ended))
+    nearest = sorted(range(51), key=lambda i: abs(i - 25))[:39]  # the 40th is one of two as near
+    found = {line.split(":")[0] for line in checked(store, this.id).evidence}
+    assert len(found) == 40
+    assert found >= {f"run run-{i:02}" for i in nearest}
 
 
 @pytest.mark.parametrize("steps", [0, 1, 19])
