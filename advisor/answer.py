@@ -85,12 +85,7 @@ def config_of(run: RunInfo) -> TrainerConfig | None:
         return None
 
 
-def gather(
-    store: Store,
-    *,
-    group: str | None = None,
-    run_id: str | None = None,
-) -> list[RunFacts]:
+def gather(store: Store, *, group: str | None = None, run_id: str | None = None) -> list[RunFacts]:
     """Return the evidence in the archive: one run, one group, or every run of the trainer.
 
     What was put away (archived) is none, unless it is the one run that was named.
@@ -98,7 +93,10 @@ def gather(
     Raises:
         RunNotFound: the named run is not in the archive.
     """
-    found = [store.run(run_id)] if run_id is not None else store.runs(group=group)
+    if run_id is not None:
+        found = [store.run(run_id)]
+    else:
+        found = store.runs(group=group, archived=False)
     return [facts_of(store, run, config) for run, config in _readable(found)]
 
 
@@ -112,7 +110,7 @@ def _neighbors(store: Store, this: RunInfo, setting: TrainerConfig) -> list[RunF
     own = math.log(setting.learning_rate)
     same = [
         (run, config)
-        for run, config in _readable(store.runs())
+        for run, config in _readable(store.runs(archived=False))
         if run.id != this.id and run.status in ENDED and not differences(config, setting)
     ]
     near = sorted(same, key=lambda each: abs(math.log(each[1].learning_rate) - own))[:NEAREST]

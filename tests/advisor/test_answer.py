@@ -81,6 +81,14 @@ def test_the_evidence_is_every_run_of_the_trainer_or_one_group_or_one_run(store)
         gather(store, run_id="nosuch")
 
 
+def test_what_was_put_away_is_evidence_only_where_it_is_named(seeded):
+    seeded.update_run(COLLAPSED, archived=True)
+    assert [facts.run_id for facts in gather(seeded)] == [FINISHED]
+    assert [facts.run_id for facts in gather(seeded, run_id=COLLAPSED)] == [COLLAPSED]
+    assert checked(seeded, FINISHED).evidence == ()
+    assert checked(seeded, COLLAPSED).regime == Regime.COLLAPSED
+
+
 def test_a_configuration_of_another_version_is_no_evidence_and_no_error(store):
     strange = replace(a_run(), config={"learning_rate": 1e-4, "a_field_of_tomorrow": 1})
     fill(store, replace(strange, config=strange.config | {"max_staleness": 3}), steps=30)
