@@ -93,11 +93,8 @@ def gather(store: Store, *, group: str | None = None, run_id: str | None = None)
     Raises:
         RunNotFound: the named run is not in the archive.
     """
-    if run_id is not None:
-        found = [store.run(run_id)]
-    else:
-        found = store.runs(group=group, archived=False)
-    return [facts_of(store, run, config) for run, config in _readable(found)]
+    kept = store.runs(group=group, archived=False) if run_id is None else [store.run(run_id)]
+    return [facts_of(store, run, config) for run, config in _readable(kept)]
 
 
 def _readable(runs: Sequence[RunInfo]) -> list[tuple[RunInfo, TrainerConfig]]:
