@@ -35,9 +35,9 @@ KIND = "sweep"
 DONE = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
 MOST_SEEDS = 10_000
 MOST_JOBS = 1024
-LOOK_SECONDS = 0.3
+LOOK_SECONDS = (0.3, 5.0)
 LOOK_SHARE = 0.05
-"""A look at the archive may take this share of one core, however large the group is."""
+"""Looking at the archive may take this share of one core, however large the group is."""
 
 
 def run_cells(
@@ -65,7 +65,7 @@ def run_cells(
     cells = Cells(store, configs, group or group_name(configs))
     with Pool(store, cells.group, jobs or free_jobs(configs)) as pool:
         while True:
-            started = time.monotonic()
+            started = time.thread_time()
             pool.bury()
             runs = cells.look(pool.owns)
             pool.tend(sorted(runs, key=_gentle_first))
@@ -76,7 +76,9 @@ def run_cells(
                 progress(words, *cells.steps_done(runs))
             if ended == len(runs):
                 return runs
-            time.sleep(max(LOOK_SECONDS, (time.monotonic() - started) / LOOK_SHARE))
+            shortest, longest = LOOK_SECONDS
+            pause = (time.thread_time() - started) / LOOK_SHARE
+            time.sleep(min(max(pause, shortest), longest))
 
 
 def group_name(configs: Iterable[TrainerConfig]) -> str:
