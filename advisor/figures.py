@@ -163,7 +163,7 @@ def _kappa_bar(name: str, kappa: Estimate, index: int) -> dict[str, Any]:
             "mode": "text",
             "x": [(math.log10(LEAST_SHOWN)) / 2],
             "y": [name],
-            "text": ["unknown"],
+            "text": [""],  # the row's label says that it is unknown
             "hoverinfo": "skip",
         }
     low = LEAST_SHOWN if kappa.low is None else kappa.low

@@ -2,8 +2,9 @@
 
 Makes a real archive by short runs through the trainer's command line (about two minutes, in a
 temporary folder), starts the dashboard on it, and takes every page in light and dark, on a desktop
-and on a phone: the first screen as ``PAGE-THEME-WIDTH.png`` and everything below it as
-``PAGE-THEME-WIDTH-whole.png``. With ``--home`` the archive is kept and used again.
+and on a phone: the first screen as ``PAGE-THEME-WIDTH.png``, all of it as
+``PAGE-THEME-WIDTH-whole.png``, and for the README ``watch.png`` and ``advise.png``. With ``--home``
+the archive is kept and used again.
 """
 
 import argparse
@@ -31,10 +32,19 @@ from storage.store import Store  # noqa: E402
 SIZES = {1280: 800, 390: 844}
 THEMES = ("light", "dark")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-STALENESS = 3
-ENDED = {"gentle": 1e-4, "good": 4e-4, "bold": 1.4e-3, "too bold": 4e-3}
-LIVE_RATE = 3e-4
-LIVE_STEPS = 2000
+ENDED = {
+    "gentle": (1e-4, 3),
+    "steady": (4e-4, 3),
+    "bold": (1.4e-3, 3),
+    "too bold": (4e-3, 3),
+    "fresh": (8e-4, 0),
+    "stale": (8e-4, 15),
+}
+"""Learning rate and max staleness of the runs in the archive, by name."""
+LIVE = (3e-4, 3)
+ENDED_STEPS, LIVE_STEPS = 300, 2000
+SHOWN_IN_README = {"watch": 1190, "advise": 1090}
+"""How much of these pages, in pixels from the top, is also kept as ``PAGE.png``."""
 SHOWN_FROM = 400
 """Learner steps that the live run shall have made before it is photographed."""
 
@@ -72,8 +82,8 @@ def _trainer(environment: dict[str, str], *words: str) -> str:
     return str(json.loads(done.stdout)["run_id"])
 
 
-def _setting(rate: float, steps: int, name: str) -> list[str]:
-    setting = f"--workload arithmetic --learning-rate {rate} --max-staleness {STALENESS}"
+def _setting(rate: float, staleness: int, steps: int, name: str) -> list[str]:
+    setting = f"--workload arithmetic --learning-rate {rate} --max-staleness {staleness}"
     return [*f"{setting} --steps {steps} --json --name".split(), name]
 
 
@@ -86,14 +96,14 @@ def _seed(environment: dict[str, str]) -> None:
     store = _store(environment)
     known = {run.name for run in store.runs()}
     store.close()
-    for name, rate in ENDED.items():
+    for name, (rate, staleness) in ENDED.items():
         if name not in known:
-            print(f"running {name!r} at {rate:g}", file=sys.stderr)
-            _trainer(environment, "run", *_setting(rate, 300, name))
+            print(f"running {name!r} at η={rate:g}, S={staleness}", file=sys.stderr)
+            _trainer(environment, "run", *_setting(rate, staleness, ENDED_STEPS, name))
 
 
 def _start_live(environment: dict[str, str], stack: ExitStack) -> str:
-    run_id = _trainer(environment, "run", *_setting(LIVE_RATE, LIVE_STEPS, "live"), "--detach")
+    run_id = _trainer(environment, "run", *_setting(*LIVE, LIVE_STEPS, "alive"), "--detach")
     stack.callback(_trainer, environment, "stop", run_id, "--json")
     return run_id
 
@@ -161,12 +171,12 @@ def _photograph(
     store = _store(environment)
     ids = {run.name: run.id for run in store.runs()}
     store.close()
-    bold, good = ids["too bold"], ids["good"]
+    bold, steady = ids["too bold"], ids["steady"]
     pages: dict[str, tuple[str, int]] = {  # what to open, and how many charts to wait for
         "watch": (f"?run={live}", 13),
         "watch-collapsed": (f"?run={bold}", 13),
         "advise": ("advise", 3),
-        "compare": (f"compare?runs={good}&runs={bold}", 1),
+        "compare": (f"compare?runs={steady}&runs={bold}", 1),
         "runs": ("runs", 0),
     }
     for name, (path, plots) in pages.items():
@@ -183,13 +193,16 @@ def _photograph(
         page.set_viewport_size({"width": width, "height": max(tall, SIZES[width])})
         _settle(page, plots)
         page.screenshot(path=folder / f"{name}-{theme}-{width}-whole.png")
+        if (theme, width) == ("light", 1280) and name in SHOWN_IN_README:
+            shown = {"x": 0, "y": 0, "width": width, "height": SHOWN_IN_README[name]}
+            page.screenshot(path=folder / f"{name}.png", clip=shown)
         page.close()
 
 
 _HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight + 60"
 
 
-_DRAWN = "count => document.querySelectorAll('.etalon-plot .main-svg').length >= count"
+_DRAWN = "count => document.querySelectorAll('.etalon-plot:has(.main-svg)').length >= count"
 
 
 def _ask(page: Page) -> None:

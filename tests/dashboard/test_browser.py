@@ -126,6 +126,11 @@ def plot(page: Page, title: str) -> Locator:
     return page.locator(f".etalon-plot[aria-label^='{title}']")
 
 
+def wait_for_charts(page: Page, count: int) -> None:
+    drawn = page.locator(".js-plotly-plot:has(.main-svg)")
+    drawn.nth(count - 1).wait_for(state="attached")
+
+
 def range_of(page: Page, title: str) -> list[float]:
     return [round(x, 3) for x in plot(page, title).evaluate("plot => plot.layout.xaxis.range")]
 
@@ -138,7 +143,7 @@ def see_a_run_move(page: Page) -> None:
     wait_for(page, lambda: step_shown(page) > 20)
     seen = step_shown(page)
     wait_for(page, lambda: step_shown(page) > seen)
-    page.locator(".js-plotly-plot .main-svg").nth(CHARTS_OF_A_RUN).wait_for(state="attached")
+    wait_for_charts(page, CHARTS_OF_A_RUN)
     assert page.get_by_text("The chart cannot be drawn").all_inner_texts() == []
 
 
@@ -177,7 +182,7 @@ def ask_for_advice(page: Page, store: Store) -> None:
     shown = value.get_by_test_id("stMetricValue").inner_text()
     largest = store.recommendations()[0].answer["max_learning_rate"]
     assert float(shown) == pytest.approx(largest, rel=0.05)
-    page.locator(".js-plotly-plot .main-svg").nth(2).wait_for(state="attached")
+    wait_for_charts(page, 3)
 
 
 def compare(page: Page) -> None:
@@ -186,7 +191,7 @@ def compare(page: Page) -> None:
     differs.nth(2).wait_for(state="attached")
     assert differs.all_inner_texts()[0] == "learning rate"
     assert set(differs.all_inner_texts()[1:]) == {"0.0002", "0.004"}
-    page.locator(".js-plotly-plot .main-svg").first.wait_for(state="attached")
+    wait_for_charts(page, 1)
 
 
 def start_a_run(page: Page, store: Store) -> str:

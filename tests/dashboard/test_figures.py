@@ -262,10 +262,14 @@ def test_an_unknown_end_runs_out_of_the_chart_hatched_and_is_said_to_be_a_bound(
 
 
 def test_a_kappa_of_which_nothing_is_known_is_a_word_and_no_bar():
-    chart = kappa_figure({"horizon": unknown("no run of this setting has ended")})
-    (word,) = chart["data"]
-    assert (word["mode"], word["text"]) == ("text", ["unknown"])
-    assert label_on_axis(unknown("why")) == "horizon<br><b>unknown</b>"
+    known, nothing = Estimate(low=0.1, high=0.2), unknown("no run of this setting has ended")
+    chart = kappa_figure({"staleness": known, "horizon": nothing})
+    assert [trace["type"] for trace in chart["data"]] == ["bar", "scatter"]
+    assert label_on_axis(nothing) == "horizon<br><b>unknown</b>"
+    assert chart["layout"]["yaxis"]["range"] == [
+        1.5,
+        -0.5,
+    ]  # every row has its place, filled or not
 
 
 @pytest.mark.parametrize(
