@@ -4,11 +4,6 @@ The result is saved with ``save_pretrained`` under the hash of everything it dep
 through the same ``from_pretrained`` that a user's own checkpoint takes.
 """
 
-import hashlib
-import json
-import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .cache import cached_folder
 from .policy import FlatWeights
-
-logger = logging.getLogger(__name__)
 
 CARD = "warm_start.json"
 
@@ -55,39 +49,16 @@ def warm_started(recipe: Recipe, home: Path, progress: Callable[[str], None]) ->
     Raises:
         WarmStartFailed: the band was not reached within ``recipe.max_steps``.
     """
-    key = hashlib.sha256(json.dumps(recipe.identity, sort_keys=True).encode()).hexdigest()[:16]
-    folder = home / "warm_starts" / key
-    if (folder / CARD).exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=folder.parent))
-    try:
+
+    def make(folder: Path) -> dict[str, Any]:
         model, tokenizer = recipe.build()
         steps, rate = _train(model, recipe, progress)
-        model.save_pretrained(making)
-        tokenizer.save_pretrained(making)
-        card = {**recipe.identity, "steps": steps, "success_rate": rate}
-        (making / CARD).write_text(json.dumps(card, indent=1))
-        _publish(making, folder)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    progress(f"warm start: done after {steps} supervised steps, success rate {rate:.3f}")
-    return folder
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        progress(f"warm start: done after {steps} supervised steps, success rate {rate:.3f}")
+        return {"steps": steps, "success_rate": rate}
 
-
-def _publish(making: Path, folder: Path) -> None:
-    """Rename into place; another process may have finished the same weights first.
-
-    A folder without its card has lost part of what it held, and is replaced.
-    """
-    try:
-        making.replace(folder)
-    except OSError:
-        if (folder / CARD).exists():
-            logger.info("another run made the same warm start first: %s", folder)
-            return
-        shutil.rmtree(folder)
-        making.replace(folder)
+    return cached_folder(home / "warm_starts", CARD, recipe.identity, make)
 
 
 def _train(model: nn.Module, recipe: Recipe, progress: Callable[[str], None]) -> tuple[int, float]:

@@ -1,0 +1,76 @@
+"""Folders that are made once: named by the hash of everything they depend on.
+
+A folder is published by a rename, complete with its card; a process that dies half-way leaves
+nothing under the final name, and of two that make the same one the first wins.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+def cached_folder(
+    shelf: Path,
+    card: str,
+    identity: Mapping[str, Any],
+    make: Callable[[Path], Mapping[str, Any]],
+) -> Path:
+    """Return the folder of this identity, made first if it is not there.
+
+    Args:
+        shelf: folder of folders.
+        card: name of the JSON file that holds the identity and what ``make`` returned.
+        identity: everything the contents depend on.
+        make: fills the empty folder it is given and returns what is worth knowing about it.
+    """
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    folder = shelf / key
+    if (folder / card).exists():
+        return folder
+    shelf.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=shelf))
+    try:
+        found = make(making)
+        (making / card).write_text(json.dumps({**identity, **found}, indent=1))
+        _publish(making, folder, card)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return folder
+
+
+def read_card(folder: Path, card: str) -> dict[str, Any]:
+    """Return what is known about a cached folder."""
+    known: dict[str, Any] = json.loads((folder / card).read_text())
+    return known
+
+
+def _publish(making: Path, folder: Path, card: str) -> None:
+    """Rename into place; another process may have finished the same folder first.
+
+    A folder without its card has lost part of what it held, and is replaced.
+    """
+    try:
+        making.replace(folder)
+    except OSError:
+        if (folder / card).exists():
+            logger.info("another run made the same first: %s", folder)
+            return
+        shutil.rmtree(folder)
+        making.replace(folder)
+
+
+def content_key(folder: Path) -> str:
+    """Return the hash of a model's files: the same contents anywhere, the same key."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
