@@ -9,20 +9,20 @@ from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from storage.commandline import BadInput
 
+from .own_files import own_file_faults
+from .workload_settings import WorkloadSettings
 
-class TrainerConfig(BaseModel):
+
+class TrainerConfig(WorkloadSettings):
     """The setting of one run; field descriptions are the help text, bounds the allowed range."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    workload: Literal["arithmetic"] = Field(
-        default="arithmetic", description="what is learned: two-digit addition, exact-match reward"
-    )
     learning_rate: float = Field(
         gt=0, le=10, description="learning rate of the optimizer after warm-up"
     )
@@ -36,6 +36,9 @@ class TrainerConfig(BaseModel):
     )
     loss: Literal["grpo"] = Field(
         default="grpo", description="objective: clipped surrogate on token importance ratios"
+    )
+    kl_coefficient: float = Field(
+        default=0.0, ge=0, le=100, description="weight of the KL penalty to the starting policy"
     )
     clip_epsilon: float = Field(
         default=0.2, gt=0, lt=1, description="clip range of the importance ratio below 1"
@@ -58,10 +61,6 @@ class TrainerConfig(BaseModel):
     warmup_steps: int = Field(
         default=10, ge=0, le=1_000_000, description="linear learning-rate warm-up, in steps"
     )
-    hidden_size: int = Field(
-        default=64, ge=16, le=8192, multiple_of=16, description="width of the built-in model"
-    )
-    layers: int = Field(default=2, ge=1, le=128, description="layers of the built-in model")
     evaluate_every: int | None = Field(
         default=None,
         ge=1,
@@ -84,6 +83,7 @@ class TrainerConfig(BaseModel):
         default=None,
         pattern=r"^\d+(,\d+)*$",
         max_length=120,
+        json_schema_extra={"allowed": "whole numbers with commas between, each at most steps"},
         description="lags at which the gradient bias is measured at the last policy: 0,1,2,4,8",
     )
     bias_shards: int = Field(
@@ -98,6 +98,7 @@ class TrainerConfig(BaseModel):
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        json_schema_extra={"allowed": "auto | cpu | mps | cuda | cuda:N"},
         description="where to train: auto, cpu, mps, cuda or cuda:N",
     )
     threads: int = Field(
@@ -150,6 +151,16 @@ class TrainerConfig(BaseModel):
         return self.learning_rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
 
 
+def web_fields() -> tuple[str, ...]:
+    """Return the settings that a browser may set: none that names code or a file."""
+    return tuple(n for n, f in TrainerConfig.model_fields.items() if _extra(f).get("web", True))
+
+
+def _extra(field: FieldInfo) -> Mapping[str, Any]:
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
 def checked_config(values: Mapping[str, Any]) -> TrainerConfig:
     """Build a configuration from what a person gave; fields that are None count as not given.
 
@@ -158,9 +169,14 @@ def checked_config(values: Mapping[str, Any]) -> TrainerConfig:
     """
     given = {name: value for name, value in values.items() if value is not None}
     try:
-        return TrainerConfig.model_validate(given)
+        config = TrainerConfig.model_validate(given)
     except ValidationError as error:
-        raise BadInput(*(_fault(dict(fault)) for fault in error.errors())) from None
+        faults = [line for fault in error.errors() for line in _fault(dict(fault)).splitlines()]
+        raise BadInput(*faults) from None
+    names = ("model", "reward_model", "prompts_file", "reward")
+    if faults := own_file_faults(**{name: getattr(config, name) for name in names}):
+        raise BadInput(*faults)
+    return config
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
@@ -184,10 +200,8 @@ def allowed_range(name: str) -> str:
     field = TrainerConfig.model_fields[name]
     if choices := choices_of(field):
         return " | ".join(choices)
-    if name == "device":
-        return "auto | cpu | mps | cuda | cuda:N"
-    if name == "bias_study":
-        return "whole numbers with commas between, each at most steps"
+    if allowed := _extra(field).get("allowed"):
+        return str(allowed)
     kind = kind_of(field)
     if kind is bool:
         return "true | false"
@@ -228,7 +242,8 @@ def choices_of(field: FieldInfo) -> tuple[str, ...]:
 
 def add_config_options(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -> None:
     """Add one option per field; values stay text, so that pydantic alone judges them."""
-    for name, field in TrainerConfig.model_fields.items():
+    fields = TrainerConfig.model_fields
+    for name, field in sorted(fields.items(), key=lambda item: not item[1].is_required()):
         if name in skip:
             continue
         option = f"--{name.replace('_', '-')}"

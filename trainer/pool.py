@@ -219,16 +219,16 @@ def _claim(store: Store, run_id: str) -> bool:
 
 
 def _warm_up(store: Store, run_ids: Sequence[str]) -> None:
-    """Make the warm starts of these runs, each setting's once."""
+    """Make the warm starts and reward models of these runs, each setting's once."""
     from transformers.utils.logging import disable_progress_bar
 
-    from .workloads.arithmetic import arithmetic
+    from .workloads.choice import task_and_start
 
     disable_progress_bar()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # removes a half-made one
     configs = {setting_of(c): c for c in (_config(store, run_id) for run_id in run_ids)}
     for config in configs.values():
-        arithmetic(config, home(), logger.info)
+        task_and_start(config, home(), logger.info)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

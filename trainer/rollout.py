@@ -1,7 +1,7 @@
 """Rollouts: completions that the behavior policy samples, and how any policy scores them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class Task:
     there is one, judges the same batch by what was really wanted; it never reaches the learner.
     ``chance_reward`` is what guessing earns of the reward that matters (gold where there is one):
     the floor below which a policy cannot fall (theory.md §6); None where nobody knows it.
+    ``facts`` is what is worth knowing about the task in the run's record.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Task:
     sample_prompts: Callable[[int, torch.Generator], list[str]]
     rewards: Judge
     gold: Judge | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

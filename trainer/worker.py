@@ -12,7 +12,7 @@ import statistics
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from .config import TrainerConfig
 from .lockstep import Hooks, Lockstep, parameter_count
 from .meter import unmeasured
 from .outcome import Outcome
-from .workloads.arithmetic import arithmetic
+from .workloads.choice import task_and_start
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,13 @@ class Worker:
         self._store.update_run(self._run.id, ended_at=time.time(), **changes)
 
     def _event(
-        self, kind: str, message: str, *, level: str = "info", step: int | None = None
+        self,
+        kind: str,
+        message: str,
+        *,
+        level: str = "info",
+        step: int | None = None,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         self._store.append_event(
             Event(
@@ -144,13 +150,14 @@ class Worker:
                 message=message,
                 level=level,
                 step=step,
+                data=data or {},
             )
         )
 
     # -- work ---------------------------------------------------------------------------------
 
     def _train(self) -> Outcome:
-        task, start = arithmetic(self._config, home(), self._warming)
+        task, start = task_and_start(self._config, home(), self._warming)
         lockstep = Lockstep(self._run.id, self._config, task, start)
         parameters = parameter_count(lockstep.policy)
         self._store.update_run(
@@ -159,7 +166,8 @@ class Worker:
             chance_reward=task.chance_reward,
             parameters=parameters,
         )
-        self._event("start", f"{parameters} parameters, starting from {start.name}")
+        words = f"{parameters} parameters, starting from {start.name}"
+        self._event("start", words, data=task.facts)
         return lockstep.train(
             Hooks(
                 on_step=self._keep_step,

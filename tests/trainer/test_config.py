@@ -85,8 +85,8 @@ def test_text_from_a_command_line_or_a_form_becomes_the_number_it_means(text, ra
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("workload", "nosuch", "arithmetic"),
-        ("workload", "Arithmetic", "arithmetic"),
+        ("workload", "nosuch", "arithmetic | preference | custom"),
+        ("workload", "Arithmetic", "arithmetic | preference | custom"),
         ("schedule", "cycle", "cyclic | constant"),
         ("optimizer", "adam", "adamw | sgd"),
         ("stop_on_collapse", "perhaps", "true | false"),
@@ -131,7 +131,7 @@ def test_weight_decay_that_the_optimizer_would_ignore_is_refused():
         ("learning_rat", "did you mean learning_rate?"),
         ("max-staleness", "did you mean max_staleness?"),
         ("clip_eps", "did you mean clip_epsilon?"),
-        ("qqqq", "allowed: workload, learning_rate, max_staleness, "),
+        ("qqqq", "allowed: workload, hidden_size, layers, "),
     ],
 )
 def test_an_unknown_setting_is_refused_with_a_hint(name, hint):

@@ -27,7 +27,7 @@ TESTED_PROBLEMS = 2048
 def arithmetic(
     config: TrainerConfig, home: Path, progress: Callable[[str], None]
 ) -> tuple[Task, Path]:
-    """Return the task and the folder of its warm-started policy."""
+    """Return the task and the folder of its warm-started policy, or of the person's own."""
     task = Task(
         name="arithmetic",
         chance_reward=len(VOCABULARY) ** -MAX_NEW_TOKENS,
@@ -35,6 +35,8 @@ def arithmetic(
         sample_prompts=sample_prompts,
         rewards=exact_match,
     )
+    if config.model is not None:
+        return task, Path(config.model)
     return task, warm_started(recipe(config.hidden_size, config.layers), home, progress)
 
 
