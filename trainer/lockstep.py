@@ -22,7 +22,7 @@ from .config import TrainerConfig
 from .drift import kl_from
 from .gradients import Checkpoint
 from .meter import Meter, Scored
-from .objective import clipped_surrogate, group_advantages
+from .objective import clipped_surrogate, group_advantages, kl_penalty
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker, Start
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
 from .randomness import generator
@@ -90,6 +90,7 @@ class Lockstep:
         self.device = choose_device(config.device)
         self.policy, self.tokenizer = load_policy(start, self.device)
         self.behavior_policy, _ = load_policy(start, self.device)
+        self.reference = load_policy(start, self.device)[0] if config.kl_coefficient > 0 else None
         self.weights = FlatWeights(self.policy)
         self.behavior_weights = FlatWeights(self.behavior_policy)
         self.optimizer = make_optimizer(self.weights, config)
@@ -186,6 +187,9 @@ class Lockstep:
             self.config.epsilon_low,
             self.config.epsilon_high,
         )
+        penalty = self._kl_penalty(scored)
+        if penalty is not None:
+            loss = loss + self.config.kl_coefficient * penalty
         self.weights.gradient.zero_()
         torch.autograd.backward(loss)
         learned = time.perf_counter()
@@ -212,6 +216,7 @@ class Lockstep:
             dropped_groups=0,
             **numbers,
             reasons=reasons,
+            extra={} if penalty is None else {"kl_penalty": float(penalty.detach())},
             seconds_generate=generated - started,
             seconds_learn=(learned - generated) + (updated - measured),
             seconds_measure=(measured - learned) + (time.perf_counter() - updated),
@@ -226,6 +231,13 @@ class Lockstep:
             log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
             entropy_B_T=entropy_B_T,
         )
+
+    def _kl_penalty(self, scored: Scored) -> Tensor | None:
+        if self.reference is None:
+            return None
+        with torch.no_grad():
+            reference_B_T, _ = score(self.reference, scored.batch)
+        return kl_penalty(scored.log_prob_B_T, reference_B_T, scored.batch.mask_B_T)
 
     def _sample(self, version: int, behavior: Tensor) -> Rollouts:
         if version != self._behavior_version:

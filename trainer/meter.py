@@ -15,6 +15,7 @@ from .clip_bias import ClipBiasStream, lowest_of_like_age
 from .clipping import ClippingPool, WeightPool, batch_metrics, critical_drifts
 from .config import TrainerConfig
 from .drift import DriftTracker, LagTracker
+from .objective import equal_rewards
 from .policy import FlatWeights
 from .rollout import Rollouts
 
@@ -92,8 +93,7 @@ class Meter:
             self._pool(scored, numbers)
             numbers["clipping_radii"] = self._clipping.radii()
             numbers["weight_radii"] = self._importance.radii()
-        rewards = scored.batch.rewards_P_G
-        numbers["zero_variance_groups"] = int((rewards.std(dim=1, correction=0) == 0).sum())
+        numbers["zero_variance_groups"] = int(equal_rewards(scored.batch.rewards_P_G).sum())
         numbers["tokens"] = int(scored.batch.mask_B_T.sum())
         return self._without_the_unknown(step, numbers, scored)
 
