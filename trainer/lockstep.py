@@ -26,7 +26,7 @@ from .objective import clipped_surrogate, group_advantages, kl_penalty
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker, Start
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
 from .randomness import generator
-from .rollout import Rollouts, Task, sample_rollouts, score
+from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts, score
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,11 @@ class Lockstep:
         self.outcome = OutcomeTracker(self._begun().reward, self.task.chance_reward)
         step = 0
         while not self._over(step) and not hooks.stop_requested():
-            row = self.learner_step(step)
+            try:
+                row = self.learner_step(step)
+            except NonFinitePolicy as error:
+                self.outcome.diverge(f"{error} at batch {step}")
+                break
             hooks.on_step(row)
             self._tell(hooks)
             self._keep_for_study(step + 1)

@@ -69,6 +69,12 @@ class OutcomeTracker:
         self._was_ever_low = False
         self._rewards: list[float] = []
         self._diverged: str | None = None
+        if not math.isfinite(start.reward):
+            self.diverge(f"the reward of the start is {start.reward}")
+
+    def diverge(self, reason: str) -> None:
+        """Call the run diverged; the first reason stands."""
+        self._diverged = self._diverged or reason
 
     def observe(self, reward: float, sampled_at_step: int, *, finite: bool = True) -> None:
         """Take in one batch: its mean reward and the version whose weights sampled it.
@@ -77,7 +83,8 @@ class OutcomeTracker:
         """
         self.batches += 1
         if not finite or not math.isfinite(reward):
-            self._diverged = self._diverged or f"a non-finite number at batch {self.batches - 1}"
+            what = "loss, gradient or weight" if math.isfinite(reward) else f"reward, {reward},"
+            self.diverge(f"a non-finite {what} at batch {self.batches - 1}")
             return
         decay = 0.5 ** (1 / HALF_LIFE_BATCHES)
         self._sum = decay * self._sum + (1 - decay) * reward

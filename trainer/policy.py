@@ -21,11 +21,22 @@ def load_policy(folder: Path, device: torch.device) -> tuple[nn.Module, Any]:
 
     Drift is measured on fp32 weights: bf16 copies quantise and mislead (theory.md §4).
 
+    A tokenizer without a padding token pads with its end-of-sequence token: what counts is told by
+    the attention mask and by the first end of a completion, never by the padding's id.
+
     Raises:
         OSError, ValueError: the folder holds no model or tokenizer; the message names it.
+        BadInput: the tokenizer has no end-of-sequence token.
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if tokenizer.eos_token is None:
+        raise BadInput(
+            f"model: the tokenizer of {str(folder)!r} has no end-of-sequence token; allowed: one "
+            "that has, for otherwise no completion ends"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     model.eval()  # dropout would make the importance ratio of the same weights differ from 1
     return model, tokenizer
 

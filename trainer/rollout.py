@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+class NonFinitePolicy(ArithmeticError):
+    """The policy's probabilities are not numbers, so nothing can be sampled from it."""
 
 
 class RewardFailed(RuntimeError):
@@ -134,21 +139,32 @@ def judged(
         RewardFailed: the judge raised, or did not return one number per completion.
     """
     try:
-        values = list(judge(prompts, completions))
+        found: Any = judge(prompts, completions)
+        values = found.tolist() if hasattr(found, "tolist") else found
     except Exception as error:
         raise RewardFailed(f"the reward raised {type(error).__name__}: {error}") from error
+    if not isinstance(values, (list, tuple)):
+        raise RewardFailed(
+            f"the reward returned {_shown(values)}; it must return a list, one number for each "
+            f"of {len(completions)} completions"
+        )
     if len(values) != len(completions):
         raise RewardFailed(
             f"the reward returned {len(values)} values for {len(completions)} completions; "
             "it must return one number for each"
         )
     for value, completion in zip(values, completions, strict=True):
-        if not isinstance(value, (int, float)):
+        if not isinstance(value, Real):
             raise RewardFailed(
-                f"the reward returned {value!r} ({type(value).__name__}) for the completion "
-                f"{completion!r}; it must return a number"
+                f"the reward returned {_shown(value)} for the completion {completion!r}; it must "
+                "return a number"
             )
-    return torch.tensor(values, dtype=torch.float32, device=device)
+    return torch.tensor([float(v) for v in values], dtype=torch.float32, device=device)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:60] + '…'} ({type(value).__name__})"
 
 
 def _continue(
@@ -174,6 +190,8 @@ def _continue(
     ids, log_probs, masks = [], [], []
     for last in range(max_new_tokens - 1, -1, -1):
         log_prob_B_V = logits.log_softmax(dim=-1)
+        if bool(log_prob_B_V.isnan().any()):
+            raise NonFinitePolicy("the policy's probabilities are not numbers")
         token = torch.multinomial(log_prob_B_V.exp(), 1, generator=generator)
         token = token.where(alive.unsqueeze(1), token.new_tensor(tokenizer.pad_token_id))
         ids.append(token)

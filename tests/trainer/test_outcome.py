@@ -165,7 +165,8 @@ def test_a_slide_ends_when_the_reward_comes_back_and_begins_anew():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_reward_that_is_not_finite_is_a_divergence_and_stays_one(bad):
     found = judged([*wobbling(0.8, 30), bad, *wobbling(0.8, 30), bad])
-    assert (found.verdict, found.reason) == ("diverged", "a non-finite number at batch 30")
+    reason = f"a non-finite reward, {bad}, at batch 30"
+    assert (found.verdict, found.reason) == ("diverged", reason)
     assert found.reward_best == pytest.approx(0.8, abs=0.02)
 
 
