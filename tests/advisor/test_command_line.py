@@ -122,7 +122,7 @@ def test_two_real_runs_place_the_edge_between_their_rates(two_runs, capsys):
 def test_the_answer_is_kept(two_runs, capsys):
     answer = recommended(capsys, two_runs, "--risk", "0.1", "--learning-rate", "3e-4")
     store = Store.open(two_runs)
-    [kept] = store.recommendations()
+    [kept] = store.recommendations(last=1)
     store.close()
     assert kept.answer["max_learning_rate"] == answer["max_learning_rate"]
     assert kept.question["risk"] == 0.1
