@@ -43,8 +43,10 @@ ENDED = {
 """Learning rate and max staleness of the runs in the archive, by name."""
 LIVE = (3e-4, 3)
 ENDED_STEPS, LIVE_STEPS = 300, 2000
-SHOWN_IN_README = {"watch": 1190, "advise": 1090}
+SHOWN_IN_README = {"watch": 1055, "advise": 1050}
 """How much of these pages, in pixels from the top, is also kept as ``PAGE.png``."""
+PATIENCE = 120_000
+"""Milliseconds that a page may take on a busy machine."""
 SHOWN_FROM = 400
 """Learner steps that the live run shall have made before it is photographed."""
 
@@ -82,9 +84,10 @@ def _trainer(environment: dict[str, str], *words: str) -> str:
     return str(json.loads(done.stdout)["run_id"])
 
 
-def _setting(rate: float, staleness: int, steps: int, name: str) -> list[str]:
+def _setting(rate: float, staleness: int, steps: int, name: str | None = None) -> list[str]:
     setting = f"--workload arithmetic --learning-rate {rate} --max-staleness {staleness}"
-    return [*f"{setting} --steps {steps} --json --name".split(), name]
+    words = f"{setting} --steps {steps} --json".split()
+    return words if name is None else [*words, "--name", name]
 
 
 def _store(environment: dict[str, str]) -> Store:
@@ -103,7 +106,7 @@ def _seed(environment: dict[str, str]) -> None:
 
 
 def _start_live(environment: dict[str, str], stack: ExitStack) -> str:
-    run_id = _trainer(environment, "run", *_setting(*LIVE, LIVE_STEPS, "alive"), "--detach")
+    run_id = _trainer(environment, "run", *_setting(*LIVE, LIVE_STEPS), "--detach")
     stack.callback(_trainer, environment, "stop", run_id, "--json")
     return run_id
 
@@ -184,6 +187,7 @@ def _photograph(
             viewport={"width": width, "height": SIZES[width]},
             color_scheme="dark" if theme == "dark" else "light",
         )
+        page.set_default_timeout(PATIENCE)
         page.goto(f"{url}/{path}")
         if name == "advise":
             _ask(page)
