@@ -23,6 +23,8 @@ CLOCKS = ("step", "rate_sum", "path_length", "displacement", "sqrt_kl")
 INACTIVE_CLIP = 0.005
 """Cells whose active-clip fraction stays below this to onset test the law without clipping."""
 LARGE_PERIOD = 8
+MOST_UNCERTAIN = 2.0
+"""A fit that is less sure of a slope than this has failed to find its error."""
 NEVER = 1e-9
 """Stands for "below every rate that was tried": an interval needs a positive end."""
 
@@ -247,19 +249,43 @@ def _slope(edges: Sequence[tuple[int, int, float, float]], least: float, most: f
             }
         )
         fit = LogNormalAFTFitter().fit_interval_censoring(table, "low", "high")
-    return _coefficient(fit.summary, "log_period", f"{len(bracketed)} bracketed edges")
+    found = _coefficient(fit.summary, "log_period", f"{len(bracketed)} bracketed edges")
+    half = ((found.high or 0) - (found.low or 0)) / 2
+    return found if half <= MOST_UNCERTAIN else _within_brackets(bracketed)
+
+
+def _within_brackets(bracketed: Sequence[tuple[int, int, float, float]]) -> Estimate:
+    """Return the slopes that the brackets allow where their spread tells no error.
+
+    Seeds whose brackets agree leave the fit no scatter to learn an error from; all that is known is
+    that the mean edge of the largest and of the smallest S lie within their mean brackets.
+    """
+    ends = []
+    for staleness in (min(e[0] for e in bracketed), max(e[0] for e in bracketed)):
+        cell = [e for e in bracketed if e[0] == staleness]
+        low, high = (float(np.mean([math.log(e[i]) for e in cell])) for i in (2, 3))
+        ends.append((math.log(staleness + 1), low, high))
+    (x, low, high), (far, far_low, far_high) = ends
+    return Estimate(
+        value=((far_low + far_high) - (low + high)) / 2 / (far - x),
+        low=(far_low - high) / (far - x),
+        high=(far_high - low) / (far - x),
+        reason=f"{len(bracketed)} bracketed edges, which agree within the grid of rates",
+    )
 
 
 def implied_regime(slope: Estimate) -> str:
     """Say in words which limit a slope of log η_edge against log(S+1) speaks for."""
     if slope.low is None or slope.high is None:
         return slope.reason or "unknown"
-    if slope.low > -0.25:
-        return "staleness does not limit here"
     if slope.high < -0.75:
-        return "staleness-limited, ballistic drift"
-    if slope.high < 0 and slope.low > -0.75:
-        return "staleness-limited, diffusive drift"
+        return "staleness limits, with ballistic drift"
+    if slope.low > -0.75 and slope.low <= -0.5 <= slope.high < -0.25:
+        return "staleness limits, with diffusive drift"
+    if slope.low > -0.25 and slope.high >= 0:
+        return "staleness does not limit here"
+    if slope.low > -0.5 and slope.high < 0:
+        return "staleness limits, but by less than diffusive drift alone would"
     return "undecided: the interval allows more than one regime"
 
 

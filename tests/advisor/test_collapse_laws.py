@@ -143,6 +143,20 @@ def test_a_grid_that_never_fails_has_no_slope():
     assert "are needed" in found["all"].reason
 
 
+def test_brackets_that_agree_bound_the_slope_by_the_grid():
+    """All seeds fail between 4 and 8 at S + 1 = 8 and between 2 and 4 at S + 1 = 32."""
+    runs = [
+        Tried(learning_rate=rate * 1e-4, max_staleness=staleness, seed=seed, bad=rate > edge)
+        for staleness, edge in ((7, 4), (31, 2))
+        for seed in range(3)
+        for rate in (1, 2, 4, 8)
+    ]
+    found = boundary_slopes(runs)["large"]
+    # From log(2/8)/log 4 = −1 over log(3/6)/log 4 ≈ −0.5 (in logarithms) to log(4/4)/log 4 = 0.
+    assert (found.low, found.value, found.high) == pytest.approx((-1.0, -0.5, 0.0))
+    assert "agree within the grid" in found.reason
+
+
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
@@ -150,6 +164,8 @@ def test_a_grid_that_never_fails_has_no_slope():
         (-0.7, -0.3, "diffusive"),
         (-1.2, -0.8, "ballistic"),
         (-0.9, -0.1, "undecided"),
+        (-0.3, 0.2, "undecided"),
+        (-0.3, -0.1, "less than diffusive"),
     ],
 )
 def test_the_regime_is_read_off_the_interval_of_the_slope(low, high, words):
