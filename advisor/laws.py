@@ -65,11 +65,11 @@ def drift_by_rate(drifts: Mapping[float, Sequence[Sequence[LagDrift]]], beta1: f
     return {"by_learning_rate": rows}
 
 
-def horizon_law(lifetimes: Sequence[Lifetime]) -> Law:
+def horizon_law(lifetimes: Sequence[Lifetime], study: str = "horizon") -> Law:
     """Return law (b): collapse step against η and S+1, and the clock on which collapses agree.
 
     ``exponents`` are over the cells whose active clip stays below 0.5 % to onset, where the law is
-    claimed; ``exponents_all_cells`` over all of them.
+    claimed; ``exponents_all_cells`` over all of them. ``study`` made the runs.
     """
     by_cell: dict[tuple[float, int], list[Lifetime]] = {}
     for run in lifetimes:
@@ -91,7 +91,7 @@ def horizon_law(lifetimes: Sequence[Lifetime]) -> Law:
         if winner is None
         else "held-out likelihood",
     }
-    return law | _missing(law["exponents_all_cells"]["rate"].value is None, "horizon")
+    return law | _missing(law["exponents_all_cells"]["rate"].value is None, study)
 
 
 def boundary_law(collapse: Sequence[Tried], unsafe: Sequence[Tried]) -> Law:

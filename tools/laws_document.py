@@ -40,7 +40,8 @@ def main() -> None:
     runs = {kind: study.runs_of(store, study.default_group(kind)) for kind in study.STUDIES}
     found = laws(store)
     probes = study.probes_of(store, runs["bias"])
-    lifetimes = study.lifetimes_of(store, runs["horizon"])
+    lifetimes = {kind: study.lifetimes_of(store, runs[kind]) for kind in ("horizon", "boundary")}
+    horizons = {"horizon": found["horizon"], "boundary": found["horizon_of_boundary_runs"]}
     tried = {
         "collapsed": study.tried_of(runs["boundary"], unsafe=False),
         "unsafe": study.tried_of(runs["boundary"], unsafe=True),
@@ -48,19 +49,23 @@ def main() -> None:
     curves = [bias_laws.curve(probes, each) for each in law_figures.CORRECTION_WORDS]
     pictures = {
         "laws-bias": law_figures.bias_figure(curves),
-        "laws-collapse": law_figures.collapse_figure(lifetimes),
-        "laws-clocks": law_figures.clock_figure(lifetimes, found["horizon"]["clocks"]),
         "laws-boundary": law_figures.boundary_figure(
             {name: collapse_laws.largest_safe(each) for name, each in tried.items()},
             {name: collapse_laws.brackets(each) for name, each in tried.items()},
         ),
     }
+    for kind, law in horizons.items():
+        if law["collapses"]:
+            pictures[f"laws-collapse-{kind}"] = law_figures.collapse_figure(lifetimes[kind])
+            pictures[f"laws-clocks-{kind}"] = law_figures.clock_figure(
+                lifetimes[kind], law["clocks"]
+            )
     draw(pictures, options.folder)
     text = "\n".join(
         [
             opening(runs),
             bias_part(found["bias"], curves, probes),
-            horizon_part(found["horizon"], lifetimes),
+            *(horizon_part(kind, law, lifetimes[kind]) for kind, law in horizons.items()),
             boundary_part(found["boundary"], tried),
             drift_part(found["drift"]),
         ]
@@ -136,8 +141,8 @@ def core_minutes(runs: Sequence[RunInfo]) -> float:
 
 def bias_part(law: dict[str, Any], curves: Sequence[Any], probes: Sequence[Any]) -> str:
     """Write law (a)."""
-    shards = sorted({p.shards for p in probes})
-    rollouts = sorted({p.rollouts for p in probes})
+    shards = listed({p.shards for p in probes})
+    rollouts = listed({p.rollouts for p in probes})
     rows = [
         f"| {curve.correction} | {row[0]:g} | {row[1]} | {row[0] * row[1]:.1e} | {row[2]:.3f} | "
         f"{row[6]:.2%} | {row[3]:.3f} | {row[4]:.3f} … {row[5]:.3f} |"
@@ -166,7 +171,9 @@ Fits use S·η up to {bias_laws.LARGEST_S_ETA:g}.
 | with the clip: exponent at the largest drift | < 0.5, saturation | {spelled(law["clipped_last_slope"])} | {below(law["clipped_last_slope"], 0.5)} |
 | without the clip: largest relative bias that the intervals allow | a bound | {spelled(law["unclipped_upper_bound"])} | |
 
-Lag 0 is the control, with random numbers of its own: its true bias is 0.
+Lag 0 is the control, with random numbers of its own: its true bias is 0. Token ratios repair a token's own
+probability, but neither that of its prefix nor that of the other answers of its group, whose rewards
+set its advantage; so even without the clip some bias may be left.
 
 | gradient | η | lag | S·η | drift | active clip | relative bias | interval |
 |---|---|---|---|---|---|---|---|
@@ -174,8 +181,15 @@ Lag 0 is the control, with random numbers of its own: its true bias is 0.
 """
 
 
-def horizon_part(law: dict[str, Any], lifetimes: Sequence[Any]) -> str:
-    """Write law (b)."""
+def horizon_part(kind: str, law: dict[str, Any], lifetimes: Sequence[Any]) -> str:
+    """Write law (b) on the runs of one study."""
+    workload = study.STUDIES[kind].setting["workload"]
+    if not law["collapses"]:
+        return f"""
+## When runs collapse: `{workload}`
+
+Not known: {law["runs"]} runs of the {kind} study have ended and none collapsed. To make them: `{law["to_run"]}`.
+"""
     cells = sorted({(run.learning_rate, run.max_staleness) for run in lifetimes})
     rows = []
     for rate, staleness in cells:
@@ -193,13 +207,13 @@ def horizon_part(law: dict[str, Any], lifetimes: Sequence[Any]) -> str:
     log_sd = winner.log_sd if winner else law["clocks"][0].log_sd
     quiet, every = law["exponents"], law["exponents_all_cells"]
     return f"""
-## When runs collapse
+## When runs collapse: `{workload}`
 
-The `preference` workload: {law["runs"]} runs, {law["collapses"]} of which collapsed in gold; the others are
+The {kind} study: {law["runs"]} runs, {law["collapses"]} of which collapsed; the others are
 censored at their end. {law["runs_without_active_clip"]} runs are in cells whose active clip stays below
 {collapse_laws.INACTIVE_CLIP:.1%} to onset in every seed: there the law is claimed.
 
-![Collapse step against the learning rate](laws-collapse.png)
+![Collapse step against the learning rate](laws-collapse-{kind}.png)
 
 | question | target | measured | |
 |---|---|---|---|
@@ -210,7 +224,7 @@ censored at their end. {law["runs_without_active_clip"]} runs are in cells whose
 | clock with the best held-out likelihood | – | {law["winning_clock"] or "not known"} | |
 | log-sd of that clock at collapse | ≤ 0.2 | {spelled(log_sd)} | {below(log_sd, 0.2)} |
 
-![Every collapse on every clock](laws-clocks.png)
+![Every collapse on every clock](laws-clocks-{kind}.png)
 
 Clocks compete by the likelihood of each learning rate's runs under a fit to the others, per run and
 in log steps, so that clocks of different units compare; larger is better.
@@ -301,6 +315,11 @@ def spelled(estimate: Estimate) -> str:
         return f"at most {ends[1]}" if ends[0] is None else f"at least {ends[0]}"
     interval = "" if None in ends else f" ({ends[0]} … {ends[1]})"
     return f"{estimate.value:.2g}{interval}"
+
+
+def listed(numbers: set[int]) -> str:
+    """Write the numbers that occur; usually there is one."""
+    return " or ".join(f"{number:,}" for number in sorted(numbers)) or "no"
 
 
 def inside(estimate: Estimate, low: float, high: float) -> str:

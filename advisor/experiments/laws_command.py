@@ -74,6 +74,7 @@ def laws(store: Store, *, group: str | None = None) -> dict[str, dict[str, Any]]
     return {
         "bias": bias_law(probes_of(store, runs["bias"]), {r.id: r.seed for r in runs["bias"]}),
         "horizon": horizon_law(lifetimes_of(store, runs["horizon"])),
+        "horizon_of_boundary_runs": horizon_law(lifetimes_of(store, runs["boundary"]), "boundary"),
         "boundary": boundary_law(
             tried_of(runs["boundary"], unsafe=False), tried_of(runs["boundary"], unsafe=True)
         ),
