@@ -31,7 +31,7 @@ FIRST_VALUES = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300}
 REFRESH_SECONDS = 2
 COLUMNS = {
     "η": st.column_config.NumberColumn(format="%.1e", help="learning rate after warm-up"),
-    "name": st.column_config.TextColumn(width="medium"),
+    "name": st.column_config.TextColumn(width=150),
     "S": st.column_config.NumberColumn(help="max staleness, in learner steps"),
     "done": st.column_config.ProgressColumn(format="%.0f%%", min_value=0, max_value=100),
     "reward first": st.column_config.NumberColumn(format="%.3f", help="mean of the first 20 steps"),
