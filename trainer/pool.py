@@ -126,12 +126,12 @@ class Pool:
 
     def _start(self) -> None:
         log = log_file(f"worker-{new_run_id()}")
-        first = not self._warm and not self._members
+        words = ["pool"] if self._warm or self._members else ["pool", "--warm"]
+        begun = time.time()  # before, because on a busy machine a process is slow to start
         with log.open("wb") as opened:
-            words = ["pool", "--warm"] if first else ["pool"]
             process = spawn(words, self._store.url, opened, stdin=subprocess.PIPE)
         self._members.append(_Member(process, log))
-        self._begun[process.pid] = time.time()
+        self._begun[process.pid] = begun
 
     def bury(self) -> None:
         """Record the runs whose worker has died under them as failed, with its last words.

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -33,6 +34,7 @@ from .pool import Pool, setting_of
 
 KIND = "sweep"
 DONE = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
+_LISTS = {"learning_rate": "learning_rates", "max_staleness": "max_stalenesses"}
 MOST_SEEDS = 10_000
 MOST_JOBS = 1024
 LOOK_SECONDS = (0.3, 5.0)
@@ -126,27 +128,34 @@ def cells_from_options(options: argparse.Namespace) -> tuple[list[TrainerConfig]
         BadInput: one line per fault, each with field, value and allowed range.
     """
     faults: dict[str, None] = {}  # in order, each once
-    setting = {name: getattr(options, name, None) for name in TrainerConfig.model_fields}
-    rates = _listed("learning_rate", "learning_rates", options.learning_rates, faults) or ["1"]
-    ages = _listed("max_staleness", "max_stalenesses", options.max_stalenesses, faults) or ["0"]
     count = _whole("seeds", options.seeds, MOST_SEEDS, faults) or 1
     jobs = None if options.jobs is None else _whole("jobs", options.jobs, MOST_JOBS, faults)
-    configs = []
-    for rate, age, offset in product(rates, ages, range(count)):
-        seed = _plus(options.first_seed, offset)
-        cell = {"learning_rate": rate, "max_staleness": age, "seed": seed}
+    seeds = [_plus(options.first_seed, offset) for offset in range(count)]
+    spans: dict[str, list[Any]] = {
+        "learning_rate": _listed("learning_rate", options.learning_rates, faults) or ["1"],
+        "max_staleness": _listed("max_staleness", options.max_stalenesses, faults) or ["0"],
+        "seed": [seeds[0], seeds[-1]],
+    }
+    names = set(TrainerConfig.model_fields) & set(vars(options))
+    setting = {n: v for n, v in vars(options).items() if n in names and v is not None}
+    for i in range(
+        max(len(values) for values in spans.values())
+    ):  # each value once: files are read
         try:
-            configs.append(checked_config({**setting, **cell}))
+            checked_config(setting | {n: values[i % len(values)] for n, values in spans.items()})
         except BadInput as error:
             faults.update(dict.fromkeys(str(error).splitlines()))
     if faults:
         raise BadInput(*faults)
-    return configs, jobs
+    spans["seed"] = seeds
+    cells = [dict(zip(spans, values, strict=True)) for values in product(*spans.values())]
+    return [TrainerConfig.model_validate(setting | cell) for cell in cells], jobs
 
 
-def _listed(name: str, option: str, text: str | None, faults: dict[str, None]) -> list[str]:
+def _listed(name: str, text: str | None, faults: dict[str, None]) -> list[str]:
     if text is None:
-        faults[f"{option}: not given; allowed: {allowed_range(name)}, with commas between"] = None
+        allowed = f"{allowed_range(name)}, with commas between"
+        faults[f"{_LISTS[name]}: not given; allowed: {allowed}"] = None
         return []
     return [word.strip() for word in text.split(",")]
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import psutil
@@ -388,7 +389,7 @@ def statuses(store):
     return [run.status for run in store.runs()]
 
 
-def begun(store, count=1):
+def begun(store, count):
     """Whether that many runs have ended and another is in its learner steps."""
     running = [run for run in store.runs() if run.status is RunStatus.RUNNING]
     return statuses(store).count(RunStatus.FINISHED) >= count and any(
@@ -396,17 +397,35 @@ def begun(store, count=1):
     )
 
 
+@contextmanager
+def a_sweep(*words, home, store, finished=0):
+    """Start a sweep and wait until that many runs have ended and the next is under way.
+
+    Neither the sweep nor its workers outlive the test, whatever becomes of it.
+    """
+    sweep = start(*words, home=home)
+    known = psutil.Process(sweep.pid)
+    workers = []
+    try:
+        wait_until(lambda: begun(store, finished) or sweep.poll() is not None, 200)
+        workers = known.children()
+        yield sweep, workers
+    finally:
+        for process in (*workers, *(known.children() if known.is_running() else []), known):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        sweep.communicate()
+
+
 @takes_processes
 def test_a_killed_sweep_goes_on_where_it_was(own_home):
     words = sweep_words(seeds="3", steps="40")
     store = archive_of(own_home)
-    sweep = start(*words, home=own_home)
-    wait_until(lambda: begun(store))
-    workers = psutil.Process(sweep.pid).children()
-    for process in (sweep, *workers):
-        process.send_signal(signal.SIGKILL)
-    ended(sweep)
-    psutil.wait_procs(workers, 10)
+    with a_sweep(*words, home=own_home, store=store, finished=1) as (sweep, workers):
+        for process in (sweep, *workers):
+            process.send_signal(signal.SIGKILL)
+        ended(sweep)
+        psutil.wait_procs(workers, 10)
     finished = {run.id: run for run in store.runs() if run.status is RunStatus.FINISHED}
     half = [run.id for run in store.runs() if run.status is RunStatus.RUNNING]
     assert len(finished) + len(half) == 2
@@ -430,39 +449,33 @@ def test_a_killed_sweep_goes_on_where_it_was(own_home):
 def test_a_cell_whose_sweep_was_killed_goes_on_and_is_not_started_twice(own_home):
     words = sweep_words(seeds="2", steps="200")
     store = archive_of(own_home)
-    first = start(*words, home=own_home)
-    wait_until(lambda: begun(store, 0))
-    [worker] = psutil.Process(first.pid).children()
-    first.send_signal(signal.SIGKILL)
-    ended(first)
-
-    answer = answer_of(command(*words, home=own_home))
-    assert answer["counts"] == {"finished": 2}
-    assert len(store.runs()) == 2, "nothing was made again"
-    assert [run.pid == worker.pid for run in store.runs()].count(True) == 1
-    assert psutil.wait_procs([worker], 10)[1] == [], "it ended after its present run"
+    with a_sweep(*words, home=own_home, store=store) as (first, [worker]):
+        first.send_signal(signal.SIGKILL)
+        ended(first)
+        answer = answer_of(command(*words, home=own_home))
+        assert answer["counts"] == {"finished": 2}
+        assert len(store.runs()) == 2, "nothing was made again"
+        assert [run.pid == worker.pid for run in store.runs()].count(True) == 1
+        assert psutil.wait_procs([worker], 60)[1] == [], "it ended after its present run"
     store.close()
 
 
 @takes_processes
 @pytest.mark.parametrize(("how", "jobs"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
-def test_an_interrupted_sweep_stops_its_workers_and_keeps_every_step(own_home, tmp_path, how, jobs):
+def test_an_interrupted_sweep_stops_its_workers_and_keeps_every_step(
+    own_home, tmp_path, monkeypatch, how, jobs
+):
     litter = tmp_path / "temporary"
     litter.mkdir()
     store = archive_of(own_home)
     words = sweep_words(seeds="4", steps="100000", jobs=str(jobs))
-    os.environ["TMPDIR"] = str(litter)
-    try:
-        sweep = start(*words, home=own_home)
-    finally:
-        del os.environ["TMPDIR"]
-    wait_until(lambda: begun(store, 0))
-    workers = psutil.Process(sweep.pid).children()
-    assert len(workers) == jobs
-    sweep.send_signal(how)
-    done = ended(sweep)
-    assert (done.returncode, done.stdout) == (130, "")
-    assert [worker for worker in workers if worker.is_running()] == []
+    monkeypatch.setenv("TMPDIR", str(litter))
+    with a_sweep(*words, home=own_home, store=store) as (sweep, workers):
+        assert len(workers) == jobs
+        sweep.send_signal(how)
+        done = ended(sweep)
+        assert (done.returncode, done.stdout) == (130, "")
+        assert psutil.wait_procs(workers, 0)[1] == []
     assert set(statuses(store)) <= {RunStatus.STOPPED, RunStatus.QUEUED}
     stopped = [run for run in store.runs() if run.status is RunStatus.STOPPED]
     assert 1 <= len(stopped) <= jobs
@@ -475,11 +488,10 @@ def test_an_interrupted_sweep_stops_its_workers_and_keeps_every_step(own_home, t
 @takes_processes
 def test_a_worker_that_dies_fails_one_run_which_is_retried(own_home):
     store = archive_of(own_home)
-    sweep = start(*sweep_words(seeds="2", steps="60"), home=own_home)
-    wait_until(lambda: begun(store, 0))
-    [worker] = psutil.Process(sweep.pid).children()
-    worker.send_signal(signal.SIGKILL)
-    answer = answer_of(ended(sweep))
+    words = sweep_words(seeds="2", steps="60")
+    with a_sweep(*words, home=own_home, store=store) as (sweep, [worker]):
+        worker.send_signal(signal.SIGKILL)
+        answer = answer_of(ended(sweep))
     assert answer["counts"] == {"finished": 2}
     [failed] = store.runs(archived=True)
     assert failed.status is RunStatus.FAILED
