@@ -222,7 +222,16 @@ def test_a_run_interrupted_while_its_code_loads_leaves_no_queued_run(store, monk
     assert store.runs() == []
 
 
+@pytest.fixture
+def interruptible():
+    """Let children hear SIGINT even where these tests run in the background of a shell."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 @takes_a_process
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_exits_130_and_keeps_its_rows_which_the_seed_decides(
     own_home, archive_with_two_runs
 ):
