@@ -9,13 +9,14 @@ backward pass goes through the sequences with a clipped token only.
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .bias import Bias, CountSketch, bias_of, gram_of
+from .bias import Bias, CountSketch, bias_of
 from .policy import FlatWeights
 from .rollout import Rollouts, score
 
@@ -40,7 +41,7 @@ class ClipBiasStream:
             self._every += 1
         self._stale_steps = 0
         self._sketch = CountSketch(weights.vector.numel(), weights.vector.device)
-        self._windows: dict[int, deque[tuple[Tensor, Tensor]]] = {}
+        self._windows: dict[int, _Window] = {}
 
     def due(self, staleness: int) -> bool:
         """Count a learner step of this age and say whether it is to be measured."""
@@ -65,9 +66,9 @@ class ClipBiasStream:
         own = self._weights.gradient.clone()
         removed = self._removed(batch, advantage_B, log_ratio_B_T.detach(), epsilon)
         self._weights.gradient.copy_(own)
-        window = self._windows.setdefault(lowest_of_like_age(staleness), deque(maxlen=WINDOW))
-        window.append((self._sketch(-removed), self._sketch(removed - own)))
-        return _estimate(window) if len(window) == WINDOW else None
+        window = self._windows.setdefault(lowest_of_like_age(staleness), _Window())
+        window.add(self._sketch(-removed), self._sketch(removed - own))
+        return window.estimate() if len(window) == WINDOW else None
 
     def _removed(
         self,
@@ -98,9 +99,46 @@ def lowest_of_like_age(staleness: int) -> int:
     return 1 << (staleness.bit_length() - 1)
 
 
-def _estimate(window: Iterable[tuple[Tensor, Tensor]]) -> Bias:
-    bias, unclipped = (torch.stack(rows) for rows in zip(*window, strict=True))
-    return bias_of(gram_of({"clipped": unclipped + bias, "fresh": unclipped}), "clipped")
+class _Window:
+    """The last batches of like age, and the inner products of their vectors.
+
+    A new batch adds one row and one column; nothing is multiplied twice.
+    """
+
+    def __init__(self) -> None:
+        self._vectors: deque[tuple[Tensor, Tensor]] = deque(maxlen=WINDOW)
+        self._products = {pair: np.zeros((0, 0)) for pair in product(range(2), range(2))}
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def add(self, bias: Tensor, unclipped: Tensor) -> None:
+        """Take in the clip bias and the unclipped gradient of one batch; the oldest leaves."""
+        first = len(self._vectors) == WINDOW
+        self._vectors.append((bias, unclipped))
+        newest = (bias, unclipped)
+        for (i, j), old in self._products.items():
+            row = [float(torch.dot(newest[i], vectors[j])) for vectors in self._vectors]
+            column = [float(torch.dot(vectors[i], newest[j])) for vectors in self._vectors]
+            grown = np.empty((len(row), len(row)))
+            grown[:-1, :-1] = old[first:, first:]
+            grown[-1, :], grown[:, -1] = row, column
+            self._products[i, j] = grown
+
+    def estimate(self) -> Bias:
+        """Judge the window like shards."""
+        bias, cross, back, unclipped = (
+            self._products[pair] for pair in ((0, 0), (0, 1), (1, 0), (1, 1))
+        )
+        return bias_of(
+            {
+                ("clipped", "clipped"): bias + cross + back + unclipped,
+                ("clipped", "fresh"): cross + unclipped,
+                ("fresh", "clipped"): back + unclipped,
+                ("fresh", "fresh"): unclipped,
+            },
+            "clipped",
+        )
 
 
 def _rows(batch: Rollouts, chosen_B: Tensor) -> Rollouts:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer.bias import bias_of, gram_of
-from trainer.clip_bias import ClipBiasStream, lowest_of_like_age
+from trainer.clip_bias import ClipBiasStream, _Window, lowest_of_like_age
 from trainer.gradients import CORRECTIONS, Checkpoint, Plan, surrogate
 
 PLAN = Plan(shards=16, prompts=8, group_size=4, seed=3)
@@ -125,9 +125,22 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     before = run.weights.gradient.clone()
     assert stream.measure(3, batch, scored.advantage_B, scored.log_ratio_B_T, (0.2, 0.2)) is None
     assert torch.equal(run.weights.gradient, before)
-    [(bias, unclipped)] = stream._windows[2]
+    [(bias, unclipped)] = stream._windows[2]._vectors
     torch.testing.assert_close(bias, whole["clipped"] - whole["unclipped"], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(unclipped, whole["unclipped"], rtol=1e-3, atol=1e-6)
+
+
+def test_a_window_that_rolls_gives_what_its_last_batches_give_at_once():
+    torch.manual_seed(0)
+    window, vectors = _Window(), [(torch.randn(50), torch.randn(50) + 1) for _ in range(20)]
+    for bias, unclipped in vectors:
+        window.add(bias, unclipped)
+    bias, unclipped = (torch.stack(rows) for rows in zip(*vectors[-16:], strict=True))
+    whole = bias_of(gram_of({"clipped": unclipped + bias, "fresh": unclipped}), "clipped")
+    rolled = window.estimate()
+    for name in ("squared", "norm_squared", "harmful", "cosine"):
+        one, other = getattr(rolled, name), getattr(whole, name)
+        assert (one.value, one.stderr) == pytest.approx((other.value, other.stderr), rel=1e-4)
 
 
 def test_ages_share_a_window_by_powers_of_two():
