@@ -90,11 +90,11 @@ def deciding_runs(question: Question, runs: Sequence[RunFacts]) -> list[RunFacts
 def _left_out(question: Question, runs: Sequence[RunFacts], same: Sequence[RunFacts]) -> str:
     words = ""
     if undecided := sum(run.unsafe is None for run in same):
-        words += f" {undecided} archived runs of this setting have no outcome, so none was counted."
+        words += f" Archived runs of this setting without an outcome, not counted: {undecided}."
     others = [run for run in runs if run not in same]
     if others:
         differs = ", ".join(differences(others[0].config, question.setting)[:3])
-        words += f" {len(others)} archived runs are of another setting ({differs}): left out."
+        words += f" Archived runs of another setting ({differs}), left out: {len(others)}."
     return words
 
 

@@ -144,6 +144,8 @@ def _open(name: str, kappa: Estimate) -> str:
 
 
 def _span(kappa: Estimate) -> str:
-    low = "?" if kappa.low is None else f"{kappa.low:.2g}"
-    high = "?" if kappa.high is None else f"{kappa.high:.2g}"
-    return f"{low}…{high}"
+    if kappa.low is None:
+        return f"of at most {kappa.high:.2g}"
+    if kappa.high is None:
+        return f"of at least {kappa.low:.2g}"
+    return f"of {kappa.low:.2g} to {kappa.high:.2g}"

@@ -179,7 +179,7 @@ def test_runs_of_another_setting_are_left_out_and_the_answer_says_so():
     alone, beside = asked(SAFE), asked(SAFE + others)
     assert beside.max_learning_rate == alone.max_learning_rate
     assert beside.evidence == alone.evidence
-    said = " 2 archived runs are of another setting (clip_epsilon 0.3 ≠ 0.2): left out."
+    said = " Archived runs of another setting (clip_epsilon 0.3 ≠ 0.2), left out: 2."
     assert beside.reason == alone.reason + said
     assert asked(others).reason == asked([]).reason + said
     assert not asked(others).calibrated
@@ -191,9 +191,9 @@ def test_a_run_that_was_stopped_or_lives_is_no_outcome_and_the_answer_says_so(ve
     alone, beside = asked(SAFE + LOST), asked([*SAFE, *LOST, stopped])
     for name in ("max_learning_rate", "edge", "low", "high", "suggested_learning_rate", "evidence"):
         assert getattr(beside, name) == getattr(alone, name)
-    assert "1 archived runs of this setting have no outcome" in beside.reason
+    assert "Archived runs of this setting without an outcome, not counted: 1." in beside.reason
     assert not asked([stopped]).calibrated
-    assert "1 archived runs of this setting have no outcome" in asked([stopped]).reason
+    assert "Archived runs of this setting without an outcome, not counted: 1." in asked([stopped]).reason
 
 
 def test_a_risk_that_the_published_settings_do_not_reach_is_refused_with_the_reason():
