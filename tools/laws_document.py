@@ -124,7 +124,7 @@ where it does not. It is written by `make laws`, which runs
 {COMMANDS}
 
 and then this document; an interrupted study goes on where it was. Cells, seeds and targets were
-fixed beforehand (`advisor/experiments/study.py`). A policy has 134 k parameters, a batch 16 prompts × 8
+fixed beforehand (`advisor/experiments/study.py`). A policy has 133 k parameters, a batch 16 prompts × 8
 rollouts, the optimizer is AdamW (0.9, 0.95) with 10 steps of warm-up, the clip 0.2, the schedule
 cyclic. Intervals are 95 %.
 
