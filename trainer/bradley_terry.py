@@ -10,10 +10,11 @@ from .policy import FlatWeights
 from .reward_model import RewardModel
 
 PAIRS_PER_STEP = 128
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 WARMUP_STEPS = 20
+DECAY_STEPS = 600
 TEST_EVERY = 20
-MOST_STEPS = 3000
+MOST_STEPS = 2000
 
 
 class RewardModelFailed(RuntimeError):
@@ -54,7 +55,7 @@ def fit(
         The number of optimizer steps.
 
     Raises:
-        RewardModelFailed: 3000 steps were not enough.
+        RewardModelFailed: 2000 steps were not enough.
     """
     weights = FlatWeights(model.model)
     parameter = nn.Parameter(weights.vector)
@@ -73,12 +74,18 @@ def fit(
         weights.gradient.zero_()
         torch.autograd.backward(-nn.functional.logsigmoid(better - worse).mean())
         nn.utils.clip_grad_norm_([parameter], 1.0)
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS)
+        optimizer.param_groups[0]["lr"] = _learning_rate(step)
         optimizer.step()
     raise RewardModelFailed(
         f"after {MOST_STEPS} steps the reward model predicts {reached:.3f} of the comparisons, not "
         f"{accuracy:g}; lower reward_model_accuracy or annotator_noise, or raise comparisons"
     )
+
+
+def _learning_rate(step: int) -> float:
+    """Warm up linearly, then fall linearly to a tenth."""
+    warm = min(1.0, (step + 1) / WARMUP_STEPS)
+    return LEARNING_RATE * warm * max(0.1, 1 - step / DECAY_STEPS)
 
 
 def pair_accuracy(model: RewardModel, pairs: Comparisons) -> float:

@@ -32,13 +32,13 @@ class WorkloadSettings(BaseModel):
     )
     layers: int = Field(default=2, ge=1, le=128, description="layers of the built-in model")
     annotator_noise: float = Field(
-        default=0.3,
+        default=0.2,
         ge=0,
         le=100,
         description="preference: logistic noise of annotators, to whom a right answer is worth 1",
     )
     annotator_bias: float = Field(
-        default=1.0,
+        default=4.0,
         ge=0,
         le=100,
         description="preference: what annotators pay for 999 over 000, whatever is right",
@@ -47,7 +47,7 @@ class WorkloadSettings(BaseModel):
         default=0, ge=0, le=2**31 - 1, description="preference: seed of the annotators' choices"
     )
     comparisons: int = Field(
-        default=16384,
+        default=32768,
         ge=256,
         le=1_000_000,
         description="preference: comparisons that the reward model is trained on",

@@ -13,10 +13,18 @@ from torch import Tensor, nn
 
 from ..bradley_terry import Comparisons
 from ..rollout import Judge, Task, sample_rollouts
+from .arithmetic import MAX_NEW_TOKENS, sample_prompts
 
 PROMPTS_AT_A_TIME = 512
 PAIRS_PER_PROMPT = 4
 MOST_ROUNDS = 1000
+UNREWARDED = Task(
+    name="comparison",
+    chance_reward=None,
+    max_new_tokens=MAX_NEW_TOKENS,
+    sample_prompts=sample_prompts,
+    rewards=lambda _, completions: [0.0] * len(completions),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +59,6 @@ def compare(
     annotators: Annotators,
     policy: nn.Module,
     tokenizer: Any,
-    task: Task,
     count: int,
     asked: Callable[[str], bool],
     generator: torch.Generator,
@@ -62,7 +69,6 @@ def compare(
         annotators: who compares.
         policy: samples the answers at temperature 1.
         tokenizer: its tokenizer.
-        task: draws the prompts; its rewards play no part.
         count: N.
         asked: whether a prompt belongs to this set, so that two sets share no prompt.
         generator: draws prompts, answers and choices.
@@ -72,9 +78,9 @@ def compare(
     """
     pairs: list[tuple[str, str, str]] = []
     for _ in range(MOST_ROUNDS):
-        drawn = task.sample_prompts(2 * PROMPTS_AT_A_TIME, generator)
+        drawn = sample_prompts(2 * PROMPTS_AT_A_TIME, generator)
         prompts = [prompt for prompt in drawn if asked(prompt)][:PROMPTS_AT_A_TIME]
-        pairs += _different_pairs(policy, tokenizer, task, prompts, generator)
+        pairs += _different_pairs(policy, tokenizer, prompts, generator)
         if len(pairs) >= count:
             break
     else:
@@ -94,14 +100,13 @@ def compare(
 def _different_pairs(
     policy: nn.Module,
     tokenizer: Any,
-    task: Task,
     prompts: list[str],
     generator: torch.Generator,
 ) -> list[tuple[str, str, str]]:
     if not prompts:
         return []
     group = 2 * PAIRS_PER_PROMPT
-    batch = sample_rollouts(policy, tokenizer, task, prompts, group, generator)
+    batch = sample_rollouts(policy, tokenizer, UNREWARDED, prompts, group, generator)
     answers = batch.completions
     pairs = [(prompts[i // group], answers[i], answers[i + 1]) for i in range(0, len(answers), 2)]
     return [pair for pair in pairs if pair[1] != pair[2]]
