@@ -150,7 +150,8 @@ def test_literature_leaves_the_archive_aside(two_runs, capsys):
 def test_another_setting_falls_back_on_literature_and_says_so(two_runs, capsys):
     answer = recommended(capsys, two_runs, "--clip-epsilon", "0.3")
     assert answer["calibrated"] is False
-    assert "2 archived runs are of another setting (clip_epsilon 0.2 ≠ 0.3)" in answer["reason"]
+    said = "Archived runs of another setting (clip_epsilon 0.2 ≠ 0.3), left out: 2."
+    assert said in answer["reason"]
 
 
 def test_a_real_finished_run_is_healthy_and_a_real_collapsed_one_is_not(

@@ -391,8 +391,9 @@ def statuses(store):
 
 def begun(store, count):
     """Whether that many runs have ended and another is in its learner steps."""
-    running = [run for run in store.runs() if run.status is RunStatus.RUNNING]
-    return statuses(store).count(RunStatus.FINISHED) >= count and any(
+    runs = store.runs()  # read once: a run that ends between two readings would count as both
+    running = [run for run in runs if run.status is RunStatus.RUNNING]
+    return sum(run.status is RunStatus.FINISHED for run in runs) >= count and any(
         store.steps(run.id, last=1) for run in running
     )
 
