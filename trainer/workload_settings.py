@@ -38,7 +38,7 @@ class WorkloadSettings(BaseModel):
         description="preference: logistic noise of annotators, to whom a right answer is worth 1",
     )
     annotator_bias: float = Field(
-        default=4.0,
+        default=3.0,
         ge=0,
         le=100,
         description="preference: what annotators pay for 999 over 000, whatever is right",
@@ -47,13 +47,13 @@ class WorkloadSettings(BaseModel):
         default=0, ge=0, le=2**31 - 1, description="preference: seed of the annotators' choices"
     )
     comparisons: int = Field(
-        default=32768,
+        default=65536,
         ge=256,
         le=1_000_000,
         description="preference: comparisons that the reward model is trained on",
     )
     reward_model_accuracy: float = Field(
-        default=0.78,
+        default=0.82,
         gt=0.5,
         lt=1,
         description="preference: share of held-out comparisons at which training the reward model "

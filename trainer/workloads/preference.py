@@ -5,9 +5,7 @@ model is fitted to their choices, and GRPO optimises that model's score, which i
 wanted: the exact reward is kept as gold and shows when the score is being exploited.
 """
 
-import zlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ from .arithmetic import (
     starting_policy,
 )
 
-BAND = (0.62, 0.68)
+BAND = (0.66, 0.72)
 """Success rates of the starting policy: lower than for arithmetic, so that the reward model has
 mistakes to learn from and gold has room to rise before it falls."""
 CARD = "reward_model.json"
@@ -48,11 +46,10 @@ def preference(
 ) -> tuple[Task, Path]:
     """Return the task and the folder of its starting policy; the reward model is made if needed."""
     start = starting_policy(config, BAND, home, progress)
-    identity = _identity(config, start)
     folder = cached_folder(
         home / "reward_models",
         CARD,
-        identity,
+        identity(config, start),
         lambda making: _make(config, start, making, progress),
     )
     task = Task(
@@ -67,7 +64,8 @@ def preference(
     return task, start
 
 
-def _identity(config: TrainerConfig, start: Path) -> dict[str, Any]:
+def identity(config: TrainerConfig, start: Path) -> dict[str, Any]:
+    """Return everything that the reward model depends on."""
     return {
         "workload": "preference",
         "version": 1,
@@ -102,7 +100,7 @@ def _make(
     )
     progress("reward model: annotators compare answers")
     train, test, held_out = (
-        compare(annotators, policy, tokenizer, count, partial(_is_in, part), draws)
+        compare(annotators, policy, tokenizer, count, part, draws)
         for count, part in (
             (config.comparisons, "train"),
             (HELD_OUT_COMPARISONS, "test"),
@@ -116,14 +114,6 @@ def _make(
     found = {"steps": steps, **_accuracies(model, held_out)}
     progress(f"reward model: done, held-out pair accuracy {found['pair_accuracy']:.3f}")
     return found
-
-
-def _is_in(part: str, prompt: str) -> bool:
-    """Split the problems: 1/8 to stop the training at, 1/8 to judge it by, the rest to learn from.
-
-    By a hash, because a rule on the terms leaves traces: sums that are all even, say.
-    """
-    return ("test", "held out", *["train"] * 6)[zlib.crc32(prompt.encode()) % 8] == part
 
 
 def _build_empty(folder: Path) -> None:
