@@ -28,8 +28,8 @@ check: $(VENV)/.dev
 # About 40 minutes on two cores; interrupted, it goes on where it was.
 laws: $(VENV)/.dev browser
 	$(BIN)/python -m advisor laws --study bias
-	$(BIN)/python -m advisor laws --study boundary
 	$(BIN)/python -m advisor laws --study horizon
+	$(BIN)/python -m advisor laws --study boundary
 	$(BIN)/python tools/laws_document.py
 
 browser: $(VENV)/.dev

@@ -110,7 +110,7 @@ def opening(runs: dict[str, list[RunInfo]]) -> str:
     rows = [
         f"| {kind} | {each.setting['workload']}, {each.setting['steps']} steps | "
         f"{', '.join(f'{r:g}' for r in each.learning_rates)} | "
-        f"{', '.join(map(str, each.stalenesses))} | {each.seeds} | {len(runs[kind])} | "
+        f"{', '.join(map(str, each.stalenesses))} | {', '.join(map(str, each.seeds))} | {len(runs[kind])} | "
         f"{core_minutes(runs[kind]):.0f} |"
         for kind, each in study.STUDIES.items()
     ]

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     study, jobs = None, None
     if options.study is not None:
         study = _study(options)
-        jobs = _whole("jobs", options.jobs)
+        jobs = None if options.jobs is None else _whole("jobs", options.jobs)
         cells(options.study, study)  # what is at fault is told before anything is made
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     with closing(Store.open(options.db, create=options.db is None or study is not None)) as store:
@@ -113,7 +113,7 @@ def _study(options: argparse.Namespace) -> Study:
     if options.stalenesses is not None:
         changes["stalenesses"] = tuple(_numbers("stalenesses", options.stalenesses, int))
     if options.seeds is not None:
-        changes["seeds"] = _whole("seeds", options.seeds)
+        changes["seeds"] = tuple(range(_whole("seeds", options.seeds)))
     return replace(study, **changes)
 
 
@@ -127,9 +127,7 @@ def _numbers(name: str, text: str, kind: type) -> list[Any]:
         ) from None
 
 
-def _whole(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
+def _whole(name: str, text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_SEEDS:
         raise BadInput(
             f"{name}: {text!r} is not allowed; allowed: whole number, 1 <= {name} <= {MOST_SEEDS}"
