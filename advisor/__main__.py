@@ -1,4 +1,4 @@
-"""Command line of the advisor: ``python -m advisor recommend|diagnose|laws``."""
+"""Command line of the advisor: ``python -m advisor recommend|probe|validate|diagnose|laws``."""
 
 import argparse
 import sys
@@ -13,9 +13,13 @@ from storage.records import RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
 
-from .answer import answer, ask, diagnose, gather
+from .answer import answer, ask, calibration_of, diagnose, fitting_calibration, gather
 from .experiments.laws_command import add_laws_options
 from .experiments.laws_command import run as run_laws
+from .experiments.probe_command import add_probe_options
+from .experiments.probe_command import run as run_probe
+from .experiments.validation_command import add_validation_options
+from .experiments.validation_command import run as run_validation
 from .recommendation import Advice
 from .regime import Regime, explained
 
@@ -34,7 +38,13 @@ EXIT_CODES = {
 def main(argv: Sequence[str]) -> int:
     """Run one command of ``python -m advisor`` and return its exit code."""
     options = parse(_parser(), argv)
-    commands = {"recommend": _recommend, "diagnose": _diagnose, "laws": run_laws}
+    commands = {
+        "recommend": _recommend,
+        "probe": run_probe,
+        "validate": run_validation,
+        "diagnose": _diagnose,
+        "laws": run_laws,
+    }
     return commands[options.command](options)
 
 
@@ -50,8 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     source = recommend.add_mutually_exclusive_group()
     source.add_argument("--run", metavar="RUN", help="take this run alone as evidence")
     source.add_argument("--group", metavar="G", help="take the runs of this group")
+    source.add_argument("--calibration", metavar="ID", help="take this probe alone as evidence")
     source.add_argument("--literature", action="store_true", help="published settings only")
     add_config_options(recommend, skip=("seed", "threads", "device", "name", "group"))
+    words = "measure a setting with short runs from its starting weights"
+    probe = commands.add_parser("probe", help=words, description=words)
+    add_common_options(probe)
+    add_probe_options(probe)
+    words = "try the advice on settings it was not tuned on"
+    validate = commands.add_parser("validate", help=words, description=words)
+    add_common_options(validate)
+    add_validation_options(validate)
     words = "the regime of a run, with its reasons"
     judge = commands.add_parser("diagnose", help=words, description=words)
     add_common_options(judge)
@@ -75,12 +94,19 @@ def _recommend(options: argparse.Namespace) -> int:
     settings = {n: getattr(options, n, None) for n in TrainerConfig.model_fields if n != "group"}
     if _is_new(options.db):  # told before an archive is made: what is at fault leaves nothing
         ask(settings=settings, evidence=[], risk=risk)
-    named = options.run is not None or options.group is not None
+    named = any(x is not None for x in (options.run, options.group, options.calibration))
     with closing(Store.open(options.db, create=options.db is None and not named)) as store:
-        found = [] if options.literature else gather(store, group=options.group, run_id=options.run)
+        probed = (
+            calibration_of(store, options.calibration) if options.calibration is not None else None
+        )
+        none = options.literature or probed is not None
+        found = [] if none else gather(store, group=options.group, run_id=options.run)
         if options.group is not None and not found:
             raise BadInput(f"group: {options.group!r} has no run in the archive; see storage list")
-        advice = answer(store, ask(settings=settings, evidence=found, risk=risk), found)
+        question = ask(settings=settings, evidence=found, risk=risk, found=probed)
+        if not none and not named:
+            probed = fitting_calibration(store, question.setting)
+        advice = answer(store, question, found, probed)
     if options.json:
         print_json(advice.as_json())
     else:

@@ -12,6 +12,7 @@ from storage.records import Recommendation, RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
 
+from .calibrated import Measured, advise, measured, refusal
 from .calibration import (
     SERIES,
     RunFacts,
@@ -24,6 +25,7 @@ from .calibration import (
 from .constants import constants_of
 from .horizon import horizon_kappa, horizon_step, local_kappa, used_kappa
 from .learning_rate import Edge, Trial
+from .limits import RefusedTransfer
 from .literature import literature_trials, published_runs
 from .recommendation import (
     Advice,
@@ -35,6 +37,7 @@ from .recommendation import (
     trial_of,
 )
 from .regime import Diagnosis, Regime, regime_of, unknown
+from .safe_levels import safe_levels
 
 LEAST_STEPS = 20
 NEAREST = 40
@@ -115,8 +118,46 @@ def _neighbors(store: Store, this: RunInfo, setting: TrainerConfig) -> list[RunF
     return [each for each in facts if each.unsafe is not None]
 
 
-def ask(*, settings: Mapping[str, object], evidence: Sequence[RunFacts], risk: float) -> Question:
-    """Build a question; settings that are None come from the newest run of the evidence.
+def calibration_of(store: Store, calibration_id: str) -> Measured:
+    """Return a stored calibration.
+
+    Raises:
+        CalibrationNotFound: it is not in the archive.
+        BadInput: this version cannot read it.
+    """
+    found = store.calibration(calibration_id)
+    try:
+        return measured(found)
+    except (ValidationError, TypeError, KeyError):
+        raise BadInput(
+            f"calibration: {calibration_id!r} was written by another version; probe again"
+        ) from None
+
+
+def fitting_calibration(store: Store, setting: TrainerConfig) -> Measured | None:
+    """Return the calibration that speaks most directly of a setting, the newest of equals."""
+    fitting = []
+    for stored in store.calibrations():
+        try:
+            found = measured(stored)
+        except (ValidationError, TypeError, KeyError):
+            continue
+        if refusal(found, setting) is None:
+            old, new = found.setting, setting
+            apart = abs(math.log((old.max_staleness + 1) / (new.max_staleness + 1)))
+            apart += abs(math.log(old.steps / new.steps))
+            fitting.append((len(differences(old, new)), apart, found))
+    return min(fitting, key=lambda each: each[:2])[2] if fitting else None
+
+
+def ask(
+    *,
+    settings: Mapping[str, object],
+    evidence: Sequence[RunFacts],
+    risk: float,
+    found: Measured | None = None,
+) -> Question:
+    """Build a question; settings that are None come from the calibration, else the newest run.
 
     A ``learning_rate`` among the settings is the rate to judge.
 
@@ -127,14 +168,32 @@ def ask(*, settings: Mapping[str, object], evidence: Sequence[RunFacts], risk: f
         raise BadInput(f"risk: {risk} is not allowed; allowed: 0 < risk < 1")
     given = {name: value for name, value in settings.items() if value is not None}
     base = evidence[0].config.model_dump() if evidence else {}
+    if found is not None:
+        base = {**found.setting.model_dump(), "seed": 0}
     config = checked_config({"learning_rate": UNUSED_RATE, **base, **given})
     judged = config.learning_rate if "learning_rate" in given else None
     return Question(setting=config, risk=risk, learning_rate=judged)
 
 
-def consider(question: Question, evidence: Sequence[RunFacts]) -> Advice:
-    """Answer a question without keeping the answer, for what-if."""
-    return recommend(question, evidence, published_runs())
+def consider(
+    question: Question, evidence: Sequence[RunFacts], found: Measured | None = None
+) -> Advice:
+    """Answer a question without keeping the answer, for what-if.
+
+    A calibration, where there is one, answers before the archived runs do.
+
+    Raises:
+        BadInput: the calibration says nothing about the asked setting.
+    """
+    if found is None:
+        return recommend(question, evidence, published_runs())
+    try:
+        return advise(question, found, safe_levels())
+    except RefusedTransfer as error:
+        raise BadInput(
+            f"calibration: {found.calibration.id!r} does not answer this: {error}; "
+            "python -m advisor probe measures this setting"
+        ) from None
 
 
 def learned_edge(question: Question, evidence: Sequence[RunFacts]) -> tuple[Edge, list[Trial]]:
@@ -146,9 +205,14 @@ def learned_edge(question: Question, evidence: Sequence[RunFacts]) -> tuple[Edge
     return published_edge(question, published), literature_trials(published)
 
 
-def answer(store: Store, question: Question, evidence: Sequence[RunFacts]) -> Advice:
+def answer(
+    store: Store,
+    question: Question,
+    evidence: Sequence[RunFacts],
+    found: Measured | None = None,
+) -> Advice:
     """Answer a question and keep the answer with its evidence in the archive."""
-    advice = consider(question, evidence)
+    advice = consider(question, evidence, found)
     store.save_recommendation(
         Recommendation(
             time=time.time(),

@@ -5,7 +5,7 @@ limit it is. The published settings answer when there is no run, marked as uncal
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,6 +54,7 @@ class Advice:
     calibrated: bool
     evidence: tuple[str, ...]
     red_flags: tuple[str, ...] = ()
+    what_if: Mapping[str, float | None] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

@@ -12,6 +12,10 @@ class RunNotFound(StorageError, KeyError):
     """No run of that id is in the archive."""
 
 
+class CalibrationNotFound(StorageError, KeyError):
+    """No calibration of that id is in the archive."""
+
+
 class RunExists(StorageError, ValueError):
     """A run of that id is already in the archive."""
 

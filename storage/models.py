@@ -27,7 +27,7 @@ from sqlalchemy.types import TypeDecorator
 
 from .records import BiasProbe, LagDrift, RunInfo, StepMetrics
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The newest migration; a test holds it against the migration scripts."""
 
 metadata = MetaData()
@@ -155,6 +155,19 @@ events = Table(
     Column("kind", String(32), nullable=False),
     Column("message", Text, nullable=False),
     Column("data", FactJSON),
+)
+
+calibrations = Table(
+    "calibrations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("setting", FactJSON, nullable=False),
+    Column("segments", FactJSON, nullable=False),
+    Column("run_ids", FactJSON, nullable=False),
+    Column("learner_steps", Integer, nullable=False),
+    Column("cost_steps", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
 )
 
 recommendations = Table(

@@ -231,6 +231,24 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What a probe found out about one setting: facts of its segments, from which limits follow.
+
+    ``setting`` is the configuration that was probed, ``segments`` one summary per probe run, in
+    order, ``cost_steps`` what it cost in learner steps, evaluations included.
+    """
+
+    id: str
+    time: float
+    setting: Mapping[str, Any]
+    segments: tuple[Mapping[str, Any], ...]
+    run_ids: tuple[str, ...]
+    learner_steps: int
+    cost_steps: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
     """What was advised, when, for which question, and from which evidence."""
 

@@ -18,10 +18,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from .engine import open_engine
-from .errors import ArchiveUnavailable, RunExists, RunNotFound
-from .models import bias_probes, drifts, evaluations, events, recommendations, runs, steps
+from .errors import ArchiveUnavailable, CalibrationNotFound, RunExists, RunNotFound
+from .models import (
+    bias_probes,
+    calibrations,
+    drifts,
+    evaluations,
+    events,
+    recommendations,
+    runs,
+    steps,
+)
 from .records import (
     BiasProbe,
+    Calibration,
     Evaluation,
     Event,
     LagDrift,
@@ -283,6 +293,42 @@ class Store:
         with self.reading() as connection:
             rows = connection.execute(query).mappings()
             return [Recommendation(**{**row, "evidence": tuple(row["evidence"])}) for row in rows]
+
+    # -- calibrations ----------------------------------------------------------------------------
+
+    def save_calibration(self, found: Calibration) -> None:
+        """Write what a probe found out."""
+        with self.writing() as connection:
+            connection.execute(calibrations.insert().values(asdict(found)))
+
+    def calibration(self, calibration_id: str) -> Calibration:
+        """Return one calibration.
+
+        Raises:
+            CalibrationNotFound: it is not in the archive.
+        """
+        found = [each for each in self.calibrations() if each.id == calibration_id]
+        if not found:
+            raise CalibrationNotFound(
+                f"calibration: {calibration_id!r} is not in the archive; "
+                "python -m advisor probe makes one"
+            )
+        return found[0]
+
+    def calibrations(self) -> list[Calibration]:
+        """Return every calibration, newest first."""
+        query = select(calibrations).order_by(calibrations.c.time.desc(), calibrations.c.id.desc())
+        with self.reading() as connection:
+            return [
+                Calibration(
+                    **{
+                        **row,
+                        "segments": tuple(row["segments"]),
+                        "run_ids": tuple(row["run_ids"]),
+                    }
+                )
+                for row in connection.execute(query).mappings()
+            ]
 
     # -- transactions -------------------------------------------------------------------------
 

@@ -61,6 +61,13 @@ class TrainerConfig(WorkloadSettings):
     warmup_steps: int = Field(
         default=10, ge=0, le=1_000_000, description="linear learning-rate warm-up, in steps"
     )
+    ramp_from: float | None = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="let the learning rate grow geometrically from here to learning_rate, which it "
+        "reaches at the last step",
+    )
     evaluate_every: int | None = Field(
         default=None,
         ge=1,
@@ -93,7 +100,9 @@ class TrainerConfig(WorkloadSettings):
         default=320, ge=1, le=1_000_000, description="prompts per shard in that study"
     )
     stop_on_collapse: bool = Field(
-        default=True, description="end a run 100 batches after the onset of a confirmed collapse"
+        default=True,
+        description="end a run 100 batches after the onset of a confirmed collapse, and extend one "
+        "whose reward is down at the end; otherwise it takes exactly the planned steps",
     )
     device: str = Field(
         default="auto",
@@ -118,6 +127,11 @@ class TrainerConfig(WorkloadSettings):
             raise ValueError(
                 f"weight_decay: {self.weight_decay} is not allowed with the optimizer sgd, which "
                 "would ignore it; allowed: 0"
+            )
+        if self.ramp_from is not None and self.ramp_from > self.learning_rate:
+            raise ValueError(
+                f"ramp_from: {self.ramp_from:g} is above learning_rate {self.learning_rate:g}; "
+                "allowed: 0 < ramp_from <= learning_rate"
             )
         if max(self.study_lags, default=0) > self.steps:
             raise ValueError(
@@ -147,8 +161,15 @@ class TrainerConfig(WorkloadSettings):
         return self.evaluate_every or max(25, self.max_staleness + 1)
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of learner step ``step`` (from 0): linear warm-up, then constant."""
-        return self.learning_rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
+        """Learning rate of learner step ``step`` (from 0): linear warm-up, then constant or rising.
+
+        A ramp ends at ``learning_rate`` at the last planned step and stays there.
+        """
+        rate = self.learning_rate
+        if self.ramp_from is not None:
+            share = min(1.0, step / max(1, self.steps - 1))
+            rate = self.ramp_from * (self.learning_rate / self.ramp_from) ** share
+        return rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
 
 
 def web_fields() -> tuple[str, ...]:

@@ -172,7 +172,8 @@ class Lockstep:
             return True
         if step < self.config.steps:
             return False
-        return not outcome.undetermined or step >= self.config.steps + HELD_BATCHES
+        extends = outcome.undetermined and self.config.stop_on_collapse
+        return not extends or step >= self.config.steps + HELD_BATCHES
 
     # -- one learner step ---------------------------------------------------------------------
 

@@ -31,6 +31,13 @@ class WorkloadSettings(BaseModel):
         default=64, ge=16, le=8192, multiple_of=16, description="width of the built-in model"
     )
     layers: int = Field(default=2, ge=1, le=128, description="layers of the built-in model")
+    warm_start_success: float | None = Field(
+        default=None,
+        ge=0.05,
+        le=0.95,
+        description="success rate to which the built-in model is warm-started "
+        "(default: 0.76 for arithmetic, 0.69 for preference)",
+    )
     annotator_noise: float = Field(
         default=0.2,
         ge=0,

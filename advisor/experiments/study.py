@@ -114,7 +114,7 @@ def run_study(
     return run_cells(store, configs, group=group, jobs=jobs, progress=told)
 
 
-# -- what a law reads of the archive ---------------------------------------------------------------
+# -- what a law reads of the archive ----------------------------------------------------------
 
 
 def runs_of(store: Store, group: str) -> list[RunInfo]:

@@ -23,6 +23,8 @@ VOCABULARY = (*SPECIAL, *"0123456789+=")
 SUPERVISED_BATCH = 128
 BAND = (0.73, 0.80)
 """Success rates of the starting policy: there is something to learn, and something to lose."""
+HALF_BAND = 0.03
+"""How far a success rate that was asked for may be missed."""
 BUILT_FOR_WIDTH = 64
 LEARNING_RATE = 3e-3
 TESTED_PROBLEMS = 2048
@@ -53,6 +55,11 @@ def starting_policy(
     """Return the folder of the person's own model, else of one warm-started into the band."""
     if config.model is not None:
         return Path(config.model)
+    if config.warm_start_success is not None:
+        band = (
+            round(config.warm_start_success - HALF_BAND, 6),
+            round(config.warm_start_success + HALF_BAND, 6),
+        )
     return warm_started(recipe(config.hidden_size, config.layers, band), home, progress)
 
 

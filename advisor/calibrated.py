@@ -1,0 +1,454 @@
+"""From a probe to advice: limits at the asked setting, the largest safe rate, and why. Pure."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage.records import Calibration
+from trainer.config import TrainerConfig
+
+from .calibration import differences
+from .limits import (
+    RateLimit,
+    RefusedTransfer,
+    alpha_of,
+    critical_displacement,
+    drift_of,
+    g_1_of,
+    horizon_limit,
+    rate_at,
+    survival_limit,
+    transfer,
+    unsafe_probability,
+)
+from .recommendation import Advice, Question
+from .regime import Estimate, regime_of, unknown
+from .safe_levels import SafeLevels
+from .segments import FRESH_ABOVE, Segment, crossing, gains, is_learned_reward, segment_from
+from .wording import rate as written
+
+CARRIED = {"prompts", "group_size", "hidden_size", "clip_epsilon", "clip_epsilon_high"}
+"""Fields of the setting that a rule of ``limits.transfer`` carries over; others are refused."""
+NINETY = 1.645
+WHAT_IF: dict[str, Callable[[TrainerConfig], dict[str, float]]] = {
+    "half_max_staleness": lambda c: {"max_staleness": c.max_staleness // 2},
+    "half_steps": lambda c: {"steps": max(1, c.steps // 2)},
+    "double_clip": lambda c: {
+        "clip_epsilon": min(0.99, 2 * c.epsilon_low),
+        "clip_epsilon_high": min(100.0, 2 * c.epsilon_high),
+    },
+    "double_batch": lambda c: {"prompts": 2 * c.prompts},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A probe as the advisor reads it."""
+
+    calibration: Calibration
+    setting: TrainerConfig
+    segments: tuple[Segment, ...]
+
+    @property
+    def holds(self) -> list[Segment]:
+        """The segments at a constant rate."""
+        return [s for s in self.segments if not s.is_ramp]
+
+    @property
+    def stale(self) -> list[Segment]:
+        """The holds at the staleness that was asked about."""
+        return [s for s in self.holds if s.max_staleness == self.setting.max_staleness]
+
+
+def measured(calibration: Calibration) -> Measured:
+    """Read a stored calibration.
+
+    Raises:
+        ValidationError: this version cannot read its setting.
+    """
+    return Measured(
+        calibration=calibration,
+        setting=TrainerConfig.model_validate(calibration.setting),
+        segments=tuple(segment_from(each) for each in calibration.segments),
+    )
+
+
+def refusal(found: Measured, asked: TrainerConfig) -> str | None:
+    """Say why a calibration does not speak of a setting; None if it does, or a rule leads there."""
+    apart = [
+        each for each in differences(found.setting, asked) if each.split(" ")[0] not in CARRIED
+    ]
+    if apart:
+        return f"it was measured on another setting: {', '.join(apart)}"
+    try:
+        limits_at(found, asked, None)
+    except RefusedTransfer as error:
+        return str(error)
+    return None
+
+
+def limits_at(found: Measured, asked: TrainerConfig, levels: SafeLevels | None) -> list[RateLimit]:
+    """Return the limits at the asked setting.
+
+    Raises:
+        RefusedTransfer: no rule leads there.
+    """
+    from .safe_levels import safe_levels
+
+    levels = levels or safe_levels()
+    limits = []
+    survival = survival_limit(found.setting, found.segments, levels)
+    if survival is not None:
+        limits.append(transfer(survival, found.setting, asked, found.segments))
+    horizon = horizon_limit(asked, found.segments, levels)
+    if horizon is not None:
+        limits.append(_horizon_to(horizon, found.setting, asked))
+    return limits
+
+
+def _horizon_to(limit: RateLimit, probed: TrainerConfig, asked: TrainerConfig) -> RateLimit:
+    if asked.max_staleness != probed.max_staleness:
+        apart = abs(math.log((asked.max_staleness + 1) / (probed.max_staleness + 1)))
+        limit = limit.moved(1.0, 0.25 * apart, f"probed at S = {probed.max_staleness}")
+    changed = [d.split(" ")[0] for d in differences(probed, asked)]
+    if changed:
+        limit = limit.moved(1.0, 0.4 * len(changed), f"other {', '.join(changed)}")
+    return limit
+
+
+def advise(question: Question, found: Measured, levels: SafeLevels) -> Advice:
+    """Answer a question from a probe.
+
+    Raises:
+        RefusedTransfer: the probe says nothing about the asked setting.
+    """
+    why_not = refusal(found, question.setting)
+    if why_not is not None:
+        raise RefusedTransfer(why_not)
+    limits = limits_at(found, question.setting, levels)
+    if not limits:
+        return _nothing(question, found)
+    seen = [x for x in limits if x.bound != "high"]
+    largest = rate_at(limits, question.risk) if seen else None
+    binding = min(limits, key=lambda x: x.median)
+    edge = rate_at(limits, 0.5) if binding.bound is None else None
+    suggested, suggested_why = _suggested(found, limits, levels, largest)
+    own = question.learning_rate
+    judged = own or largest or binding.median
+    kappas = kappas_at(found, question.setting, limits, levels, judged)
+    regime, regime_why = regime_of(kappas)
+    forecast, forecast_why = _forecast(question, found, levels)
+    reasons = {
+        "max_learning_rate": f"{binding.reason}; probe at lower rates",
+        "suggested_learning_rate": suggested_why,
+        "edge": binding.reason,
+        "low": binding.reason,
+        "high": binding.reason,
+        "unsafe_probability": "no learning rate was given to judge (--learning-rate)",
+        "forecast_collapse_step": forecast_why,
+        "crossover_staleness": _no_crossover(found, limits),
+        "regime": regime_why,
+    }
+    return Advice(
+        max_learning_rate=largest,
+        suggested_learning_rate=suggested,
+        edge=edge,
+        low=rate_at(limits, 0.05) if binding.bound != "high" else None,
+        high=rate_at(limits, 0.95) if binding.bound != "low" else None,
+        binding=binding.binding,
+        regime=regime,
+        unsafe_probability=None if own is None else unsafe_probability(limits, own),
+        forecast_collapse_step=forecast,
+        kappa_staleness=kappas["staleness"],
+        kappa_horizon=kappas["horizon"],
+        kappa_local=kappas["local_step"],
+        crossover_staleness=crossover(found, question.setting, limits),
+        reason=_sentence(question, found, largest, edge, binding),
+        calibrated=True,
+        evidence=tuple(
+            f"run {s.run_id}: {'ramp to' if s.is_ramp else 'hold at'} η={s.learning_rate:g}, "
+            f"S={s.max_staleness}, {s.steps} steps"
+            for s in found.segments
+        ),
+        what_if=what_if(question, found, levels),
+        reasons=reasons,
+    )
+
+
+def _nothing(question: Question, found: Measured) -> Advice:
+    why = "the probe held no rate long enough to say anything; give it a larger --budget"
+    fields = ("max_learning_rate", "suggested_learning_rate", "edge", "low", "high")
+    nothing = unknown(why)
+    regime, regime_why = regime_of({"staleness": nothing})
+    return Advice(
+        max_learning_rate=None,
+        suggested_learning_rate=None,
+        edge=None,
+        low=None,
+        high=None,
+        binding="none",
+        regime=regime,
+        unsafe_probability=None,
+        forecast_collapse_step=None,
+        kappa_staleness=nothing,
+        kappa_horizon=nothing,
+        kappa_local=nothing,
+        crossover_staleness=None,
+        reason=f"No rate can be advised: {why}.",
+        calibrated=True,
+        evidence=tuple(f"run {s.run_id}" for s in found.segments),
+        reasons={
+            **dict.fromkeys((*fields, "unsafe_probability", "forecast_collapse_step"), why),
+            "crossover_staleness": why,
+            "regime": regime_why,
+        },
+    )
+
+
+def _suggested(
+    found: Measured, limits: Sequence[RateLimit], levels: SafeLevels, largest: float | None
+) -> tuple[float | None, str]:
+    """Where the final reward is expected to be best: a fitted share of the edge."""
+    if largest is None:
+        return None, "no rate is safe at this risk on this evidence"
+    if not is_learned_reward(found.setting):
+        gained = [(g, e) for _, g, e in gains(found.stale) if g > e]
+        if not gained:
+            return None, "no hold gained on the start: the start is the best policy so far"
+    shares = [
+        x.median * levels.best_over_edge["horizon" if x.binding == "horizon" else "survival"]
+        for x in limits
+    ]
+    return min(*shares, largest), ""
+
+
+def kappas_at(
+    found: Measured,
+    asked: TrainerConfig,
+    limits: Sequence[RateLimit],
+    levels: SafeLevels,
+    learning_rate: float,
+) -> dict[str, Estimate]:
+    """Return κ of every limit at a rate, each relative to its safe level, which is 1.
+
+    At a fixed S, drift within a cycle is proportional to η, so κ_staleness is η over the rate at
+    which staleness breaks the run; likewise for a single step. A limit that does not bind is
+    known to lie above the one that does, so its κ is bounded from above only.
+    """
+    by = {limit.binding: limit for limit in limits}
+    survival = by.get("staleness") or by.get("local_step")
+    kappas = {
+        "staleness": unknown("the reward is a learned model's: its fall cannot be waited for"),
+        "local_step": unknown("the reward is a learned model's: its fall cannot be waited for"),
+    }
+    if survival is not None:
+        other = "local_step" if survival.binding == "staleness" else "staleness"
+        kappas[survival.binding] = _kappa(survival, learning_rate)
+        kappas[other] = Estimate(
+            high=learning_rate / survival.median,
+            is_bound=True,
+            reason=f"{survival.binding.replace('_', ' ')} limits before it does",
+        )
+    if asked.max_staleness == 0:
+        kappas["staleness"] = Estimate(
+            value=0.0, low=0.0, high=0.0, reason="S = 0: every rollout is fresh"
+        )
+    horizon = by.get("horizon")
+    drift = drift_of(found.holds, found.setting.warmup_steps)
+    if horizon is not None and drift is not None:
+        growth = max(0.2, drift.alpha + drift.b)
+        at = math.exp(growth * math.log(learning_rate / horizon.median))
+        half = NINETY * horizon.log_sd * growth
+        kappas["horizon"] = Estimate(
+            value=at, low=at * math.exp(-half), high=at * math.exp(half), reason=horizon.reason
+        )
+    else:
+        kappas["horizon"] = _bounded_horizon(found, asked, learning_rate)
+    return kappas
+
+
+def _kappa(limit: RateLimit, learning_rate: float) -> Estimate:
+    at, half = learning_rate / limit.median, NINETY * limit.log_sd
+    low, high = at * math.exp(-half), at * math.exp(half)
+    if limit.bound == "low":
+        return Estimate(high=high, is_bound=True, reason=limit.reason)
+    if limit.bound == "high":
+        return Estimate(low=low, is_bound=True, reason=limit.reason)
+    return Estimate(value=at, low=low, high=high, reason=limit.reason)
+
+
+def _bounded_horizon(found: Measured, asked: TrainerConfig, learning_rate: float) -> Estimate:
+    """R_crit is above what a hold that gained has travelled: an upper bound of κ_horizon."""
+    drift = drift_of(found.holds, found.setting.warmup_steps)
+    gained = [s.travel[-1][2] for s in found.holds if s.travel and (s.gain or 0) > 0]
+    if drift is None or not gained:
+        return unknown("no hold gained, so how far the policy may go is not known")
+    rates = sum(asked.learning_rate_at(t) for t in range(asked.steps)) / asked.learning_rate
+    reach = drift.displacement(rates * learning_rate, learning_rate)
+    return Estimate(
+        high=reach / max(gained),
+        is_bound=True,
+        reason=f"holds gained up to a displacement of {max(gained):.2g} and none ended for having "
+        "gone too far, so R_crit is only bounded from below",
+    )
+
+
+def crossover(found: Measured, asked: TrainerConfig, limits: Sequence[RateLimit]) -> float | None:
+    """Return S* below which less staleness buys no learning rate; None when it is not known."""
+    by = {limit.binding: limit for limit in limits}
+    stale, horizon = by.get("staleness"), by.get("horizon")
+    if stale is None or horizon is None or asked.max_staleness == 0:
+        return None
+    return float(
+        asked.max_staleness * (stale.median / horizon.median) ** (1 / alpha_of(found.holds))
+    )
+
+
+def _no_crossover(found: Measured, limits: Sequence[RateLimit]) -> str:
+    binding = min(limits, key=lambda x: x.median).binding
+    if binding == "staleness":
+        return (
+            f"staleness binds, and without it the edge lies at least {FRESH_ABOVE:g} times higher; "
+            "where exactly was not probed"
+        )
+    return f"{binding.replace('_', ' ')} binds at S = {found.setting.max_staleness} already"
+
+
+def _forecast(question: Question, found: Measured, levels: SafeLevels) -> tuple[float | None, str]:
+    """Return the learner step at which a learned reward has been followed into collapse."""
+    own = question.learning_rate
+    if own is None:
+        return None, "no learning rate was given to judge (--learning-rate)"
+    drift = drift_of(found.holds, found.setting.warmup_steps)
+    if not is_learned_reward(found.setting) or drift is None:
+        return None, "R_crit is only bounded from below: no run of this setting went too far"
+    critical = critical_displacement(question.setting, found.holds, levels)
+    target = math.log(critical.value * levels.collapse_over_damage)
+    log_sum = (target - drift.c - drift.b * math.log(own)) / drift.alpha
+    step = math.exp(log_sum) / own + question.setting.warmup_steps / 2
+    if step > question.setting.steps:
+        return None, f"none within {question.setting.steps} steps"
+    return step, ""
+
+
+def what_if(question: Question, found: Measured, levels: SafeLevels) -> dict[str, float | None]:
+    """Return the largest safe rate after each change that is usually open; None: not known."""
+    answers: dict[str, float | None] = {}
+    for name, change in WHAT_IF.items():
+        values = {**question.setting.model_dump(), **change(question.setting)}
+        try:
+            limits = limits_at(found, TrainerConfig.model_validate(values), levels)
+        except ValueError:  # a refused transfer, or a setting that is not allowed
+            answers[name] = None
+            continue
+        known = [x for x in limits if x.bound != "high"]
+        answers[name] = rate_at(limits, question.risk) if known else None
+    return answers
+
+
+def _sentence(
+    question: Question,
+    found: Measured,
+    largest: float | None,
+    edge: float | None,
+    binding: RateLimit,
+) -> str:
+    setting = question.setting
+    where = f"at S = {setting.max_staleness} over {setting.steps} steps"
+    basis = f"a probe of {found.calibration.learner_steps} learner steps"
+    which = binding.binding.replace("_", " ")
+    if largest is None:
+        return f"No rate can be advised {where}: {binding.reason} ({basis})."
+    at = f"; half of such runs fail at {written(edge)}" if edge is not None else ""
+    return (
+        f"Up to {written(largest)} {where} the risk of an unsafe run stays within "
+        f"{100 * question.risk:.3g}%{at} ({basis}). The binding limit is {which}: {binding.reason}."
+    )
+
+
+# -- the constants of a probe, for its report -------------------------------------------------
+
+
+def constants(found: Measured, levels: SafeLevels) -> dict[str, Any]:
+    """Return G_1, α, R_batch, R_crit and the local-step limit, each with interval and bound."""
+    limits = {x.binding: x for x in limits_at(found, found.setting, levels)}
+    return {
+        "g_1": _norm(found),
+        "alpha": _alpha(found),
+        "r_batch": _batch_radius(found, "staleness" in limits),
+        "r_crit": _critical(found, levels),
+        "local_step": _local_step(limits),
+    }
+
+
+def _norm(found: Measured) -> Estimate:
+    each = [g for s in found.holds if (g := g_1_of([s])) is not None]
+    if not each:
+        return unknown("no hold is long enough to fit its drift")
+    middle = statistics.median(each)
+    return Estimate(value=middle, low=min(each), high=max(each), reason=f"{len(each)} holds")
+
+
+def _alpha(found: Measured) -> Estimate:
+    each = [alpha_of([s]) for s in found.holds if g_1_of([s]) is not None]
+    if not each:
+        return unknown("no hold is long enough to fit its drift")
+    middle = statistics.median(each)
+    return Estimate(value=middle, low=min(each), high=max(each), reason=f"{len(each)} holds")
+
+
+def _batch_radius(found: Measured, binds: bool) -> Estimate:
+    if found.setting.max_staleness == 0:
+        return unknown("S = 0: no rollout is stale")
+    at = crossing(found.stale)
+    drifts = sorted((s.learning_rate, s.drift_p95) for s in found.stale if s.drift_p95)
+    if at is None or len(drifts) < 2:
+        return unknown("the probe did not bracket the edge, so no drift is known to be too far")
+    near = min(drifts, key=lambda d: abs(math.log(d[0] / at[0])))
+    value, half = near[1] * at[0] / near[0], NINETY * at[1]
+    if not binds:
+        return Estimate(low=value, is_bound=True, reason="the local step limits before it")
+    return Estimate(
+        value=value,
+        low=value * math.exp(-half),
+        high=value * math.exp(half),
+        reason="within-cycle drift at which holds stop gaining",
+    )
+
+
+def _critical(found: Measured, levels: SafeLevels) -> Estimate:
+    if not is_learned_reward(found.setting):
+        gained = [s.travel[-1][2] for s in found.holds if s.travel and (s.gain or 0) > 0]
+        if not gained:
+            return unknown("no hold gained, so how far the policy may go is not known")
+        return Estimate(low=max(gained), is_bound=True, reason="largest displacement that gained")
+    level = critical_displacement(found.setting, found.holds, levels)
+    if not math.isfinite(level.value):
+        return unknown("the probe measured too little of √KL")
+    half = NINETY * level.log_sd
+    return Estimate(
+        value=level.value,
+        low=level.value * math.exp(-half),
+        high=level.value * math.exp(half),
+        reason="displacement at which half of such runs are unsafe",
+    )
+
+
+def _local_step(limits: dict[str, RateLimit]) -> Estimate:
+    local, stale = limits.get("local_step"), limits.get("staleness")
+    if local is not None and local.bound is None:
+        half = NINETY * local.log_sd
+        return Estimate(
+            value=local.median,
+            low=local.median * math.exp(-half),
+            high=local.median * math.exp(half),
+            reason=local.reason,
+        )
+    known = local or stale
+    if known is None:
+        return unknown("the reward is a learned model's: its fall cannot be waited for")
+    if known.bound == "high":
+        return Estimate(high=known.median * 2, is_bound=True, reason=known.reason)
+    return Estimate(low=known.median, is_bound=True, reason=known.reason)

@@ -1,0 +1,77 @@
+"""``python -m advisor validate``: try the advice on cells and write down how it went."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from tqdm import tqdm
+
+from storage.commandline import BadInput, print_json
+from storage.store import Store
+
+from .validation import SPLITS, Cell, ProbeFailed, judge, read_cells
+from .validation_document import document
+
+MOST_JOBS = 1024
+
+
+def add_validation_options(parser: argparse.ArgumentParser) -> None:
+    """Add which cells, and where the report goes."""
+    parser.add_argument("--cells", metavar="FILE", help="JSON list of settings (default: bundled)")
+    parser.add_argument(
+        "--split", choices=SPLITS, default=SPLITS[1], help=f"which of them ({SPLITS[1]})"
+    )
+    parser.add_argument("--report", metavar="FILE", help="write a report in Markdown here")
+    parser.add_argument("--jobs", metavar="N", help="runs at a time (default: fill the cores)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carry out ``validate`` and return its exit code."""
+    chosen = _cells(options)
+    jobs = _jobs(options.jobs)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
+    with (
+        closing(Store.open(options.db)) as store,
+        tqdm(total=1, unit="step", disable=None, file=sys.stderr) as bar,
+    ):
+
+        def progress(words: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(words, refresh=False)
+            bar.update(done - bar.n)
+
+        try:
+            found = judge(store, chosen, split=options.split, jobs=jobs, progress=progress)
+        except ProbeFailed as error:
+            print(error, file=sys.stderr)
+            return 1
+    words = document(found)
+    if options.report is not None:
+        Path(options.report).write_text(words, encoding="utf-8")
+    if options.json:
+        print_json(json.loads(json.dumps(found.as_json())))
+    else:
+        print(words)
+    return 0
+
+
+def _cells(options: argparse.Namespace) -> Sequence[Cell]:
+    cells = read_cells(None if options.cells is None else Path(options.cells))
+    chosen = [cell for cell in cells if cell.split == options.split]
+    if not chosen:
+        raise BadInput(f"cells: none of the {len(cells)} cells is of the split {options.split!r}")
+    return chosen
+
+
+def _jobs(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_JOBS:
+        raise BadInput(
+            f"jobs: {text!r} is not allowed; allowed: whole number, 1 <= jobs <= {MOST_JOBS}"
+        )
+    return int(text)

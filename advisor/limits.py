@@ -1,0 +1,346 @@
+"""From the segments of a probe to the limits of a setting, each a rate with its uncertainty.
+
+Pure. A limit is log-normal: P(unsafe by it) at rate η is Φ((ln η − ln median)/log_sd), which holds
+the error of the measurement, the scatter of the safe level between settings, and that of seeds.
+Asked about another S, T, batch, width or clip than was probed, a limit is carried over by the rules
+of ``transfer`` and widened, or refused.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from trainer.config import TrainerConfig
+
+from .safe_levels import Level, SafeLevels, signature
+from .segments import FRESH_ABOVE, Segment, crossing, gains, is_learned_reward
+
+NORMAL = NormalDist()
+ONE_SIDED_LOG_SD = 0.7
+"""Uncertainty of an edge of which only one side was seen."""
+PRIOR_ALPHA, PRIOR_WEIGHT = 0.7, 2.0
+"""Weak pull of the drift exponent towards what is usual, in units of its measured points."""
+PRIOR_KL_SLOPE = 0.7
+EXTRAPOLATED_LOG_SD = 0.12
+"""Added uncertainty per unit of ln Σ η beyond what the holds have travelled."""
+REFUSED_BEYOND = 4.0
+"""S + 1 may differ from what was probed by at most this factor, unless fresh rollouts say more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """One limit on the learning rate: its median, its spread in ln η, and what it rests on.
+
+    ``binding`` is ``staleness``, ``local_step`` or ``horizon``; ``bound`` is ``low`` or ``high``
+    when only that side of the edge was seen.
+    """
+
+    binding: str
+    median: float
+    log_sd: float
+    reason: str
+    bound: str | None = None
+
+    def unsafe_probability(self, learning_rate: float) -> float:
+        """Return P(unsafe by this limit) at a rate."""
+        return NORMAL.cdf((math.log(learning_rate) - math.log(self.median)) / self.log_sd)
+
+    def moved(self, factor: float, extra_log_sd: float, why: str) -> "RateLimit":
+        """Return the limit carried to another setting, with its assumption added."""
+        return replace(
+            self,
+            median=self.median * factor,
+            log_sd=math.hypot(self.log_sd, extra_log_sd),
+            reason=f"{self.reason}; {why}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """ln ‖θ − θ_0‖ = c + α·ln Σ η + b·ln η, fitted to the holds, with its residual spread."""
+
+    c: float
+    alpha: float
+    b: float
+    residual: float
+    reached: float
+
+    def displacement(self, rate_sum: float, learning_rate: float) -> float:
+        """Return the displacement after Σ η at a rate."""
+        return math.exp(self.c + self.alpha * math.log(rate_sum) + self.b * math.log(learning_rate))
+
+
+def drift_of(holds: Sequence[Segment], warmup_steps: int) -> Drift | None:
+    """Fit how the displacement of holds grows; None without three points."""
+    rows, logs = [], []
+    reached = 0.0
+    for hold in holds:
+        for rate_sum, _, distance in hold.travel:
+            if rate_sum > hold.learning_rate * (warmup_steps + 2) and distance > 0:
+                rows.append([1.0, math.log(rate_sum), math.log(hold.learning_rate)])
+                logs.append(math.log(distance))
+                reached = max(reached, rate_sum)
+    if len(rows) < 3:
+        return None
+    a, y = np.array(rows), np.array(logs)
+    pull = np.diag([0.0, PRIOR_WEIGHT, PRIOR_WEIGHT])
+    prior = np.array([0.0, PRIOR_ALPHA, 0.0])
+    fit = np.linalg.solve(a.T @ a + pull, a.T @ y + pull @ prior)
+    alpha, b = float(fit[1]), float(fit[2])
+    residual = float(np.std(y - a @ fit))
+    return Drift(c=float(fit[0]), alpha=alpha, b=b, residual=residual, reached=reached)
+
+
+# -- survival: the rate at which holds stop gaining -------------------------------------------
+
+
+def survival_limit(
+    setting: TrainerConfig, segments: Sequence[Segment], levels: SafeLevels
+) -> RateLimit | None:
+    """Return the rate at which half of the runs end below their start, or collapse.
+
+    Args:
+        setting: what was probed.
+        segments: of its probe.
+        levels: safe levels.
+
+    Returns:
+        None where the reward is a learned model's, whose fall says nothing, or nothing was held.
+    """
+    stale = [s for s in segments if not s.is_ramp and s.max_staleness == setting.max_staleness]
+    if is_learned_reward(setting) or not stale:
+        return None
+    level = levels.edge_over_crossing
+    found = crossing(stale)
+    which, why = _what_binds(setting, segments, found)
+    if found is not None:
+        return RateLimit(
+            binding=which,
+            median=found[0] * level.value,
+            log_sd=math.hypot(found[1], level.log_sd),
+            reason=f"holds from the start stop gaining at {found[0]:.2g}{why}",
+        )
+    points = gains(stale)
+    if not points:
+        return None
+    lost = [x for x, gain, _ in points if gain <= 0]
+    if not lost:
+        rate = math.exp(points[-1][0])
+        return RateLimit(
+            binding=which,
+            median=rate * 2,
+            log_sd=ONE_SIDED_LOG_SD,
+            bound="low",
+            reason=f"every hold gained, up to {rate:.2g}: the edge lies above",
+        )
+    rate = math.exp(min(lost))
+    return RateLimit(
+        binding=which,
+        median=rate / 2,
+        log_sd=ONE_SIDED_LOG_SD,
+        bound="high",
+        reason=f"no hold gained, down to {rate:.2g}: the edge lies below",
+    )
+
+
+def _what_binds(
+    setting: TrainerConfig, segments: Sequence[Segment], found: tuple[float, float] | None
+) -> tuple[str, str]:
+    """Tell by the hold with fresh rollouts above the edge whether staleness sets it."""
+    if setting.max_staleness == 0:
+        return "local_step", ", with fresh rollouts"
+    fresh = [s for s in segments if not s.is_ramp and s.max_staleness == 0]
+    if not fresh or found is None:
+        return "staleness", ""
+    points = gains([*fresh, *(s for s in segments if not s.is_ramp and s.max_staleness > 0)])
+    at = math.log(fresh[-1].learning_rate)
+    gain, error = next((g, e) for x, g, e in points if math.isclose(x, at))
+    if gain > -error:
+        return "staleness", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} still gains"
+    return "local_step", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} loses too"
+
+
+# -- horizon: how far from the start a learned reward can be followed -------------------------
+
+
+def horizon_limit(
+    setting: TrainerConfig, segments: Sequence[Segment], levels: SafeLevels
+) -> RateLimit | None:
+    """Return the rate at which a learned reward has been followed too far after T steps.
+
+    The displacement of T steps is projected from the holds, and held against the displacement at
+    which √KL reaches its safe level: measured in the probe itself, and, where runs of the same
+    architecture and optimizer are known, averaged with theirs by inverse variance.
+
+    Args:
+        setting: T and the warm-up are read off it.
+        segments: of a probe.
+        levels: safe levels.
+    """
+    holds = [s for s in segments if not s.is_ramp]
+    drift = drift_of(holds, setting.warmup_steps)
+    if not is_learned_reward(setting) or drift is None:
+        return None
+    critical = critical_displacement(setting, holds, levels)
+    unit = sum(setting.learning_rate_at(t) for t in range(setting.steps)) / setting.learning_rate
+    growth = max(0.2, drift.alpha + drift.b)
+    log_rate = (math.log(critical.value) - drift.c - drift.alpha * math.log(unit)) / growth
+    beyond = max(0.0, math.log(unit) + log_rate - math.log(drift.reached))
+    return RateLimit(
+        binding="horizon",
+        median=math.exp(log_rate),
+        log_sd=math.hypot(
+            math.hypot(critical.log_sd, drift.residual) / growth, EXTRAPOLATED_LOG_SD * beyond
+        ),
+        reason=f"the learned reward is followed too far at a displacement of {critical.value:.2g}, "
+        f"which {setting.steps} steps reach at {math.exp(log_rate):.2g}",
+    )
+
+
+def critical_displacement(
+    setting: TrainerConfig, holds: Sequence[Segment], levels: SafeLevels
+) -> Level:
+    """Return R_crit on the displacement clock, from the probe's own √KL and from known runs."""
+    own = _displacement_at(holds, levels.sqrt_kl, setting.warmup_steps)
+    known = levels.displacement.get(signature(setting.model_dump()))
+    found = [level for level in (own, known) if level is not None]
+    if not found:
+        return Level(value=math.inf, log_sd=1.0)
+    weights = [1 / level.log_sd**2 for level in found]
+    mean = sum(w * math.log(x.value) for w, x in zip(weights, found, strict=True)) / sum(weights)
+    spread = 1 / math.sqrt(sum(weights))
+    apart = max((abs(math.log(x.value) - mean) for x in found), default=0.0)
+    return Level(value=math.exp(mean), log_sd=max(spread, apart / 2))
+
+
+def _displacement_at(holds: Sequence[Segment], sqrt_kl: Level, warmup_steps: int) -> Level | None:
+    """Return the displacement at which √KL reaches its level, by a line in logarithms."""
+    points = [
+        (math.log(distance), math.log(kl))
+        for hold in holds
+        for rate_sum, kl, distance in hold.travel
+        if kl > 0 and distance > 0 and rate_sum > hold.learning_rate * (warmup_steps + 2)
+    ]
+    if len(points) < 3:
+        return None
+    target = math.log(sqrt_kl.value)
+    near = sorted(points, key=lambda p: abs(p[1] - target))[: max(6, len(points) // 2)]
+    x, y = np.array(near).T
+    spread = float(((x - x.mean()) ** 2).sum())
+    slope = (float(((x - x.mean()) * (y - y.mean())).sum()) + PRIOR_KL_SLOPE * 1.0) / (spread + 1.0)
+    slope = max(slope, 0.3)
+    at = float(x.mean()) + (target - float(y.mean())) / slope
+    residual = float(np.std(y - y.mean() - slope * (x - x.mean())))
+    error = math.hypot(sqrt_kl.log_sd, residual / math.sqrt(len(near) / 4)) / slope
+    return Level(value=math.exp(at), log_sd=error)
+
+
+# -- transfer ---------------------------------------------------------------------------------
+
+
+class RefusedTransfer(ValueError):
+    """What was measured says nothing about the setting that is asked."""
+
+
+def transfer(
+    limit: RateLimit, probed: TrainerConfig, asked: TrainerConfig, segments: Sequence[Segment]
+) -> RateLimit:
+    """Carry a survival limit to another S, T, batch, width or clip range.
+
+    Assumptions, each widening the limit: within a cycle the weights drift as k^α, so where
+    staleness binds the edge goes as S^−α, but no higher than what was held with fresh rollouts;
+    noise lets the edge grow with the square root of the batch; Adam moves a layer's output as far
+    at a rate ∝ 1/width; a drift reaches the clip in proportion to ln(1 + ε).
+
+    Raises:
+        RefusedTransfer: no rule leads there.
+    """
+    limit = _to_staleness(limit, probed, asked, segments)
+    if asked.steps != probed.steps:
+        further = max(0.0, math.log(asked.steps / probed.steps))
+        limit = limit.moved(1.0, 0.1 * further, f"probed for {probed.steps} steps")
+    batches = asked.prompts * asked.group_size / (probed.prompts * probed.group_size)
+    if batches != 1:
+        limit = limit.moved(math.sqrt(batches), 0.3 * abs(math.log(batches)), "√batch rule")
+    if asked.hidden_size != probed.hidden_size:
+        ratio = probed.hidden_size / asked.hidden_size
+        factor = ratio if probed.optimizer == "adamw" else 1.0
+        limit = limit.moved(factor, 0.4 * abs(math.log(ratio)), "1/width rule")
+    clip = math.log1p(asked.epsilon_high) / math.log1p(probed.epsilon_high)
+    if clip != 1 and limit.binding == "staleness":
+        factor = min(clip, FRESH_ABOVE) if clip > 1 else clip
+        limit = limit.moved(factor, 0.4 * abs(math.log(clip)), "clip-range rule")
+    return limit
+
+
+def _to_staleness(
+    limit: RateLimit, probed: TrainerConfig, asked: TrainerConfig, segments: Sequence[Segment]
+) -> RateLimit:
+    old, new = probed.max_staleness, asked.max_staleness
+    if old == new:
+        return limit
+    if old == 0:
+        raise RefusedTransfer(
+            "it was probed with fresh rollouts only, so where staleness limits is not measured"
+        )
+    if new > old and (new + 1) / (old + 1) > REFUSED_BEYOND:
+        raise RefusedTransfer(
+            f"it was probed at S = {old}; S = {new} is more than {REFUSED_BEYOND:g} times beyond"
+        )
+    if limit.binding != "staleness" and new < old:
+        return limit.moved(1.0, 0.0, f"staleness does not bind at S = {old} already")
+    alpha = alpha_of(segments)
+    why = f"drift ∝ k^{alpha:.2f}, from S = {old}"
+    if new < old:  # what is safe at S is safe below it: half of the gain, and no wider
+        return limit.moved(min((old / max(new, 1)) ** (alpha / 2), FRESH_ABOVE), 0.0, why)
+    return limit.moved((old / new) ** alpha, 0.25 * math.log((new + 1) / (old + 1)), why)
+
+
+def alpha_of(segments: Sequence[Segment]) -> float:
+    """Return the drift exponent of the gentlest hold from its G_eff(k), held in 0.1…1."""
+    return _growth(segments)[1]
+
+
+def g_1_of(segments: Sequence[Segment]) -> float | None:
+    """Return G_1 of G_eff(k) = G_1·k^(α−1), in parameter units per unit of learning rate."""
+    return _growth(segments)[0]
+
+
+def _growth(segments: Sequence[Segment]) -> tuple[float | None, float]:
+    holds = sorted((s for s in segments if not s.is_ramp), key=lambda s: s.learning_rate)
+    for hold in holds:
+        points = [(math.log(int(k)), math.log(g)) for k, g in hold.effective_norms.items() if g > 0]
+        if len(points) >= 3:
+            x, y = np.array(points).T
+            slope, height = np.polyfit(x, y, 1)
+            return math.exp(float(height)), min(1.0, max(0.1, 1.0 + float(slope)))
+    return None, PRIOR_ALPHA
+
+
+def unsafe_probability(limits: Sequence[RateLimit], learning_rate: float) -> float:
+    """Return 1 − Π(1 − P_i): the limits fail independently (theory.md §3)."""
+    safe = 1.0
+    for limit in limits:
+        safe *= 1.0 - limit.unsafe_probability(learning_rate)
+    return 1.0 - safe
+
+
+def rate_at(limits: Sequence[RateLimit], probability: float) -> float:
+    """Return the rate at which P(unsafe) reaches a probability, by bisection in ln η."""
+    low = min(math.log(x.median) - 10 * x.log_sd for x in limits)
+    high = max(math.log(x.median) + 10 * x.log_sd for x in limits)
+    for _ in range(60):
+        middle = (low + high) / 2
+        if unsafe_probability(limits, math.exp(middle)) < probability:
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)
+
+
+def spread_of(limits: Sequence[RateLimit]) -> tuple[float, float]:
+    """Return the 90 % interval of the edge: where the probability passes 5 % and 95 %."""
+    return rate_at(limits, 0.05), rate_at(limits, 0.95)

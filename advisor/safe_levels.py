@@ -1,0 +1,60 @@
+"""How far a measured limit lies from where runs really fail: learned from outcomes, and packaged.
+
+A probe is short, a run is long. What turns the one into a statement about the other are a few
+numbers per limit: the ratio of the rate at which half of the runs are unsafe to what the probe
+measured, and how much that ratio scatters between settings. They were fitted on the tuning cells
+of ``data/cells.json`` (docs/validation.md says how), never on those that judge.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TABLE = Path(__file__).parent / "data" / "safe_levels.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """A positive number and its scatter between settings, as a standard deviation in logarithms."""
+
+    value: float
+    log_sd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafeLevels:
+    """The safe level of every limit.
+
+    ``edge_over_crossing``: edge of runs over the rate at which holds stop gaining.
+    ``sqrt_kl``: √KL(θ_0‖θ) at which half of the runs on a learned reward are unsafe.
+    ``displacement``: the same on ‖θ − θ_0‖, by architecture and optimizer (``signature``).
+    ``best_over_edge``: rate that ends best over the edge, by what sets the edge: ``survival`` or
+    ``horizon``. ``collapse_over_damage``: displacement at the onset of collapse over that at which
+    gold is back at its start.
+    """
+
+    edge_over_crossing: Level
+    sqrt_kl: Level
+    displacement: Mapping[str, Level]
+    best_over_edge: Mapping[str, float]
+    collapse_over_damage: float
+
+
+def signature(setting: Mapping[str, Any]) -> str:
+    """Name what a displacement in parameter units depends on."""
+    own = setting["model"] or f"{setting['hidden_size']}x{setting['layers']}"
+    return f"{setting['workload']} {own} {setting['optimizer']}"
+
+
+def safe_levels(path: Path = TABLE) -> SafeLevels:
+    """Read the packaged levels."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return SafeLevels(
+        edge_over_crossing=Level(**stored["edge_over_crossing"]),
+        sqrt_kl=Level(**stored["sqrt_kl"]),
+        displacement={name: Level(**level) for name, level in stored["displacement"].items()},
+        best_over_edge=stored["best_over_edge"],
+        collapse_over_damage=stored["collapse_over_damage"],
+    )
