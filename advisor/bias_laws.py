@@ -163,7 +163,8 @@ def ratio_at_equal_drift(
         value=math.exp(middle),
         low=math.exp(middle - half),
         high=math.exp(middle + half),
-        reason=f"η = {rates[-1]:g} over η = {rates[0]:g}, {len(ratios)} seeds",
+        reason=f"η = {rates[-1]:g} over η = {rates[0]:g}, by seed "
+        + ", ".join(f"{math.exp(ratio):.2f}" for ratio in ratios),
     )
 
 

@@ -171,6 +171,11 @@ Fits use S·η up to {bias_laws.LARGEST_S_ETA:g}.
 | with the clip: exponent at the largest drift | < 0.5, saturation | {spelled(law["clipped_last_slope"])} | {below(law["clipped_last_slope"], 0.5)} |
 | without the clip: largest relative bias that the intervals allow | a bound | {spelled(law["unclipped_upper_bound"])} | |
 
+The checkpoints of a seed at two rates are different policies, so ‖b‖ differs with ‖H‖: the ratio was
+{law["clipped_ratio_at_equal_drift"].reason} with the clip and
+{law["uncorrected_ratio_at_equal_drift"].reason} without correction. What three seeds can say about 25 %
+is little; more of them, `--seeds 12`, would narrow it.
+
 Lag 0 is the control, with random numbers of its own: its true bias is 0. Token ratios repair a token's own
 probability, but neither that of its prefix nor that of the other answers of its group, whose rewards
 set its advantage; so even without the clip some bias may be left.
