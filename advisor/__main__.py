@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
@@ -21,7 +20,7 @@ from .experiments.probe_command import run as run_probe
 from .experiments.validation_command import add_validation_options
 from .experiments.validation_command import run as run_validation
 from .recommendation import Advice
-from .regime import Regime, explained
+from .regime import Diagnosis, Regime
 
 ALARM = 3
 EXIT_CODES = {
@@ -143,11 +142,20 @@ def _diagnose(options: argparse.Namespace) -> int:
         found = diagnose(store, options.run)
         run = store.run(options.run)
     if options.json:
-        print_json(explained(asdict(found)))
+        print_json(found.as_json())
     else:
-        print(f"{found.regime}: {found.reason}")
+        print(_diagnosis_text(found))
     damaged = run.status == RunStatus.FINISHED and run.outcome == "damaged"
-    return ALARM if damaged else EXIT_CODES[found.regime]
+    ended_badly = found.regime in (Regime.COLLAPSED, Regime.DIVERGED)
+    alarm = damaged or (found.alarm and not ended_badly)
+    return ALARM if alarm else EXIT_CODES[found.regime]
+
+
+def _diagnosis_text(found: Diagnosis) -> str:
+    lines = [f"{found.regime}: {found.reason}"]
+    if found.change is not None:
+        lines.append(f"to change: {found.change}")
+    return "\n".join([*lines, *(f"{f.name}: {f.evidence}; {f.advice}" for f in found.red_flags)])
 
 
 if __name__ == "__main__":

@@ -36,10 +36,14 @@ from .recommendation import (
     recommend,
     trial_of,
 )
-from .regime import Diagnosis, Regime, regime_of, unknown
+from .red_flags import SERIES as RED_FLAG_SERIES
+from .red_flags import RedFlag, red_flags
+from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .safe_levels import safe_levels
 
 LEAST_STEPS = 20
+USUAL_ALPHA = 0.7
+"""Drift exponent of a run that is too short to show its own."""
 NEAREST = 40
 """Ended runs that a diagnosis reads, the nearest in learning rate: their constants are those of
 other rates the less the farther, and a live page asks every other second."""
@@ -243,10 +247,11 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
     facts = facts_of(store, run, config)
     if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
         return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
-    return _diagnosis(facts, _neighbors(store, run, config))
+    flags = red_flags(store.series(run_id, RED_FLAG_SERIES), run.config)
+    return _diagnosis(facts, _neighbors(store, run, config), flags)
 
 
-def _diagnosis(facts: RunFacts, others: Sequence[RunFacts]) -> Diagnosis:
+def _diagnosis(facts: RunFacts, others: Sequence[RunFacts], flags: Sequence[RedFlag]) -> Diagnosis:
     constants = constants_of(others, learning_rate=facts.config.learning_rate)
     r_batch = batch_radius(facts.radii, clip_criterion(others, facts.parameters))
     kappas = {
@@ -265,6 +270,15 @@ def _diagnosis(facts: RunFacts, others: Sequence[RunFacts]) -> Diagnosis:
         kappa_local=kappas["local_step"],
         horizon_step=horizon_step(facts, constants.r_crit),
         evidence=tuple(f"run {each.run_id}: {each.verdict}" for each in others),
+        red_flags=tuple(flags),
+        change=change_of(
+            regime,
+            kappas,
+            learning_rate=facts.config.learning_rate,
+            max_staleness=facts.config.max_staleness,
+            steps=facts.config.steps,
+            alpha=facts.drift_law[1] if facts.drift_law is not None else USUAL_ALPHA,
+        ),
     )
 
 

@@ -63,7 +63,7 @@ class Advice:
         reasons = answer.pop("reasons")
         for name in [n for n, value in answer.items() if value is None or n == "regime"]:
             answer[f"{name}_reason"] = reasons.get(name, "not measured")
-        return answer | {"red_flags_reason": "red flags are not evaluated yet"}
+        return answer
 
 
 def recommend(

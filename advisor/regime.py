@@ -4,9 +4,11 @@ Pure: numbers in, a regime and its reason out. A regime that was not measured is
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
+
+from .red_flags import RedFlag
 
 
 class Regime(StrEnum):
@@ -82,6 +84,7 @@ class Diagnosis:
 
     ``kappa_horizon`` projects to the planned end, ``kappa_used`` is the same at the present step,
     ``horizon_step`` the learner step at which κ_horizon = 1 is reached at the present drift.
+    ``change`` says in numbers what would end an alarm; None without one.
     """
 
     regime: Regime
@@ -92,6 +95,18 @@ class Diagnosis:
     kappa_local: Estimate
     horizon_step: Estimate
     evidence: tuple[str, ...] = ()
+    red_flags: tuple[RedFlag, ...] = ()
+    change: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the diagnosis as the command line prints it: every None with its reason."""
+        why = {} if self.change is not None else {"change_reason": "no limit is passed"}
+        return explained(asdict(self)) | why
+
+    @property
+    def alarm(self) -> bool:
+        """Whether a limit is passed or a red flag is up."""
+        return self.regime in LIMITS.values() or bool(self.red_flags)
 
 
 LIMITS = {
@@ -131,6 +146,32 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
         return Regime.INSUFFICIENT_DATA, "; ".join(open_ended)
     highest = max(kappas, key=lambda name: kappas[name].high or 0.0)
     return Regime.STABLE, f"every κ is below 1; the largest is κ_{highest} {_span(kappas[highest])}"
+
+
+def change_of(
+    regime: Regime,
+    kappas: Mapping[str, Estimate],
+    *,
+    learning_rate: float,
+    max_staleness: int,
+    steps: int,
+    alpha: float,
+) -> str | None:
+    """Say in numbers what would bring the limit that is passed back to 1; None if none is.
+
+    Drift goes as η·k^α, so κ falls in proportion to η, and with the power α of S or T.
+    """
+    names = [name for name, limit in LIMITS.items() if limit is regime]
+    over = kappas[names[0]].low if names else None
+    if over is None:
+        return None
+    rate = f"a learning rate of at most {learning_rate / over:.2g}"
+    shorter = over ** (-1 / alpha)
+    if regime is Regime.STALENESS_LIMITED:
+        return f"{rate}, or S of at most {int(max_staleness * shorter)}"
+    if regime is Regime.HORIZON_LIMITED:
+        return f"{rate}, or at most {int(steps * shorter)} steps"
+    return rate
 
 
 def _below_one(kappa: Estimate) -> bool:

@@ -270,7 +270,7 @@ STEPS = "steps: {} is not allowed; allowed: whole number, 1 <= steps <= 10000000
             ["--learning_rate", "1e-4"],
             "--learning_rate: unknown argument; did you mean --learning-",
         ),
-        (["--seed", "1"], "--seed: unknown argument"),
+        (["--seed", "1"], "--seed: not an option of this command"),
         (["more"], "more: unknown argument; see --help"),
         (["--run", "\udcff"], "'\\udcff': not readable as text"),
     ],
