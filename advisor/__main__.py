@@ -1,4 +1,4 @@
-"""Command line of the advisor: ``python -m advisor recommend|probe|validate|diagnose|laws``."""
+"""Command line of the advisor: ``python -m advisor COMMAND``, see ``--help``."""
 
 import argparse
 import sys
@@ -19,6 +19,8 @@ from .experiments.probe_command import add_probe_options
 from .experiments.probe_command import run as run_probe
 from .experiments.validation_command import add_validation_options
 from .experiments.validation_command import run as run_validation
+from .experiments.watch import add_watch_options
+from .experiments.watch import run as run_watch
 from .recommendation import Advice
 from .regime import Diagnosis, Regime
 
@@ -42,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         "probe": run_probe,
         "validate": run_validation,
         "diagnose": _diagnose,
+        "watch": run_watch,
         "laws": run_laws,
     }
     return commands[options.command](options)
@@ -74,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     judge = commands.add_parser("diagnose", help=words, description=words)
     add_common_options(judge)
     judge.add_argument("run", help="id of the run")
+    words = "judge live runs and store what changes"
+    watch = commands.add_parser("watch", help=words, description=words)
+    add_common_options(watch)
+    add_watch_options(watch)
     words = "the paper's three laws on archived runs, with their intervals"
     laws = commands.add_parser("laws", help=words, description=words)
     add_common_options(laws)

@@ -214,7 +214,7 @@ def _suggested(
     if largest is None:
         return None, "no rate is safe at this risk on this evidence"
     if not is_learned_reward(found.setting):
-        gained = [(g, e) for _, g, e in gains(found.stale) if g > e]
+        gained = [(g, e) for _, g, e in gains(found.stale, found.segments) if g > e]
         if not gained:
             return None, "no hold gained on the start: the start is the best policy so far"
     shares = [
@@ -402,7 +402,7 @@ def _alpha(found: Measured) -> Estimate:
 def _batch_radius(found: Measured, binds: bool) -> Estimate:
     if found.setting.max_staleness == 0:
         return unknown("S = 0: no rollout is stale")
-    at = crossing(found.stale)
+    at = crossing(found.stale, found.segments)
     drifts = sorted((s.learning_rate, s.drift_p95) for s in found.stale if s.drift_p95)
     if at is None or len(drifts) < 2:
         return unknown("the probe did not bracket the edge, so no drift is known to be too far")

@@ -114,7 +114,7 @@ def survival_limit(
     if is_learned_reward(setting) or not stale:
         return None
     level = levels.edge_over_crossing
-    found = crossing(stale)
+    found = crossing(stale, segments)
     which, why = _what_binds(setting, segments, found)
     if found is not None:
         return RateLimit(
@@ -123,7 +123,7 @@ def survival_limit(
             log_sd=math.hypot(found[1], level.log_sd),
             reason=f"holds from the start stop gaining at {found[0]:.2g}{why}",
         )
-    points = gains(stale)
+    points = gains(stale, segments)
     if not points:
         return None
     lost = [x for x, gain, _ in points if gain <= 0]
@@ -155,7 +155,7 @@ def _what_binds(
     fresh = [s for s in segments if not s.is_ramp and s.max_staleness == 0]
     if not fresh or found is None:
         return "staleness", ""
-    points = gains([*fresh, *(s for s in segments if not s.is_ramp and s.max_staleness > 0)])
+    points = gains(fresh, segments)
     at = math.log(fresh[-1].learning_rate)
     gain, error = next((g, e) for x, g, e in points if math.isclose(x, at))
     if gain > -error:

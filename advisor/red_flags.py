@@ -19,7 +19,6 @@ FIRST = 50
 LEAST_SEQUENCE_ESS = 0.3
 LARGEST_AGE_0_KL = 1e-2
 LEAST_ENTROPY_SHARE = 0.3
-LARGEST_M2 = 0.04
 RISEN_BY = 0.25
 """Rise in the share of zero-variance groups that counts."""
 STANDARD_ERRORS = 3.0
@@ -30,7 +29,6 @@ SERIES = (
     "sequence_ess_fraction",
     "approx_kl",
     "entropy",
-    "m2",
     "zero_variance_groups",
     "reward_mean",
     "gold_reward_mean",
@@ -59,7 +57,6 @@ def red_flags(series: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) ->
         _few_effective_sequences(columns),
         _engine_mismatch(columns),
         _entropy_gone(columns),
-        _ratios_too_wide(columns),
         _nothing_to_compare(columns, config),
         _reward_without_gold(columns),
     )
@@ -120,18 +117,6 @@ def _entropy_gone(columns: Mapping[str, NDArray[np.float64]]) -> RedFlag | None:
         evidence=f"entropy is {last:.3g}, {last / first:.0%} of its mean over the first {FIRST} "
         f"steps, {first:.3g}; below {LEAST_ENTROPY_SHARE:.0%} the policy hardly explores",
         advice="lower the learning rate, widen the upper clip range or add a KL penalty",
-    )
-
-
-def _ratios_too_wide(columns: Mapping[str, NDArray[np.float64]]) -> RedFlag | None:
-    m2 = _known(columns, "m2")[-WINDOW:]
-    if m2.size < WINDOW // 2 or m2.mean() <= LARGEST_M2:
-        return None
-    return RedFlag(
-        name="importance ratios too wide",
-        evidence=f"the second moment of the log-ratios is {m2.mean():.3g} over the last {m2.size} "
-        f"batches; {LARGEST_M2:g} is the published bound",
-        advice="halve the staleness or the learning rate",
     )
 
 

@@ -1,4 +1,4 @@
-"""How advice is scored against the truth of cells (design: "Numbers to reach"). Pure."""
+"""How advice is scored against the truth of cells. Pure."""
 
 import math
 import statistics

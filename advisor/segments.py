@@ -24,13 +24,18 @@ RAMP_STEPS = 26
 RAMP = (1e-8, 10.0)
 """The learning rates that a ramp spans, a factor of 2.3 each step: any optimizer, any model."""
 HOLD_STEPS = 50
-AFTER_THE_FIRST_CYCLE = 32
+AFTER_THE_FIRST_CYCLE = 16
 LONGEST_HOLD = 120
 BROKEN_BELOW = 0.5
 """A ramp has broken the policy where its reward is below this share of the start's, for good."""
 RAMP_TO_EDGE = 0.15
 """First guess of edge / rate at which a ramp of this steepness breaks."""
+GUESS_PER_STALENESS = 0.2
+"""The first guess falls with this power of S + 1."""
 STEP_OUT = 2.0
+STEP_DOWN_AFTER_A_BREAK = 3.0
+LARGE_LOSS = 0.25
+"""Share of the start's reward; a hold that lost more than this was far above the edge."""
 CLOSE_ENOUGH = 1.3
 """A bracket whose ends differ by at most this factor is not split further."""
 NEAREST_HOLDS = 4
@@ -127,7 +132,7 @@ def next_segment(
     length = hold_steps(setting)
     if is_learned_reward(setting):
         return _next_travel(setting, ramp, stale, done, length, steps_left)
-    rate = _next_rate(ramp, stale)
+    rate = _next_rate(setting, ramp, stale, done)
     if rate is not None:
         return _hold(setting, done, rate, setting.max_staleness, length, steps_left)
     return _fresh_hold(setting, stale, done, steps_left)
@@ -137,7 +142,7 @@ def _fresh_hold(
     setting: TrainerConfig, stale: Sequence[Segment], done: Sequence[Segment], steps_left: int
 ) -> TrainerConfig | None:
     """Hold once with fresh rollouts just above the edge, unless that was done."""
-    edge = crossing(stale)
+    edge = crossing(stale, done)
     if edge is None or any(not s.is_ramp and s.max_staleness == 0 for s in done):
         return None
     return _hold(setting, done, FRESH_ABOVE * edge[0], 0, HOLD_STEPS, steps_left)
@@ -187,24 +192,26 @@ def _segment(
     return TrainerConfig.model_validate({**setting.model_dump(), **own, **changes})
 
 
-def _next_rate(ramp: Segment, stale: Sequence[Segment]) -> float | None:
+def _next_rate(
+    setting: TrainerConfig, ramp: Segment, stale: Sequence[Segment], done: Sequence[Segment]
+) -> float | None:
     """Bracket the rate at which the gain is lost, then halve the bracket in logarithms."""
-    if not stale:
-        return RAMP_TO_EDGE * (ramp.broke_at if ramp.broke_at is not None else ramp.learning_rate)
-    gained = [s.learning_rate for s in stale if _gained(s)]
-    lost = [s.learning_rate for s in stale if not _gained(s)]
-    if not gained:
-        return min(lost) / STEP_OUT
+    points = gains(stale, done)
+    if not points:
+        scale = ramp.broke_at if ramp.broke_at is not None else ramp.learning_rate
+        return RAMP_TO_EDGE * scale * math.pow(setting.max_staleness + 1, -GUESS_PER_STALENESS)
+    gained = [x for x, gain, _ in points if gain > 0]
+    lost = [(x, gain) for x, gain, _ in points if gain <= 0]
     if not lost:
-        return max(gained) * STEP_OUT
-    low, high = max((r for r in gained if r < min(lost)), default=min(lost) / STEP_OUT), min(lost)
-    if high / low <= CLOSE_ENOUGH:
+        return math.exp(max(gained)) * STEP_OUT
+    first_lost, loss = min(lost)
+    below = [x for x in gained if x < first_lost]
+    if not below:
+        broke = -loss > LARGE_LOSS * abs(pooled_start(done) or 1.0)
+        return math.exp(first_lost) / (STEP_DOWN_AFTER_A_BREAK if broke else STEP_OUT)
+    if first_lost - max(below) <= math.log(CLOSE_ENOUGH):
         return None
-    return math.sqrt(low * high)
-
-
-def _gained(segment: Segment) -> bool:
-    return segment.gain is not None and segment.gain > 0
+    return math.exp((max(below) + first_lost) / 2)
 
 
 def _next_travel(
@@ -350,34 +357,39 @@ def _effective_norms(drifts: Sequence[LagDrift]) -> dict[str, float]:
     return {str(lag): statistics.median(found) for lag, found in sorted(by_lag.items())}
 
 
-def gains(segments: Sequence[Segment]) -> list[tuple[float, float, float]]:
+def pooled_start(segments: Sequence[Segment]) -> float | None:
+    """Return the mean reward of the start over all segments: they begin at the same weights."""
+    starts = [s.start_reward for s in segments if s.start_reward is not None]
+    return statistics.fmean(starts) if starts else None
+
+
+def gains(
+    holds: Sequence[Segment], segments: Sequence[Segment]
+) -> list[tuple[float, float, float]]:
     """Return (ln η, gain over the pooled start, standard error) of holds, by rate.
 
-    Every segment begins at the same weights, so their evaluations of the start are pooled.
+    ``segments`` are all of the probe: their evaluations of the start are pooled.
     """
-    starts = [s.start_reward for s in segments if s.start_reward is not None]
-    if not starts:
-        return []
-    start = statistics.fmean(starts)
+    start = pooled_start(segments)
     return sorted(
         (
             math.log(s.learning_rate),
             s.gain + s.start_reward - start,
             s.gain_stderr if s.gain_stderr is not None else 0.0,
         )
-        for s in segments
-        if s.gain is not None and s.start_reward is not None
+        for s in holds
+        if s.gain is not None and s.start_reward is not None and start is not None
     )
 
 
-def crossing(stale: Sequence[Segment]) -> tuple[float, float] | None:
+def crossing(stale: Sequence[Segment], segments: Sequence[Segment]) -> tuple[float, float] | None:
     """Return the rate at which the gain crosses 0, and its standard error in ln η.
 
     A line through the holds nearest to the bracket, gain against ln η, weighted by their errors; a
     rate that broke altogether says little about where, so losses are held to three times the
     largest gain. None without a hold that gained and one above it that lost.
     """
-    points = gains(stale)
+    points = gains(stale, segments)
     lost = next((i for i, (_, gain, _) in enumerate(points) if gain <= 0), None)
     if lost is None or lost == 0:
         return None

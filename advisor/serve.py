@@ -8,6 +8,7 @@ its own and outlives the dashboard.
 import argparse
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ["ETALON_DB"] = store.url
     os.environ["ETALON_HOME"] = str(home().resolve())
     store.close()
+    start_watching()
     print(f"Etalon: http://{ADDRESS}:{port}   (Ctrl-C closes it; runs go on)", flush=True)
     os.chdir(APP.parent)  # Streamlit reads .streamlit/config.toml of its working folder
     command = [sys.executable, "-m", "streamlit", "run", str(APP)]
@@ -79,6 +81,21 @@ def free_port(first: str | int) -> int:
 def start_demonstration(store: Store) -> str | None:
     """Start the demonstration run if the archive holds no run at all, and return its id."""
     return None if store.runs() else launch(store, checked_config(DEMONSTRATION))
+
+
+def start_watching() -> None:
+    """Judge live runs in a process of its own for as long as this one, the dashboard, lives."""
+    log = home() / "logs" / "watch.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as written:
+        subprocess.Popen(
+            [sys.executable, "-m", "advisor", "watch", "--beside", str(os.getpid())],
+            cwd=APP.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 if __name__ == "__main__":

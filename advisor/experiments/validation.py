@@ -44,7 +44,8 @@ UNUSED_RATE = 1e-4
 FIRST = {("arithmetic", "adamw"): 4, ("preference", "adamw"): -2}
 """Grid index at which the search for the truth begins; it goes on from there by itself."""
 FIRST_OF_SGD = 16
-SPLITS = ("tuning", "held out")
+TUNING = "tuning"
+SPLITS = (TUNING, "held out")
 
 Progress = Callable[[str, int, int], None]
 
@@ -112,6 +113,15 @@ def _cell(name: str, row: dict[str, Any]) -> Cell:
 
 
 # -- the truth --------------------------------------------------------------------------------
+
+
+def _group(split: str) -> str:
+    return f"validation-{split.replace(' ', '-')}"
+
+
+def truth_group(split: str) -> str:
+    """Return the group of the runs that find the truth of a split's cells."""
+    return f"{_group(split)}-truth"
 
 
 def find_truth(
@@ -372,7 +382,7 @@ def judge(
         for rate in (*(a.max_learning_rate for a in each.advice.values()), _suggested(each)):
             if rate is not None:
                 wanted[each.cell.name, rounded(rate)] = each.cell, rate
-    group = f"validation-{split.replace(' ', '-')}"
+    group = _group(split)
     outcomes = dict(
         zip(
             wanted,
@@ -391,7 +401,7 @@ def judge(
     def outcome(cell: Cell, rate: float | None) -> RateOutcome | None:
         return None if rate is None else outcomes[cell.name, rounded(rate)]
 
-    found = find_truth(store, cells, group=f"{group}-truth", jobs=jobs, progress=progress)
+    found = find_truth(store, cells, group=truth_group(split), jobs=jobs, progress=progress)
     best = {c.name: index for c in cells if (index := best_index(found[c.name])) is not None}
     best_runs = runs_at(
         store,
@@ -402,7 +412,7 @@ def judge(
         progress=progress,
     )
     best_of = dict(zip(best, best_runs, strict=True))
-    starts = _starts(store, f"{group}-truth", cells)
+    starts = _starts(store, truth_group(split), cells)
     return Validation(
         split=split,
         truths=[
@@ -436,12 +446,13 @@ def _starts(store: Store, group: str, cells: Sequence[Cell]) -> dict[str, float]
     runs = store.runs(group=group, archived=False)
     found = {}
     for cell in cells:
-        mine = [run for run in runs if _is_of(run, cell)]
+        mine = [run for run in runs if run_is_of(run, cell)]
         first = [e for run in mine for e in store.evaluations(run.id) if e.step == 0]
         found[cell.name] = statistics.fmean(e.reward if e.gold is None else e.gold for e in first)
     return found
 
 
-def _is_of(run: RunInfo, cell: Cell) -> bool:
+def run_is_of(run: RunInfo, cell: Cell) -> bool:
+    """Whether a run is of a cell, at whatever rate and seed."""
     own = cell.config(run.config["learning_rate"], run.config["seed"]).model_dump(mode="json")
     return {**run.config, "group": None} == own

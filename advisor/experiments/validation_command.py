@@ -7,13 +7,26 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from storage.commandline import BadInput, print_json
 from storage.store import Store
 
-from .validation import SPLITS, Cell, ProbeFailed, judge, read_cells
+from .fitting import fitted_levels
+from .validation import (
+    SPLITS,
+    TUNING,
+    Cell,
+    ProbeFailed,
+    Progress,
+    find_truth,
+    judge,
+    read_cells,
+    run_probes,
+    truth_group,
+)
 from .validation_document import document
 
 MOST_JOBS = 1024
@@ -26,12 +39,17 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
         "--split", choices=SPLITS, default=SPLITS[1], help=f"which of them ({SPLITS[1]})"
     )
     parser.add_argument("--report", metavar="FILE", help="write a report in Markdown here")
+    parser.add_argument(
+        "--fit", metavar="FILE", help="write safe levels fitted to these cells, instead of judging"
+    )
     parser.add_argument("--jobs", metavar="N", help="runs at a time (default: fill the cores)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Carry out ``validate`` and return its exit code."""
     chosen = _cells(options)
+    if options.fit is not None and options.split != TUNING:
+        raise BadInput("fit: not allowed on cells that judge; allowed: with --split tuning")
     jobs = _jobs(options.jobs)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     with (
@@ -45,6 +63,12 @@ def run(options: argparse.Namespace) -> int:
             bar.update(done - bar.n)
 
         try:
+            if options.fit is not None:
+                levels = fit(store, chosen, split=options.split, jobs=jobs, progress=progress)
+                words = json.dumps(levels, indent=2) + "\n"
+                Path(options.fit).write_text(words, encoding="utf-8")
+                print(words, end="")
+                return 0
             found = judge(store, chosen, split=options.split, jobs=jobs, progress=progress)
         except ProbeFailed as error:
             print(error, file=sys.stderr)
@@ -57,6 +81,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(words)
     return 0
+
+
+def fit(
+    store: Store, cells: Sequence[Cell], *, split: str, jobs: int | None, progress: Progress
+) -> dict[str, Any]:
+    """Probe cells, find their truth, and return the safe levels that fit them."""
+    probes = run_probes(store, cells, jobs=jobs or 2, progress=progress)
+    group = truth_group(split)
+    outcomes = find_truth(store, cells, group=group, jobs=jobs, progress=progress)
+    return fitted_levels(store, cells, outcomes, probes, group)
 
 
 def _cells(options: argparse.Namespace) -> Sequence[Cell]:

@@ -1,0 +1,136 @@
+"""Fit the safe levels to cells whose truth is known: what ``validate --fit`` does.
+
+Only on cells for tuning. Edges come from the shares of unsafe runs on the grid (Spearman–Kärber),
+the critical √KL and displacement from a probit of "unsafe" on what a run had reached at its end.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import optimize, stats
+
+from storage.records import RunInfo
+from storage.store import Store
+
+from ..calibrated import Measured
+from ..safe_levels import signature
+from ..segments import crossing, is_learned_reward
+from ..truth import RATIO, UNSAFE, RateOutcome, best_index, grid_rate
+from .validation import UNUSED_RATE, Cell, run_is_of
+
+SEED_LOG_SD = 0.15
+"""Scatter of the edge between seeds of one cell, added to that between cells."""
+LEAST_LOG_SD = 0.1
+LEAST_RUNS = 12
+
+
+def fitted_levels(
+    store: Store,
+    cells: Sequence[Cell],
+    outcomes: Mapping[str, Mapping[int, RateOutcome]],
+    probes: Mapping[tuple[str, int], Measured],
+    group: str,
+) -> dict[str, Any]:
+    """Return the safe levels as they are packaged.
+
+    Args:
+        store: the archive with the runs of the truth.
+        cells: the cells for tuning.
+        outcomes: their truth by grid index.
+        probes: their probes.
+        group: of the runs of the truth.
+    """
+    edges = {cell.name: edge_of(outcomes[cell.name]) for cell in cells}
+    ratios: list[float] = []
+    shares: dict[str, list[float]] = {"survival": [], "horizon": []}
+    for cell in cells:
+        learned = is_learned_reward(cell.config(UNUSED_RATE, 0))
+        best, edge = best_index(outcomes[cell.name]), edges[cell.name]
+        if edge is None or best is None:
+            continue
+        shares["horizon" if learned else "survival"].append(math.log(grid_rate(best) / edge))
+        for (name, _), probe in probes.items():
+            found = crossing(probe.stale, probe.segments) if name == cell.name else None
+            if found is not None and not learned:
+                ratios.append(math.log(edge / found[0]))
+    runs = store.runs(group=group, archived=False)
+    points = _reached(store, runs, [c for c in cells if is_learned_reward(c.config(1e-4, 0))])
+    sqrt_kl = _probit([(kl, bad) for _, kl, _, bad in points])
+    by_model: dict[str, list[tuple[float, bool]]] = {}
+    for name, _, distance, bad in points:
+        by_model.setdefault(name, []).append((distance, bad))
+    onsets = [d for _, _, d, _ in _reached(store, runs, cells, at_onset=True)]
+    displacement = {n: _probit(each) for n, each in by_model.items() if len(each) >= LEAST_RUNS}
+    damage = statistics.median(level["value"] for level in displacement.values())
+    return {
+        "edge_over_crossing": {
+            "value": _round(math.exp(statistics.fmean(ratios))),
+            "log_sd": _round(math.hypot(statistics.stdev(ratios), SEED_LOG_SD)),
+        },
+        "sqrt_kl": sqrt_kl,
+        "displacement": displacement,
+        "best_over_edge": {
+            name: _round(math.exp(statistics.median(each))) for name, each in shares.items()
+        },
+        "collapse_over_damage": _round(statistics.median(onsets) / damage) if onsets else 2.0,
+    }
+
+
+def edge_of(outcomes: Mapping[int, RateOutcome]) -> float | None:
+    """Return the rate at which half of the runs are unsafe; None unless the grid spans it.
+
+    Spearman–Kärber: the grid's lowest rate plus a step for every share of safe runs above it.
+    """
+    known = [outcomes[index] for index in sorted(outcomes)]
+    if not known or known[0].unsafe or known[-1].unsafe < known[-1].runs:
+        return None
+    steps = sum(1 - o.unsafe / o.runs for o in known if o.runs) - 0.5
+    return grid_rate(min(outcomes)) * math.pow(RATIO, steps)
+
+
+def _reached(
+    store: Store, runs: Sequence[RunInfo], cells: Sequence[Cell], *, at_onset: bool = False
+) -> list[tuple[str, float, float, bool]]:
+    """Return (signature, √KL, displacement, unsafe) of runs at their end, or at their onset."""
+    found = []
+    for cell in cells:
+        if at_onset and not is_learned_reward(cell.config(UNUSED_RATE, 0)):
+            continue
+        for run in runs:
+            if not run_is_of(run, cell) or (at_onset and run.outcome != "collapsed"):
+                continue
+            series = store.series(run.id, ("step", "kl_to_start", "displacement"))
+            steps = int(run.config["steps"] if not at_onset else run.collapse_step or 0)
+            known = [
+                (kl, distance)
+                for step, kl, distance in zip(*series.values(), strict=True)
+                if kl is not None and distance is not None and step < max(6, steps)
+            ]
+            if known:
+                kl, distance = known[-1]
+                bad = run.outcome in UNSAFE
+                found.append((signature(run.config), math.sqrt(kl), distance, bad))
+    return found
+
+
+def _probit(points: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """Fit P(unsafe) = Φ((ln x − ln value)/log_sd) by maximum likelihood."""
+    x = np.log([max(value, 1e-6) for value, _ in points])
+    bad = np.array([1.0 if unsafe else -1.0 for _, unsafe in points])
+
+    def loss(free: Any) -> float:
+        z = bad * (x - free[0]) / (LEAST_LOG_SD + abs(free[1]))
+        return float(-stats.norm.logcdf(z).sum())
+
+    best = optimize.minimize(loss, [float(np.median(x)), 0.2], method="Nelder-Mead")
+    return {
+        "value": _round(math.exp(best.x[0])),
+        "log_sd": _round(LEAST_LOG_SD + abs(float(best.x[1]))),
+    }
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.3g}")

@@ -1,0 +1,119 @@
+"""The process that judges live runs: every change is stored once, and no look changes a run."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from factories import a_config, a_run, fill
+
+from advisor.__main__ import main
+from advisor.experiments.watch import Watcher
+from storage.records import RunStatus
+from storage.store import Store
+
+TOO_FAR = 50.0
+
+
+@pytest.fixture
+def limited(store):
+    """Give a live run whose stale rollouts are far beyond the clipping radius."""
+    run = a_run(id="20260101-120000-000000", status=RunStatus.RUNNING)
+    fill(store, run, steps=60, drift=TOO_FAR)
+    return run
+
+
+def kinds(store: Store, run_id: str) -> list[str]:
+    return [event.kind for event in store.events(run_id)]
+
+
+def test_a_change_of_regime_is_stored_once_after_two_looks_agree(store, limited):
+    watcher = Watcher(store)
+    assert watcher.look()[1] == []
+    _, [event] = watcher.look()
+    assert (event.kind, event.level, event.step) == ("regime", "warning", 59)
+    assert event.data == {"regime": "staleness_limited"}
+    assert "to change: a learning rate of at most" in event.message
+    for _ in range(3):
+        assert watcher.look()[1] == []
+    assert kinds(store, limited.id) == ["regime"]
+
+
+def test_a_second_watcher_repeats_nothing(store, limited):
+    for _ in range(2):
+        watcher = Watcher(store)
+        for _ in range(3):
+            watcher.look()
+    assert kinds(store, limited.id) == ["regime"]
+
+
+def test_a_red_flag_is_stored_once(store):
+    run = a_run(a_config(max_staleness=60), status=RunStatus.RUNNING)
+    fill(store, run, steps=60)  # the effective sample size falls by 3 % per step of age
+    watcher = Watcher(store)
+    watcher.look()
+    watcher.look()
+    flags = [event for event in store.events(run.id) if event.kind == "red flag"]
+    assert [event.data for event in flags] == [{"flag": "few effective sequences"}]
+    assert flags[0].level == "warning"
+
+
+def test_too_little_data_is_no_event(store):
+    run = a_run(status=RunStatus.RUNNING)
+    fill(store, run, steps=3)
+    watcher = Watcher(store)
+    for _ in range(3):
+        alive, events = watcher.look()
+        assert [each.id for each in alive] == [run.id]
+        assert events == []
+
+
+def test_runs_that_ended_or_were_put_away_are_not_judged(store):
+    for changes in ({"status": RunStatus.FINISHED}, {"archived": True}):
+        run = a_run(**{"status": RunStatus.RUNNING, **changes})
+        fill(store, run, steps=60, drift=TOO_FAR)
+    watcher = Watcher(store)
+    for _ in range(3):
+        assert watcher.look() == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--every", "0"], "every: '0' is not allowed; allowed: 0.1 <= every <= 3600"),
+        (["--every", "nan"], "every: 'nan' is not allowed"),
+        (["--every", "often"], "every: 'often' is not allowed"),
+        (["--beside", "me"], "beside: 'me' is not allowed; allowed: the id of a running process"),
+        (["--beside", "99999999"], "beside: '99999999' is not allowed"),
+    ],
+)
+def test_mistyped_options_are_refused_in_one_line(words, line):
+    with pytest.raises(ValueError, match="^" + line.replace("(", r"\(")):
+        main(["watch", *words])
+
+
+def test_it_ends_when_nothing_is_alive_and_prints_one_object(tmp_path, limited, store, capsys):
+    timer = threading.Timer(
+        0.7, lambda: store.update_run(limited.id, status=RunStatus.FINISHED, outcome="healthy")
+    )
+    timer.start()
+    code = main(["watch", "--db", store.url, "--every", "0.2", "--until-idle", "--json"])
+    timer.join()
+    assert code == 0
+    assert json.loads(capsys.readouterr().out) == {"events": 1}
+
+
+def test_it_ends_with_the_process_that_it_stands_beside(store):
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "advisor", "watch", "--every", "0.2", "--beside", str(other.pid)],
+        env={**os.environ, "ETALON_DB": store.url},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        watching.wait(timeout=6)
+    other.communicate(b"\n")
+    assert watching.wait(timeout=30) == 0
