@@ -12,7 +12,7 @@ from storage.records import Recommendation, RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
 
-from .calibrated import Measured, advise, measured, refusal
+from .calibrated import Measured, advise, held, limits_at, measured, refusal
 from .calibration import (
     SERIES,
     RunFacts,
@@ -23,9 +23,9 @@ from .calibration import (
     staleness_kappa,
 )
 from .constants import constants_of
-from .horizon import horizon_kappa, horizon_step, local_kappa, used_kappa
+from .horizon import horizon_kappa, horizon_step, local_kappa, projected_alpha, used_kappa
 from .learning_rate import Edge, Trial
-from .limits import RefusedTransfer
+from .limits import ProbedEdge, RefusedTransfer
 from .literature import literature_trials, published_runs
 from .recommendation import (
     Advice,
@@ -42,8 +42,6 @@ from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .safe_levels import safe_levels
 
 LEAST_STEPS = 20
-USUAL_ALPHA = 0.7
-"""Drift exponent of a run that is too short to show its own."""
 NEAREST = 40
 """Ended runs that a diagnosis reads, the nearest in learning rate: their constants are those of
 other rates the less the farther, and a live page asks every other second."""
@@ -200,8 +198,17 @@ def consider(
         ) from None
 
 
-def learned_edge(question: Question, evidence: Sequence[RunFacts]) -> tuple[Edge, list[Trial]]:
-    """Return the edge behind an answer and the trials it was learned from, for charts."""
+def learned_edge(
+    question: Question, evidence: Sequence[RunFacts], found: Measured | None = None
+) -> tuple[Edge | ProbedEdge, list[Trial]]:
+    """Return the edge behind an answer and the trials it was learned from, for charts.
+
+    Raises:
+        RefusedTransfer: the calibration says nothing about the asked setting.
+    """
+    if found is not None:
+        limits = limits_at(found, question.setting, safe_levels())
+        return ProbedEdge(limits=tuple(limits)), held(found)
     decided = [r for r in deciding_runs(question, evidence) if r.unsafe is not None]
     if decided:
         return edge_of(question, decided), [trial_of(run) for run in decided]
@@ -277,7 +284,7 @@ def _diagnosis(facts: RunFacts, others: Sequence[RunFacts], flags: Sequence[RedF
             learning_rate=facts.config.learning_rate,
             max_staleness=facts.config.max_staleness,
             steps=facts.config.steps,
-            alpha=facts.drift_law[1] if facts.drift_law is not None else USUAL_ALPHA,
+            alpha=projected_alpha(facts),
         ),
     )
 

@@ -10,6 +10,7 @@ from storage.records import Calibration
 from trainer.config import TrainerConfig
 
 from .calibration import differences
+from .learning_rate import Trial
 from .limits import (
     RateLimit,
     RefusedTransfer,
@@ -25,7 +26,7 @@ from .limits import (
 )
 from .recommendation import Advice, Question
 from .regime import Estimate, regime_of, unknown
-from .safe_levels import SafeLevels
+from .safe_levels import SafeLevels, safe_levels
 from .segments import FRESH_ABOVE, Segment, crossing, gains, is_learned_reward, segment_from
 from .wording import rate as written
 
@@ -83,21 +84,32 @@ def refusal(found: Measured, asked: TrainerConfig) -> str | None:
     if apart:
         return f"it was measured on another setting: {', '.join(apart)}"
     try:
-        limits_at(found, asked, None)
+        limits_at(found, asked, safe_levels())
     except RefusedTransfer as error:
         return str(error)
     return None
 
 
-def limits_at(found: Measured, asked: TrainerConfig, levels: SafeLevels | None) -> list[RateLimit]:
+def held(found: Measured) -> list[Trial]:
+    """Return the holds as dots for a chart: a hold that lost counts as unsafe."""
+    return [
+        Trial(
+            learning_rate=s.learning_rate,
+            max_staleness=s.max_staleness,
+            steps=s.steps,
+            unsafe=s.gain is None or not s.gain > 0,
+            label=f"hold {s.run_id}: η={s.learning_rate:g}, S={s.max_staleness}, {s.steps} steps",
+        )
+        for s in found.holds
+    ]
+
+
+def limits_at(found: Measured, asked: TrainerConfig, levels: SafeLevels) -> list[RateLimit]:
     """Return the limits at the asked setting.
 
     Raises:
         RefusedTransfer: no rule leads there.
     """
-    from .safe_levels import safe_levels
-
-    levels = levels or safe_levels()
     limits = []
     survival = survival_limit(found.setting, found.segments, levels)
     if survival is not None:
@@ -110,8 +122,8 @@ def limits_at(found: Measured, asked: TrainerConfig, levels: SafeLevels | None) 
 
 def _horizon_to(limit: RateLimit, probed: TrainerConfig, asked: TrainerConfig) -> RateLimit:
     if asked.max_staleness != probed.max_staleness:
-        apart = abs(math.log((asked.max_staleness + 1) / (probed.max_staleness + 1)))
-        limit = limit.moved(1.0, 0.25 * apart, f"probed at S = {probed.max_staleness}")
+        further = max(0.0, math.log((asked.max_staleness + 1) / (probed.max_staleness + 1)))
+        limit = limit.moved(1.0, 0.25 * further, f"probed at S = {probed.max_staleness}")
     changed = [d.split(" ")[0] for d in differences(probed, asked)]
     if changed:
         limit = limit.moved(1.0, 0.4 * len(changed), f"other {', '.join(changed)}")
@@ -246,8 +258,9 @@ def kappas_at(
     if survival is not None:
         other = "local_step" if survival.binding == "staleness" else "staleness"
         kappas[survival.binding] = _kappa(survival, learning_rate)
+        binding = kappas[survival.binding]
         kappas[other] = Estimate(
-            high=learning_rate / survival.median,
+            high=binding.high,
             is_bound=True,
             reason=f"{survival.binding.replace('_', ' ')} limits before it does",
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from trainer.config import TrainerConfig
 
@@ -182,7 +183,7 @@ def _at(
     return float(before.max()) if before.size else None
 
 
-def _early_steps(config: TrainerConfig) -> int:
+def early_steps(config: TrainerConfig) -> int:
     """Steps in which warm-up and momentum are still filling up."""
     memory = LOCAL_STEP_FACTOR / (1 - config.adam_beta1)
     return config.warmup_steps + math.ceil(round(memory, 9))  # 2/(1 − 0.9) is a hair above 20
@@ -191,7 +192,7 @@ def _early_steps(config: TrainerConfig) -> int:
 def _largest_step(
     columns: Mapping[str, NDArray[np.float64]], config: TrainerConfig
 ) -> float | None:
-    early = slice(0, _early_steps(config))
+    early = slice(0, early_steps(config))
     sizes = columns["learning_rate"][early] * columns["update_norm"][early]
     sizes = sizes[np.isfinite(sizes)]
     return float(sizes.max()) if sizes.size else None
@@ -206,7 +207,7 @@ def drift_law(
     than ballistic is a fit to noise, slower than that is a run that stands still.
     """
     k = step + 1
-    use = (k > _early_steps(config)) & np.isfinite(displacement) & (displacement > 0)
+    use = (k > early_steps(config)) & np.isfinite(displacement) & (displacement > 0)
     if use.sum() < LEAST_STEPS:
         return None
     log_k, log_d = np.log(k[use]), np.log(displacement[use])
@@ -274,7 +275,7 @@ def collapse_cause(run: RunFacts, kappa_staleness: Estimate) -> str:
     the staleness limit's if κ_staleness had certainly passed 1, the horizon's if it certainly had
     not; between the two it counts for neither (competing risks, theory.md §4).
     """
-    if run.onset is not None and run.onset < _early_steps(run.config):
+    if run.onset is not None and run.onset < early_steps(run.config):
         return "local_step"
     if kappa_staleness.low is not None and kappa_staleness.low >= 1:
         return "staleness"
@@ -322,7 +323,8 @@ def _with_few_events(events: Sequence[float]) -> Estimate:
     squares = sum((x - centre) ** 2 for x in events)
     weight = HORIZON_LOG_SD_WEIGHT
     spread = math.sqrt((weight * HORIZON_LOG_SD**2 + squares) / (weight + len(events) - 1))
-    half = 2.13 * spread * math.sqrt(1 + 1 / len(events))  # t at 95 %, 4 degrees of freedom
+    t = float(stdtrit(weight + len(events) - 1, (1 + INTERVAL) / 2))
+    half = t * spread * math.sqrt(1 + 1 / len(events))
     return Estimate(
         value=math.exp(centre),
         low=math.exp(centre - half),

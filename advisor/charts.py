@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from .answer import learned_edge
+from .calibrated import Measured
 from .calibration import RunFacts
 from .drawing import BLUE, COLORS, DASHES, GRAY, GREEN, VERMILION, Figure, figure, traces
 from .learning_rate import Trial
+from .limits import RefusedTransfer
 from .recommendation import Advice, Question
 from .wording import in_chart
 from .wording import rate as written
@@ -22,9 +24,14 @@ FINE_ACROSS, FINE_UPWARD = 2.2, 3.2
 """Decades up to which there is room for fine ticks."""
 
 
-def edge_chart(question: Question, evidence: Sequence[RunFacts], advice: Advice) -> Figure:
+def edge_chart(
+    question: Question,
+    evidence: Sequence[RunFacts],
+    advice: Advice,
+    found: Measured | None = None,
+) -> Figure:
     """Draw P(unsafe) against η with the advised rates marked."""
-    edge, trials = learned_edge(question, evidence)
+    edge, trials = learned_edge(question, evidence, found)
     known = [trial.learning_rate for trial in trials]
     known += [r for r in (advice.max_learning_rate, question.learning_rate) if r is not None]
     low, high = math.log(min(known) / MARGIN), math.log(max(known) * MARGIN)
@@ -40,8 +47,16 @@ def edge_chart(question: Question, evidence: Sequence[RunFacts], advice: Advice)
     )
 
 
-def map_chart(question: Question, evidence: Sequence[RunFacts], advice: Advice) -> Figure:
-    """Draw the edge and the largest safe rate over staleness, with past runs as dots."""
+def map_chart(
+    question: Question,
+    evidence: Sequence[RunFacts],
+    advice: Advice,
+    found: Measured | None = None,
+) -> Figure:
+    """Draw the edge and the largest safe rate over staleness, with past runs as dots.
+
+    Where no rule carries a calibration the lines have a gap.
+    """
     asked = question.setting.max_staleness
     shown = sorted({asked, *(s for s in STALENESSES if s <= max(15, 4 * asked))})
     risk: list[float | None] = []
@@ -49,7 +64,12 @@ def map_chart(question: Question, evidence: Sequence[RunFacts], advice: Advice) 
     trials: list[Trial] = []
     for staleness in shown:
         setting = question.setting.model_copy(update={"max_staleness": staleness})
-        edge, trials = learned_edge(replace(question, setting=setting), evidence)
+        try:
+            edge, trials = learned_edge(replace(question, setting=setting), evidence, found)
+        except RefusedTransfer:
+            risk.append(None)
+            half.append(None)
+            continue
         risk.append(edge.rate_at(question.risk) if edge.has_safe else None)
         half.append(edge.rate_at(0.5) if edge.has_safe and edge.has_unsafe else None)
     cross = ("your rate", question.learning_rate)

@@ -126,17 +126,17 @@ def survival_limit(
     points = gains(stale, segments)
     if not points:
         return None
-    lost = [x for x, gain, _ in points if gain <= 0]
-    if not lost:
-        rate = math.exp(points[-1][0])
+    gained = [x for x, gain, _ in points if gain > 0]
+    if gained:
+        rate = math.exp(max(gained))
         return RateLimit(
             binding=which,
             median=rate * 2,
             log_sd=ONE_SIDED_LOG_SD,
             bound="low",
-            reason=f"every hold gained, up to {rate:.2g}: the edge lies above",
+            reason=f"holds gained up to {rate:.2g} and none above lost: the edge lies above",
         )
-    rate = math.exp(min(lost))
+    rate = math.exp(points[0][0])
     return RateLimit(
         binding=which,
         median=rate / 2,
@@ -155,9 +155,10 @@ def _what_binds(
     fresh = [s for s in segments if not s.is_ramp and s.max_staleness == 0]
     if not fresh or found is None:
         return "staleness", ""
-    points = gains(fresh, segments)
-    at = math.log(fresh[-1].learning_rate)
-    gain, error = next((g, e) for x, g, e in points if math.isclose(x, at))
+    points = gains(fresh[-1:], segments)
+    if not points:
+        return "staleness", ""
+    _, gain, error = points[0]
     if gain > -error:
         return "staleness", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} still gains"
     return "local_step", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} loses too"
@@ -185,6 +186,8 @@ def horizon_limit(
     if not is_learned_reward(setting) or drift is None:
         return None
     critical = critical_displacement(setting, holds, levels)
+    if not math.isfinite(critical.value):
+        return None
     unit = sum(setting.learning_rate_at(t) for t in range(setting.steps)) / setting.learning_rate
     growth = max(0.2, drift.alpha + drift.b)
     log_rate = (math.log(critical.value) - drift.c - drift.alpha * math.log(unit)) / growth
@@ -250,30 +253,38 @@ def transfer(
 ) -> RateLimit:
     """Carry a survival limit to another S, T, batch, width or clip range.
 
-    Assumptions, each widening the limit: within a cycle the weights drift as k^α, so where
-    staleness binds the edge goes as S^−α, but no higher than what was held with fresh rollouts;
-    noise lets the edge grow with the square root of the batch; Adam moves a layer's output as far
-    at a rate ∝ 1/width; a drift reaches the clip in proportion to ln(1 + ε).
+    Assumptions: within a cycle the weights drift as k^α, so where staleness binds the edge goes as
+    S^−α; noise lets the edge grow with the square root of the batch; Adam moves a layer's output as
+    far at a rate ∝ 1/width; a drift reaches the clip in proportion to ln(1 + ε). A rule that lowers
+    the edge is applied in full and widens it; one that raises it counts half, at most to where
+    fresh rollouts were held, and does not widen: what was safe stays so in an easier setting.
 
     Raises:
         RefusedTransfer: no rule leads there.
     """
     limit = _to_staleness(limit, probed, asked, segments)
-    if asked.steps != probed.steps:
-        further = max(0.0, math.log(asked.steps / probed.steps))
+    if asked.steps > probed.steps:
+        further = math.log(asked.steps / probed.steps)
         limit = limit.moved(1.0, 0.1 * further, f"probed for {probed.steps} steps")
     batches = asked.prompts * asked.group_size / (probed.prompts * probed.group_size)
-    if batches != 1:
-        limit = limit.moved(math.sqrt(batches), 0.3 * abs(math.log(batches)), "√batch rule")
-    if asked.hidden_size != probed.hidden_size:
-        ratio = probed.hidden_size / asked.hidden_size
-        factor = ratio if probed.optimizer == "adamw" else 1.0
-        limit = limit.moved(factor, 0.4 * abs(math.log(ratio)), "1/width rule")
-    clip = math.log1p(asked.epsilon_high) / math.log1p(probed.epsilon_high)
-    if clip != 1 and limit.binding == "staleness":
-        factor = min(clip, FRESH_ABOVE) if clip > 1 else clip
-        limit = limit.moved(factor, 0.4 * abs(math.log(clip)), "clip-range rule")
+    limit = _by_rule(limit, math.sqrt(batches), 0.6, "√batch rule")
+    if probed.optimizer == "adamw":
+        limit = _by_rule(limit, probed.hidden_size / asked.hidden_size, 0.4, "1/width rule")
+    elif asked.hidden_size != probed.hidden_size:
+        limit = limit.moved(1.0, 0.4, "another width")
+    if limit.binding == "staleness":
+        clip = math.log1p(asked.epsilon_high) / math.log1p(probed.epsilon_high)
+        limit = _by_rule(limit, clip, 0.4, "clip-range rule")
     return limit
+
+
+def _by_rule(limit: RateLimit, factor: float, price: float, why: str) -> RateLimit:
+    """Apply a rule: in full and widened by price·|ln factor| downwards, by half upwards."""
+    if factor == 1:
+        return limit
+    if factor > 1:
+        return limit.moved(min(math.sqrt(factor), FRESH_ABOVE), 0.0, f"half of the {why}")
+    return limit.moved(factor, price * abs(math.log(factor)), why)
 
 
 def _to_staleness(
@@ -293,10 +304,8 @@ def _to_staleness(
     if limit.binding != "staleness" and new < old:
         return limit.moved(1.0, 0.0, f"staleness does not bind at S = {old} already")
     alpha = alpha_of(segments)
-    why = f"drift ∝ k^{alpha:.2f}, from S = {old}"
-    if new < old:  # what is safe at S is safe below it: half of the gain, and no wider
-        return limit.moved(min((old / max(new, 1)) ** (alpha / 2), FRESH_ABOVE), 0.0, why)
-    return limit.moved((old / new) ** alpha, 0.25 * math.log((new + 1) / (old + 1)), why)
+    factor = math.pow(old / max(new, 1), alpha)
+    return _by_rule(limit, factor, 0.4, f"rule drift ∝ k^{alpha:.2f}, from S = {old}")
 
 
 def alpha_of(segments: Sequence[Segment]) -> float:
@@ -341,6 +350,26 @@ def rate_at(limits: Sequence[RateLimit], probability: float) -> float:
     return math.exp((low + high) / 2)
 
 
-def spread_of(limits: Sequence[RateLimit]) -> tuple[float, float]:
-    """Return the 90 % interval of the edge: where the probability passes 5 % and 95 %."""
-    return rate_at(limits, 0.05), rate_at(limits, 0.95)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedEdge:
+    """The edge that limits make, read like the one that is learned from outcomes."""
+
+    limits: tuple[RateLimit, ...]
+
+    @property
+    def has_safe(self) -> bool:
+        """Whether a safe side was seen."""
+        return any(limit.bound != "high" for limit in self.limits)
+
+    @property
+    def has_unsafe(self) -> bool:
+        """Whether an unsafe side was seen."""
+        return any(limit.bound != "low" for limit in self.limits)
+
+    def unsafe_probability(self, learning_rate: float) -> float:
+        """Return P(unsafe within T) at a rate."""
+        return unsafe_probability(self.limits, learning_rate)
+
+    def rate_at(self, probability: float) -> float:
+        """Return the rate at which P(unsafe) reaches a probability."""
+        return rate_at(self.limits, probability)

@@ -28,6 +28,7 @@ AFTER_THE_FIRST_CYCLE = 16
 LONGEST_HOLD = 120
 BROKEN_BELOW = 0.5
 """A ramp has broken the policy where its reward is below this share of the start's, for good."""
+MOST_RATE = RAMP[1]
 RAMP_TO_EDGE = 0.15
 """First guess of edge / rate at which a ramp of this steepness breaks."""
 GUESS_PER_STALENESS = 0.2
@@ -39,6 +40,7 @@ LARGE_LOSS = 0.25
 CLOSE_ENOUGH = 1.3
 """A bracket whose ends differ by at most this factor is not split further."""
 NEAREST_HOLDS = 4
+LEAST_ON_A_LINE = 2
 FRESH_ABOVE = 1.4
 """The hold with fresh rollouts lies this factor above the edge with stale ones."""
 SETTLED_FROM = 0.5
@@ -166,7 +168,7 @@ def _hold(
 ) -> TrainerConfig | None:
     if steps_left < length:
         return None
-    return _segment(setting, done, min(rate, 10.0), max_staleness, length, kl_to_start_every=2)
+    return _segment(setting, done, min(rate, MOST_RATE), max_staleness, length, kl_to_start_every=2)
 
 
 def _segment(
@@ -198,20 +200,32 @@ def _next_rate(
     """Bracket the rate at which the gain is lost, then halve the bracket in logarithms."""
     points = gains(stale, done)
     if not points:
+        if stale:  # what was held could not be judged, so another rate would not be either
+            return None
         scale = ramp.broke_at if ramp.broke_at is not None else ramp.learning_rate
         return RAMP_TO_EDGE * scale * math.pow(setting.max_staleness + 1, -GUESS_PER_STALENESS)
+    found = bracket(points)
+    if found is not None:
+        low, high = points[found - 1][0], points[found][0]
+        return None if high - low <= math.log(CLOSE_ENOUGH) else math.exp((low + high) / 2)
     gained = [x for x, gain, _ in points if gain > 0]
-    lost = [(x, gain) for x, gain, _ in points if gain <= 0]
-    if not lost:
-        return math.exp(max(gained)) * STEP_OUT
-    first_lost, loss = min(lost)
-    below = [x for x in gained if x < first_lost]
-    if not below:
-        broke = -loss > LARGE_LOSS * abs(pooled_start(done) or 1.0)
-        return math.exp(first_lost) / (STEP_DOWN_AFTER_A_BREAK if broke else STEP_OUT)
-    if first_lost - max(below) <= math.log(CLOSE_ENOUGH):
-        return None
-    return math.exp((max(below) + first_lost) / 2)
+    if gained:
+        highest = max(gained)
+        return None if highest >= math.log(MOST_RATE) else math.exp(highest) * STEP_OUT
+    lost, loss, _ = points[0]
+    broke = -loss > LARGE_LOSS * abs(pooled_start(done) or 1.0)
+    return math.exp(lost) / (STEP_DOWN_AFTER_A_BREAK if broke else STEP_OUT)
+
+
+def bracket(points: Sequence[tuple[float, float, float]]) -> int | None:
+    """Return the index of the first hold that lost above one that gained; None without one.
+
+    Losses below every gain are left out: the gentlest holds hardly learn, so noise decides there.
+    """
+    for i in range(1, len(points)):
+        if points[i][1] <= 0 and points[i - 1][1] > 0:
+            return i
+    return None
 
 
 def _next_travel(
@@ -263,7 +277,8 @@ def summarise(
     settled = [row for row in rows if row.step >= SETTLED_FROM * len(rows)]
     clipped = [row.clip_fraction for row in settled if row.clip_fraction is not None]
     cycle = sorted(row.cycle_drift for row in settled if row.cycle_drift is not None)
-    broken = _broke_at(rows, start) if config.ramp_from is not None else None
+    diverged = run.outcome == "diverged"
+    ramp = config.ramp_from is not None
     return Segment(
         run_id=run.id,
         learning_rate=config.learning_rate,
@@ -273,8 +288,8 @@ def summarise(
         start_reward=start.reward if start is not None else None,
         gain=gain,
         gain_stderr=stderr,
-        broke_at=broken,
-        diverged=run.outcome == "diverged",
+        broke_at=_broke_at(rows, start, diverged=diverged) if ramp else None,
+        diverged=diverged,
         travel=_travel(rows),
         effective_norms=_effective_norms(drifts),
         clip_fraction=statistics.fmean(clipped) if clipped else None,
@@ -300,22 +315,23 @@ def _gain(
 ) -> tuple[float | None, float | None]:
     """Compare the settled weights with the start, by batches that they sampled and evaluations.
 
-    A run that diverged before it settled has no such weights: it lost everything, gain −inf.
+    A run that diverged has no such weights, and a reward that is not a number is worth nothing: it
+    lost everything, gain −inf.
     """
     if start is None or not math.isfinite(start.reward):
         return None, None
-    if len(rows) < config.steps:
-        return -math.inf, None
     settled = SETTLED_FROM * config.steps
-    batch = config.prompts * config.group_size
+    batch = float(config.prompts * config.group_size)
     weighed = [
-        (row.reward_mean, float(batch), row.reward_std or 0.0)
+        (row.reward_mean, batch, row.reward_std or 0.0)
         for row in rows
         if row.reward_mean is not None and (row.sampled_at_step or 0) >= settled
     ] + [
         (e.reward, float(e.rollouts), e.reward_std or 0.0) for e in evaluations if e.step >= settled
     ]
     total = sum(weight for _, weight, _ in weighed)
+    if len(rows) < config.steps or not all(math.isfinite(reward) for reward, _, _ in weighed):
+        return -math.inf, None
     if not total:
         return None, None
     mean = sum(reward * weight for reward, weight, _ in weighed) / total
@@ -325,13 +341,19 @@ def _gain(
     return mean - start.reward, math.hypot(own, first)
 
 
-def _broke_at(rows: Sequence[StepMetrics], start: Evaluation | None) -> float | None:
-    """Return the rate of the first step after which the reward stays below half of the start's."""
-    if start is None or start.reward <= 0:
+def _broke_at(
+    rows: Sequence[StepMetrics], start: Evaluation | None, *, diverged: bool
+) -> float | None:
+    """Return the rate of the first step after which the reward stays below half of the start's.
+
+    A ramp that diverged broke at its last rate at the latest.
+    """
+    if start is None or not start.reward > 0 or not rows:
         return None
-    low = [row.reward_mean is None or row.reward_mean < BROKEN_BELOW * start.reward for row in rows]
-    if not low or not low[-1]:
-        return None
+    enough = BROKEN_BELOW * start.reward
+    low = [row.reward_mean is None or not row.reward_mean >= enough for row in rows]
+    if not low[-1]:
+        return rows[-1].learning_rate if diverged else None
     first = len(low)
     while first > 0 and low[first - 1]:
         first -= 1
@@ -360,7 +382,8 @@ def _effective_norms(drifts: Sequence[LagDrift]) -> dict[str, float]:
 def pooled_start(segments: Sequence[Segment]) -> float | None:
     """Return the mean reward of the start over all segments: they begin at the same weights."""
     starts = [s.start_reward for s in segments if s.start_reward is not None]
-    return statistics.fmean(starts) if starts else None
+    known = [start for start in starts if math.isfinite(start)]
+    return statistics.fmean(known) if known else None
 
 
 def gains(
@@ -368,35 +391,46 @@ def gains(
 ) -> list[tuple[float, float, float]]:
     """Return (ln η, gain over the pooled start, standard error) of holds, by rate.
 
-    ``segments`` are all of the probe: their evaluations of the start are pooled.
+    ``segments`` are all of the probe: their evaluations of the start are pooled. A gain of −inf is
+    a hold that broke, its standard error inf; a hold that could not be judged is left out.
     """
     start = pooled_start(segments)
     return sorted(
         (
             math.log(s.learning_rate),
             s.gain + s.start_reward - start,
-            s.gain_stderr if s.gain_stderr is not None else 0.0,
+            s.gain_stderr if s.gain_stderr is not None else math.inf,
         )
         for s in holds
-        if s.gain is not None and s.start_reward is not None and start is not None
+        if s.gain is not None
+        and not math.isnan(s.gain)
+        and s.start_reward is not None
+        and math.isfinite(s.start_reward)
+        and start is not None
     )
 
 
 def crossing(stale: Sequence[Segment], segments: Sequence[Segment]) -> tuple[float, float] | None:
     """Return the rate at which the gain crosses 0, and its standard error in ln η.
 
-    A line through the holds nearest to the bracket, gain against ln η, weighted by their errors; a
-    rate that broke altogether says little about where, so losses are held to three times the
-    largest gain. None without a hold that gained and one above it that lost.
+    A line through the holds nearest to the bracket, from the largest gain on, gain against ln η,
+    weighted by their errors; a rate that broke altogether says little about where, so losses are
+    held to three times the largest gain and what diverged only bounds. None without a hold that
+    gained and one above it that lost.
     """
     points = gains(stale, segments)
-    lost = next((i for i, (_, gain, _) in enumerate(points) if gain <= 0), None)
-    if lost is None or lost == 0:
+    found = bracket(points)
+    if found is None:
         return None
-    low, high = points[lost - 1], points[lost]
+    low, high = points[found - 1], points[found]
     most = 3 * max(gain for _, gain, _ in points)
     middle = (low[0] + high[0]) / 2
-    near = sorted(points, key=lambda p: abs(p[0] - middle))[:NEAREST_HOLDS]
+    width = high[0] - low[0]
+    peak = max(range(found), key=lambda i: points[i][1])
+    falling = [p for p in points[peak:] if math.isfinite(p[2])]
+    near = sorted(falling, key=lambda p: abs(p[0] - middle))[:NEAREST_HOLDS]
+    if len(near) < LEAST_ON_A_LINE:
+        return math.exp(middle), width / 2
     x = [p[0] - middle for p in near]
     y = [max(p[1], -most) for p in near]
     w = [1 / max(p[2], 1e-6) ** 2 for p in near]
@@ -405,7 +439,6 @@ def crossing(stale: Sequence[Segment], segments: Sequence[Segment]) -> tuple[flo
     my = sum(a * b for a, b in zip(w, y, strict=True)) / total
     sxx = sum(a * (b - mx) ** 2 for a, b in zip(w, x, strict=True))
     slope = sum(a * (b - mx) * (c - my) for a, b, c in zip(w, x, y, strict=True)) / sxx
-    width = high[0] - low[0]
     at = mx - my / slope if slope < 0 else 0.0
     at = min(max(at, low[0] - middle - width / 2), high[0] - middle + width / 2)
     noise = 1 / math.sqrt(total) / max(abs(slope), 1e-12)

@@ -78,7 +78,7 @@ def next_rates(found: Mapping[int, RateOutcome], first: int) -> list[int]:
         return []
     wanted = []
     top = [found[i] for i in range(max(low, high - FAILING_IN_A_ROW + 1), high + 1)]
-    if len(top) < FAILING_IN_A_ROW or any(o.unsafe < o.runs for o in top):
+    if len(top) < FAILING_IN_A_ROW or not all(o.runs and o.unsafe == o.runs for o in top):
         wanted.append(high + 1)
     if not _passed_its_best(found):
         wanted.append(low - 1)
@@ -89,7 +89,9 @@ def _passed_its_best(found: Mapping[int, RateOutcome]) -> bool:
     """Whether the lowest rates are safe and end below the best, for two rates in a row."""
     lowest = sorted(found)[:FALLING_IN_A_ROW]
     rewards = {i: o.reward for i, o in found.items() if o.reward is not None and o.unsafe == 0}
-    if any(found[i].unsafe for i in lowest) or not all(i in rewards for i in lowest):
+    if any(found[i].unsafe or not found[i].runs for i in lowest) or not all(
+        i in rewards for i in lowest
+    ):
         return False
     return max(rewards, key=lambda i: rewards[i]) > lowest[-1]
 
@@ -101,7 +103,7 @@ def largest_safe_index(found: Mapping[int, RateOutcome]) -> int | None:
     """
     best = None
     for index in sorted(found):
-        if found[index].unsafe:
+        if found[index].unsafe or not found[index].runs:
             break
         best = index
     return best
@@ -109,5 +111,7 @@ def largest_safe_index(found: Mapping[int, RateOutcome]) -> int | None:
 
 def best_index(found: Mapping[int, RateOutcome]) -> int | None:
     """Return the grid index whose runs end best on average."""
-    rewards = {i: o.reward for i, o in found.items() if o.reward is not None}
+    rewards = {
+        i: o.reward for i, o in found.items() if o.reward is not None and math.isfinite(o.reward)
+    }
     return max(rewards, key=lambda i: rewards[i]) if rewards else None

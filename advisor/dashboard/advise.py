@@ -5,7 +5,8 @@ from typing import Any
 
 import streamlit as st
 
-from advisor.answer import answer, ask, gather
+from advisor.answer import answer, ask, fitting_calibration, gather
+from advisor.calibrated import Measured
 from advisor.calibration import RunFacts
 from advisor.charts import edge_chart, map_chart
 from advisor.dashboard.archive import open_archive
@@ -26,8 +27,15 @@ FIRST_VALUES = {"max_staleness": 3, "steps": 300}
 HINTS = {"learning_rate": "to judge; empty: only advise"}
 RISKS = (0.02, 0.05, 0.10, 0.30)
 SOURCES = {
-    "archive": "Archived runs of this setting, else published ones",
+    "best": "A fitting probe, else archived runs, else published settings",
+    "archive": "Archived runs of this setting, else published settings",
     "literature": "Published settings only",
+}
+WHAT_IF = {
+    "half_max_staleness": "Half the staleness",
+    "half_steps": "Half the horizon",
+    "double_clip": "Twice the clip range",
+    "double_batch": "Twice the batch",
 }
 UNSAFE = "Unsafe: collapsed, diverged, or ended worse than it began."
 EARLIER = 10
@@ -59,7 +67,9 @@ def page() -> None:
             for fault in str(faults).splitlines():
                 st.error(literal(fault))
             return
-        st.session_state["advice"] = (question, evidence, answer(store, question, evidence))
+        found = fitting_calibration(store, question.setting) if source == "best" else None
+        advice = answer(store, question, evidence, found)
+        st.session_state["advice"] = (question, evidence, advice, found)
     if "advice" not in st.session_state:
         _nothing_asked(runs)
         return
@@ -78,23 +88,30 @@ def _nothing_asked(runs: Sequence[RunFacts]) -> None:
         )
 
 
-def _show(store: Store, question: Question, evidence: Sequence[RunFacts], advice: Advice) -> None:
+def _show(
+    store: Store,
+    question: Question,
+    evidence: Sequence[RunFacts],
+    advice: Advice,
+    found: Measured | None,
+) -> None:
     _headline(advice)
     st.write(literal(advice.reason))
     left, right = st.columns(2)
     with left:
         live_plot(
-            edge_chart(question, evidence, advice),
+            edge_chart(question, evidence, advice, found),
             key="advise-edge",
             alt="Probability of an unsafe run against the learning rate",
         )
     with right:
         live_plot(
-            map_chart(question, evidence, advice),
+            map_chart(question, evidence, advice, found),
             key="advise-map",
             alt="Where runs fail by staleness and learning rate",
         )
     _limits(advice)
+    _what_if(advice)
     _run_it(store, question, advice)
     with st.expander(f"Evidence ({len(advice.evidence)})", expanded=not advice.calibrated):
         for each in advice.evidence:
@@ -155,6 +172,18 @@ def _limits(advice: Advice) -> None:
     with st.expander("Where these numbers come from"):
         for name, kappa in kappas.items():
             st.markdown(f"- **κ {name}**: {kappa.reason or 'measured on runs of this setting'}")
+
+
+def _what_if(advice: Advice) -> None:
+    """Say what the largest safe rate would be after changes that are usually open."""
+    known = {name: rate for name, rate in advice.what_if.items() if rate is not None}
+    if not known:
+        return
+    st.subheader("What would change it", anchor=False)
+    for card, (name, rate) in zip(st.columns(len(known)), known.items(), strict=True):
+        now = advice.max_learning_rate
+        delta = None if now is None else f"{100 * (rate / now - 1):+.0f}%"
+        card.metric(WHAT_IF[name], written(rate), delta=delta, **CARD)
 
 
 def _run_it(store: Store, question: Question, advice: Advice) -> None:

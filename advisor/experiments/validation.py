@@ -102,13 +102,16 @@ def _cell(name: str, row: dict[str, Any]) -> Cell:
         raise BadInput(f"split: {split!r} is not allowed; allowed: {' | '.join(SPLITS)}")
     if isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds <= 100:
         seeds = list(range(seeds))
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) for s in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int for s in seeds):
         raise BadInput(f"seeds: {seeds!r} is not allowed; allowed: 1…100, or a list of seeds")
     for free in ("learning_rate", "seed"):
         if free in row:
             raise BadInput(f"{free}: {row[free]!r} is not allowed; it is what is searched for")
+    if len(set(map(str, seeds))) < len(seeds):
+        raise BadInput(f"seeds: {seeds!r} is not allowed; allowed: each seed once")
     cell = Cell(name=name, split=split, setting=row, seeds=tuple(seeds))
-    cell.config(1e-4, 0)
+    for seed in seeds:
+        cell.config(UNUSED_RATE, seed)
     return cell
 
 
@@ -212,7 +215,11 @@ def _stored_probe(store: Store, cell: Cell, seed: int) -> Measured | None:
 def _probe_process(url: str, cell: Cell, seed: int) -> None:
     words = [sys.executable, "-m", "advisor", "probe", "--json", "--seed", str(seed)]
     for name, value in cell.setting.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", str(value)]
     done = subprocess.run(
         words,
         cwd=PROJECT,

@@ -3,18 +3,27 @@
 import pytest
 from factories import a_config, some_facts
 
-from advisor.horizon import horizon_kappa, horizon_step, local_kappa, used_kappa
+from advisor.horizon import (
+    horizon_kappa,
+    horizon_step,
+    local_kappa,
+    projected_alpha,
+    used_kappa,
+)
 from advisor.regime import Estimate, unknown
 
 RUN = some_facts(a_config(steps=400), steps=100, displacement=1.0, drift_law=(50.0, 0.5))
-"""A quarter of its way, at displacement 1, drifting as √t: it will reach 1·√(400/100) = 2."""
+"""A quarter of its way, at displacement 1. Its own α = 0.5 rests on the 70 steps after warm-up and
+momentum, the usual 0.75 counts as 40: α = (0.5·70 + 0.75·40)/110, so it will reach 4^α = 2.2686."""
 CRITICAL = Estimate(value=4.0, low=2.0, high=8.0, reason="a test")
 BOUND = Estimate(low=2.0, is_bound=True, reason="survivors only")
 
 
 def test_the_displacement_is_projected_to_the_planned_end():
     found = horizon_kappa(RUN, CRITICAL)
-    assert (found.low, found.value, found.high) == pytest.approx((2 / 8, 2 / 4, 2 / 2))
+    assert (found.low, found.value, found.high) == pytest.approx(
+        (2.2686 / 8, 2.2686 / 4, 2.2686 / 2), rel=1e-4
+    )
 
 
 def test_what_is_used_is_the_displacement_so_far():
@@ -29,9 +38,9 @@ def test_at_its_end_and_beyond_a_run_has_used_what_it_projects_to():
 
 
 def test_the_horizon_is_used_up_where_the_drift_reaches_the_radius():
-    # 100·(4/1)^(1/0.5) = 1600; the ends 100·2² = 400 and 100·8² = 6400.
+    # 100·4^(1/α) with 1/α = 110/65: 1044.3; the ends 100·2^(1/α) = 323.2 and 100·8^(1/α) = 3374.8.
     found = horizon_step(RUN, CRITICAL)
-    assert (found.low, found.value, found.high) == pytest.approx((400, 1600, 6400))
+    assert (found.low, found.value, found.high) == pytest.approx((323.2, 1044.3, 3374.8), rel=1e-3)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0])
@@ -44,11 +53,14 @@ def test_a_run_planned_to_that_step_projects_to_exactly_one(alpha):
 
 
 def test_a_radius_known_from_below_bounds_the_use_from_above_and_the_step_from_below():
-    for kappa, high in ((horizon_kappa(RUN, BOUND), 1.0), (used_kappa(RUN, BOUND), 0.5)):
+    for kappa, high in (
+        (horizon_kappa(RUN, BOUND), pytest.approx(1.1343, rel=1e-4)),
+        (used_kappa(RUN, BOUND), 0.5),
+    ):
         assert (kappa.value, kappa.low, kappa.high) == (None, None, high)
         assert kappa.is_bound
     step = horizon_step(RUN, BOUND)
-    assert (step.value, step.low, step.high) == (None, 400, None)
+    assert (step.value, step.low, step.high) == (None, pytest.approx(323.2, rel=1e-3), None)
     assert step.is_bound
 
 
@@ -76,3 +88,10 @@ def test_the_local_limit_is_the_largest_early_update_over_the_breaking_one():
     found = local_kappa(some_facts(largest_step=0.2), Estimate(value=0.4, low=0.1, high=0.8))
     assert (found.low, found.value, found.high) == pytest.approx((0.25, 0.5, 2.0))
     assert local_kappa(some_facts(largest_step=None), CRITICAL).reason
+
+
+def test_a_long_run_is_projected_by_its_own_drift_and_a_short_one_by_the_usual():
+    law = {"drift_law": (50.0, 0.4)}
+    assert projected_alpha(some_facts(steps=100_000, **law)) == pytest.approx(0.4, abs=1e-3)
+    assert projected_alpha(some_facts(steps=20, **law)) == 0.75
+    assert projected_alpha(some_facts(drift_law=None)) == 0.75

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from itertools import pairwise
 
 import pytest
 from factories import a_config
@@ -27,6 +28,8 @@ BOUNDS = [
     ("weight_decay", 0, -0.001, 1, 1.001, "0 <= weight_decay <= 1"),
     ("max_grad_norm", TINY, 0, 1e6, 1.1e6, "0 < max_grad_norm <= 1000000.0"),
     ("warmup_steps", 0, -1, 10**6, 10**6 + 1, WHOLE + "0 <= warmup_steps <= 1000000"),
+    ("ramp_from", TINY, 0, 2e-4, 10.1, "0 < ramp_from <= 10"),
+    ("warm_start_success", 0.05, 0.04, 0.95, 0.96, "0.05 <= warm_start_success <= 0.95"),
     ("hidden_size", 16, 0, 8192, 8208, WHOLE + "16 <= hidden_size <= 8192, a multiple of 16"),
     ("layers", 1, 0, 128, 129, WHOLE + "1 <= layers <= 128"),
     ("evaluate_every", 1, 0, 10**6, 10**6 + 1, WHOLE + "1 <= evaluate_every <= 1000000"),
@@ -171,6 +174,36 @@ def test_the_learning_rate_warms_up_in_equal_parts_and_then_stays():
     found = [config.learning_rate_at(step) for step in range(7)]
     assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1])
     assert a_config(learning_rate=0.5, warmup_steps=0).learning_rate_at(0) == 0.5
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-8, 10.0), (1e-4, 2e-4), (3e-3, 3e-3)])
+def test_a_ramp_grows_by_the_same_factor_each_step_and_hits_both_ends(low, high):
+    config = a_config(ramp_from=low, learning_rate=high, steps=26, warmup_steps=0)
+    rates = [config.learning_rate_at(step) for step in range(26)]
+    assert (rates[0], rates[25]) == (pytest.approx(low), pytest.approx(high))
+    factors = [after / before for before, after in pairwise(rates)]
+    assert factors == pytest.approx([(high / low) ** (1 / 25)] * 25)
+    assert config.learning_rate_at(40) == pytest.approx(high)  # a run that goes on stays there
+
+
+def test_a_ramp_warms_up_like_any_rate_and_of_one_step_begins_at_its_start():
+    config = a_config(ramp_from=1e-4, learning_rate=1e-2, steps=3, warmup_steps=1)
+    found = [config.learning_rate_at(step) for step in range(3)]
+    assert found == pytest.approx([0.5e-4, 1e-3, 1e-2])
+    single = a_config(ramp_from=1e-4, learning_rate=1e-2, steps=1, warmup_steps=0)
+    assert single.learning_rate_at(0) == pytest.approx(1e-4)
+
+
+def test_a_ramp_never_falls():
+    assert refusal(ramp_from=3e-3, learning_rate=2e-3) == (
+        "ramp_from: 0.003 is above learning_rate 0.002; allowed: 0 < ramp_from <= learning_rate"
+    )
+
+
+def test_without_a_ramp_the_rate_does_not_grow():
+    config = a_config(learning_rate=0.5, warmup_steps=0)
+    assert config.ramp_from is None
+    assert {config.learning_rate_at(step) for step in range(300)} == {0.5}
 
 
 def test_a_configuration_survives_being_stored():
