@@ -41,9 +41,13 @@ RUN_SEEDS = (10, 11, 12)
 BEST_SEEDS = (20, 21, 22)
 RISKS = (0.02, 0.1, 0.3)
 UNUSED_RATE = 1e-4
-FIRST = {("arithmetic", "adamw"): 4, ("preference", "adamw"): -2}
+FIRST = {
+    ("arithmetic", "adamw"): 4,
+    ("preference", "adamw"): -2,
+    ("arithmetic", "sgd"): 12,
+    ("preference", "sgd"): 8,
+}
 """Grid index at which the search for the truth begins; it goes on from there by itself."""
-FIRST_OF_SGD = 16
 TUNING = "tuning"
 SPLITS = (TUNING, "held out")
 
@@ -160,7 +164,7 @@ def find_truth(
 def first_index(cell: Cell) -> int:
     """Return where on the grid the search for a cell's truth begins."""
     config = cell.config(1e-4, 0)
-    return FIRST.get((config.workload, config.optimizer), FIRST_OF_SGD)
+    return FIRST.get((config.workload, config.optimizer), 0)
 
 
 def _ended(runs: Iterable[RunInfo]) -> list[RunInfo]:
