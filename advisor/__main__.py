@@ -19,8 +19,8 @@ from .experiments.probe_command import add_probe_options
 from .experiments.probe_command import run as run_probe
 from .experiments.validation_command import add_validation_options
 from .experiments.validation_command import run as run_validation
-from .experiments.watch import add_watch_options
-from .experiments.watch import run as run_watch
+from .experiments.watch_command import add_watch_options
+from .experiments.watch_command import run as run_watch
 from .recommendation import Advice
 from .regime import Diagnosis, Regime
 

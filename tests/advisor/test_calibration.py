@@ -380,22 +380,22 @@ def test_a_collapse_of_another_cause_is_no_event_of_the_horizon(cause):
 
 
 def test_one_horizon_collapse_gives_a_wide_interval_around_it():
-    # spread = 0.48; half = 2.13·0.48·√2 = 1.446, so a factor of 4.25 each way.
+    # spread = 0.48; half = t(4)·0.48·√2 with t(4) = 2.1318: 1.4471, a factor of 4.251 each way.
     found = critical_radius(*horizon_events(2.0))
     assert found.value == pytest.approx(2.0)
-    assert found.low == pytest.approx(2.0 / 4.245, rel=1e-3)
-    assert found.high == pytest.approx(2.0 * 4.245, rel=1e-3)
+    assert found.low == pytest.approx(2.0 / 4.251, rel=1e-3)
+    assert found.high == pytest.approx(2.0 * 4.251, rel=1e-3)
     assert not found.is_bound
     assert "1 horizon collapses" in found.reason
 
 
 def test_the_spread_of_the_events_widens_the_interval():
     # log 1 = 0 and log e² = 2: centre 1, squares 2; spread² = (4·0.48² + 2)/(4 + 1) = 0.58432;
-    # half = 2.13·0.76441·√1.5 = 1.9941.
+    # half = t(5)·0.76441·√1.5 with t(5) = 2.0150: 1.8865.
     found = critical_radius(*horizon_events(1.0, math.e**2))
     assert found.value == pytest.approx(math.e)
-    assert math.log(found.high) == pytest.approx(1 + 1.9941, abs=1e-3)
-    assert math.log(found.low) == pytest.approx(1 - 1.9941, abs=1e-3)
+    assert math.log(found.high) == pytest.approx(1 + 1.8865, abs=1e-3)
+    assert math.log(found.low) == pytest.approx(1 - 1.8865, abs=1e-3)
 
 
 def test_events_that_agree_narrow_it():

@@ -107,7 +107,11 @@ def unexplained(answer):
         n for n, value in answer.items() if value is None and not answer[f"{n}_reason"].strip()
     ]
     for name, part in answer.items():
-        if isinstance(part, dict) and None in (part["value"], part["low"], part["high"]):
+        if (
+            isinstance(part, dict)
+            and "value" in part
+            and None in (part["value"], part["low"], part["high"])
+        ):
             names += [] if (part["reason"] or "").strip() else [name]
     return names
 
