@@ -33,6 +33,7 @@ from .wording import rate as written
 CARRIED = {"prompts", "group_size", "hidden_size", "clip_epsilon", "clip_epsilon_high"}
 """Fields of the setting that a rule of ``limits.transfer`` carries over; others are refused."""
 NINETY = 1.645
+STALENESSES = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 WHAT_IF: dict[str, Callable[[TrainerConfig], dict[str, float]]] = {
     "half_max_staleness": lambda c: {"max_staleness": c.max_staleness // 2},
     "half_steps": lambda c: {"steps": max(1, c.steps // 2)},
@@ -161,6 +162,7 @@ def advise(question: Question, found: Measured, levels: SafeLevels) -> Advice:
         "unsafe_probability": "no learning rate was given to judge (--learning-rate)",
         "forecast_collapse_step": forecast_why,
         "crossover_staleness": _no_crossover(found, limits),
+        "most_learning_staleness": "generation and learning were not timed, or no rate is safe",
         "regime": regime_why,
     }
     return Advice(
@@ -185,6 +187,7 @@ def advise(question: Question, found: Measured, levels: SafeLevels) -> Advice:
             for s in found.segments
         ),
         what_if=what_if(question, found, levels),
+        most_learning_staleness=most_learning_staleness(question, found, levels),
         reasons=reasons,
     )
 
@@ -214,6 +217,7 @@ def _nothing(question: Question, found: Measured) -> Advice:
         reasons={
             **dict.fromkeys((*fields, "unsafe_probability", "forecast_collapse_step"), why),
             "crossover_staleness": why,
+            "most_learning_staleness": why,
             "regime": regime_why,
         },
     )
@@ -359,6 +363,31 @@ def what_if(question: Question, found: Measured, levels: SafeLevels) -> dict[str
         known = [x for x in limits if x.bound != "high"]
         answers[name] = rate_at(limits, question.risk) if known else None
     return answers
+
+
+def most_learning_staleness(question: Question, found: Measured, levels: SafeLevels) -> int | None:
+    """Return the S at which the safe rate times the learner steps per hour is largest.
+
+    With fresh rollouts generation and learning take turns; with S of at least 1 they overlap, so a
+    step takes as long as the slower of them. Progress is taken as the sum of rates. Only S to which
+    the probe speaks are compared; the smaller S wins a tie. None if nothing was timed.
+    """
+    generate = [s.seconds_generate for s in found.holds if s.seconds_generate]
+    learn = [s.seconds_learn for s in found.holds if s.seconds_learn]
+    if not generate or not learn:
+        return None
+    g, u = statistics.median(generate), statistics.median(learn)
+    gained: dict[int, float] = {}
+    for staleness in sorted({*STALENESSES, question.setting.max_staleness}):
+        asked = question.setting.model_copy(update={"max_staleness": staleness})
+        try:
+            limits = limits_at(found, asked, levels)
+        except RefusedTransfer:
+            continue
+        if any(x.bound != "high" for x in limits):
+            seconds = g + u if staleness == 0 else max(g, u)
+            gained[staleness] = rate_at(limits, question.risk) / seconds
+    return max(gained, key=lambda s: (gained[s], -s)) if gained else None
 
 
 def _sentence(

@@ -55,6 +55,7 @@ class Advice:
     evidence: tuple[str, ...]
     red_flags: tuple[str, ...] = ()
     what_if: Mapping[str, float | None] = field(default_factory=dict)
+    most_learning_staleness: int | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -264,6 +265,7 @@ def _advice(
         "unsafe_probability": "no learning rate was given to judge (--learning-rate)",
         "forecast_collapse_step": forecast_reason,
         "crossover_staleness": "R_batch and R_crit are not both known for this setting",
+        "most_learning_staleness": "only a probe times generation and learning",
     }
     return Advice(
         max_learning_rate=rates.max_learning_rate,

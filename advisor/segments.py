@@ -68,7 +68,8 @@ class Segment:
     standard error; ``broke_at`` the learning rate at which a ramp broke the policy. ``travel``
     holds (Σ η, √KL(θ_0‖θ), ‖θ − θ_0‖) along the way; ``effective_norms`` maps a lag k to the median
     of G_eff(k). ``clip_fraction`` is the mean active clip of the settled steps, ``drift_p95`` the
-    95th percentile of their within-cycle drift, ``radii`` the newest clipping radii.
+    95th percentile of their within-cycle drift, ``radii`` the newest clipping radii;
+    ``seconds_generate`` and ``seconds_learn`` are medians per learner step.
     """
 
     run_id: str
@@ -87,6 +88,8 @@ class Segment:
     drift_p95: float | None
     radii: Mapping[str, float | None]
     cost_steps: float
+    seconds_generate: float | None = None
+    seconds_learn: float | None = None
 
     @property
     def is_ramp(self) -> bool:
@@ -296,7 +299,14 @@ def summarise(
         drift_p95=cycle[int(0.95 * (len(cycle) - 1))] if cycle else None,
         radii=(rows[-1].clipping_radii if rows else None) or {},
         cost_steps=_cost(config, rows, evaluations),
+        seconds_generate=_median([row.seconds_generate for row in rows]),
+        seconds_learn=_median([row.seconds_learn for row in rows]),
     )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def _cost(
