@@ -45,6 +45,7 @@ def fitted_levels(
     """
     edges = {cell.name: edge_of(outcomes[cell.name]) for cell in cells}
     ratios: list[float] = []
+    errors: list[float] = []
     shares: dict[str, list[float]] = {"survival": [], "horizon": []}
     for cell in cells:
         learned = is_learned_reward(cell.config(UNUSED_RATE, 0))
@@ -56,6 +57,7 @@ def fitted_levels(
             found = crossing(probe.stale, probe.segments) if name == cell.name else None
             if found is not None and not learned:
                 ratios.append(math.log(edge / found[0]))
+                errors.append(found[1])
     runs = store.runs(group=group, archived=False)
     points = _reached(store, runs, [c for c in cells if is_learned_reward(c.config(1e-4, 0))])
     sqrt_kl = _probit([(kl, bad) for _, kl, _, bad in points])
@@ -68,7 +70,7 @@ def fitted_levels(
     return {
         "edge_over_crossing": {
             "value": _round(math.exp(statistics.fmean(ratios))),
-            "log_sd": _round(math.hypot(statistics.stdev(ratios), SEED_LOG_SD)),
+            "log_sd": _round(math.hypot(_between(ratios, errors), SEED_LOG_SD)),
         },
         "sqrt_kl": sqrt_kl,
         "displacement": displacement,
@@ -77,6 +79,12 @@ def fitted_levels(
         },
         "collapse_over_damage": _round(statistics.median(onsets) / damage) if onsets else 2.0,
     }
+
+
+def _between(ratios: Sequence[float], errors: Sequence[float]) -> float:
+    """Return the scatter between cells: that of the ratios without the error of the crossings."""
+    own = statistics.fmean(error**2 for error in errors)
+    return math.sqrt(max(LEAST_LOG_SD**2, statistics.variance(ratios) - own))
 
 
 def edge_of(outcomes: Mapping[int, RateOutcome]) -> float | None:

@@ -15,10 +15,38 @@ FULL_GRID = 9 * 3
 """Rates × seeds of the grid that an answer is held against in cost."""
 
 
+TITLE = """# Is the advice true?
+
+Every cell is a setting. Two independent probes of it are made, each advises, runs are made at what
+was advised, and the truth is found on a grid of rates. Written by
+
+    python -m advisor validate --split "held out" --report docs/validation.md
+
+Cells, split and seeds stand in `advisor/data/cells.json` and were fixed before the first run. The
+safe levels (`advisor/data/safe_levels.json`) were fitted to the other half of the cells, those for
+tuning, by `python -m advisor validate --split tuning --fit FILE`. Probes never read gold; the truth
+does."""
+TRIED = """## What was tried and did not work
+
+- *A ramp of the learning rate alone.* It breaks at the same rate whatever S is; see the baselines.
+- *Waiting for a learned reward to fall.* It rises while gold falls: holds on it have no crossing.
+- *Projecting √KL in Σ η.* It first grows with about the third root and later faster, so an error of
+  0.2 in ln √KL is one of 0.6 in ln η. The displacement grows regularly with exponent 0.6 to 0.7; √KL
+  only says at which displacement the limit lies.
+- *Judging a hold against its own evaluation of the start.* 512 rollouts leave ±0.02, which flips the
+  sign of a gain near the edge; the evaluations of all segments are pooled.
+- *A line through all holds.* Below the best rate the gain still grows with η; the line begins at the
+  largest gain.
+- *Widening a limit that is carried to an easier setting.* It lowered the advice for less staleness.
+  A rule that raises the edge now counts half and does not widen.
+- *M2 ≤ 0.04 as a red flag.* Half of the healthy runs of the small model exceed it."""
+
+
 def document(found: Validation) -> str:
     """Return the report in Markdown."""
-    parts = [_opening(found), _safety(found), _closeness(found), _regret(found), _cost(found)]
-    return "\n\n".join([*parts, _cells(found), _probes(found)]) + "\n"
+    parts = [TITLE, _opening(found), _safety(found), _closeness(found), _regret(found)]
+    facts = [_cost(found), TRIED, _cells(found), _probes(found)]
+    return "\n\n".join([*parts, *facts]) + "\n"
 
 
 def _opening(found: Validation) -> str:
