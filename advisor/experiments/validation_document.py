@@ -35,8 +35,8 @@ TRIED = """## What was tried and did not work
   only says at which displacement the limit lies.
 - *Judging a hold against its own evaluation of the start.* 512 rollouts leave ±0.02, which flips the
   sign of a gain near the edge; the evaluations of all segments are pooled.
-- *A line through all holds.* Below the best rate the gain still grows with η; the line begins at the
-  largest gain.
+- *A line through all holds.* Below the best rate the gain still grows with η; the line begins at
+  the largest gain.
 - *Widening a limit that is carried to an easier setting.* It lowered the advice for less staleness.
   A rule that raises the edge now counts half and does not widen.
 - *M2 ≤ 0.04 as a red flag.* Half of the healthy runs of the small model exceed it."""
