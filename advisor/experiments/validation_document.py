@@ -31,10 +31,10 @@ TRIED = """## What was tried and did not work
 - *A ramp of the learning rate alone.* It breaks at the same rate whatever S is; see the baselines.
 - *Waiting for a learned reward to fall.* It rises while gold falls: holds on it have no crossing.
 - *Projecting √KL in Σ η.* It first grows with about the third root and later faster, so an error of
-  0.2 in ln √KL is one of 0.6 in ln η. The displacement grows regularly with exponent 0.6 to 0.7; √KL
-  only says at which displacement the limit lies.
-- *Judging a hold against its own evaluation of the start.* 512 rollouts leave ±0.02, which flips the
-  sign of a gain near the edge; the evaluations of all segments are pooled.
+  0.2 in ln √KL is one of 0.6 in ln η. The displacement grows regularly with exponent 0.6 to 0.7;
+  √KL only says at which displacement the limit lies.
+- *Judging a hold against its own evaluation of the start.* 512 rollouts leave ±0.02, which flips
+  the sign of a gain near the edge; the evaluations of all segments are pooled.
 - *A line through all holds.* Below the best rate the gain still grows with η; the line begins at
   the largest gain.
 - *Widening a limit that is carried to an easier setting.* It lowered the advice for less staleness.
