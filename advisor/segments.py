@@ -48,9 +48,9 @@ SETTLED_FROM = 0.5
 AIMED_SQRT_KL = 0.8
 """Where the holds of a learned reward shall end: just beyond where gold is usually lost."""
 LEARNED_HOLDS = 3
-TOO_SHORT = 0.55
-TRAVEL_PER_SQRT_KL = 3.0
-"""√KL grows at first with about the third root of Σ η."""
+NEAR_ENOUGH = 1.15
+TRAVEL_PER_SQRT_KL, LATER_TRAVEL_PER_SQRT_KL = 3.0, 2.5
+"""√KL grows at first with about the third root of Σ η, later faster."""
 MOST_FURTHER = 10.0
 EVALUATE_EVERY = 10
 EVALUATION_ROLLOUTS = 128
@@ -239,7 +239,7 @@ def _next_travel(
     length: int,
     steps_left: int,
 ) -> TrainerConfig | None:
-    """Aim at √KL = 0.8 with a short hold and a longer one, then at half or twice its rate."""
+    """Aim at √KL = 0.8 by a short and a longer hold; then go on to it, or there at half the rate."""
     if len(stale) >= LEARNED_HOLDS:
         return None
     if not stale:
@@ -255,7 +255,9 @@ def _next_travel(
         further = min(MOST_FURTHER, max(1 / MOST_FURTHER, miss**TRAVEL_PER_SQRT_KL))
         rate = last.learning_rate * further * last.steps / longer
     else:
-        rate = last.learning_rate * (0.5 if _end(last) > TOO_SHORT else 2.0)
+        miss = AIMED_SQRT_KL / _end(last) if _end(last) else MOST_FURTHER
+        further = min(MOST_FURTHER, miss**LATER_TRAVEL_PER_SQRT_KL) if miss > NEAR_ENOUGH else 0.5
+        rate = last.learning_rate * further
     return _hold(setting, done, rate, setting.max_staleness, longer, steps_left)
 
 
