@@ -239,7 +239,7 @@ def _next_travel(
     length: int,
     steps_left: int,
 ) -> TrainerConfig | None:
-    """Aim at √KL = 0.8 by a short and a longer hold; then go on to it, or there at half the rate."""
+    """Aim at √KL = 0.8 by a short and a longer hold; then go on, or there at half the rate."""
     if len(stale) >= LEARNED_HOLDS:
         return None
     if not stale:
