@@ -192,11 +192,12 @@ def horizon_limit(
     growth = max(0.2, drift.alpha + drift.b)
     log_rate = (math.log(critical.value) - drift.c - drift.alpha * math.log(unit)) / growth
     beyond = max(0.0, math.log(unit) + log_rate - math.log(drift.reached))
+    level = levels.edge_over_horizon
     return RateLimit(
         binding="horizon",
-        median=math.exp(log_rate),
-        log_sd=math.hypot(
-            math.hypot(critical.log_sd, drift.residual) / growth, EXTRAPOLATED_LOG_SD * beyond
+        median=math.exp(log_rate) * level.value,
+        log_sd=max(
+            math.hypot(level.log_sd, EXTRAPOLATED_LOG_SD * beyond), critical.log_sd / growth
         ),
         reason=f"the learned reward is followed too far at a displacement of {critical.value:.2g}, "
         f"which {setting.steps} steps reach at {math.exp(log_rate):.2g}",

@@ -28,6 +28,7 @@ class SafeLevels:
     """The safe level of every limit.
 
     ``edge_over_crossing``: edge of runs over the rate at which holds stop gaining.
+    ``edge_over_horizon``: the same over the rate at which T steps reach the critical displacement.
     ``sqrt_kl``: √KL(θ_0‖θ) at which half of the runs on a learned reward are unsafe.
     ``displacement``: the same on ‖θ − θ_0‖, by architecture and optimizer (``signature``).
     ``best_over_edge``: rate that ends best over the edge, by what sets the edge: ``survival`` or
@@ -36,6 +37,7 @@ class SafeLevels:
     """
 
     edge_over_crossing: Level
+    edge_over_horizon: Level
     sqrt_kl: Level
     displacement: Mapping[str, Level]
     best_over_edge: Mapping[str, float]
@@ -53,6 +55,7 @@ def safe_levels(path: Path = TABLE) -> SafeLevels:
     stored = json.loads(path.read_text(encoding="utf-8"))
     return SafeLevels(
         edge_over_crossing=Level(**stored["edge_over_crossing"]),
+        edge_over_horizon=Level(**stored["edge_over_horizon"]),
         sqrt_kl=Level(**stored["sqrt_kl"]),
         displacement={name: Level(**level) for name, level in stored["displacement"].items()},
         best_over_edge=stored["best_over_edge"],

@@ -16,7 +16,8 @@ from storage.records import RunInfo
 from storage.store import Store
 
 from ..calibrated import Measured
-from ..safe_levels import signature
+from ..limits import horizon_limit
+from ..safe_levels import Level, SafeLevels, signature
 from ..segments import crossing, is_learned_reward
 from ..truth import RATIO, UNSAFE, RateOutcome, best_index, grid_rate
 from .validation import UNUSED_RATE, Cell, run_is_of
@@ -44,6 +45,7 @@ def fitted_levels(
         group: of the runs of the truth.
     """
     edges = {cell.name: edge_of(outcomes[cell.name]) for cell in cells}
+    followed: list[float] = []
     ratios: list[float] = []
     errors: list[float] = []
     shares: dict[str, list[float]] = {"survival": [], "horizon": []}
@@ -66,11 +68,31 @@ def fitted_levels(
         by_model.setdefault(name, []).append((distance, bad))
     onsets = [d for _, _, d, _ in _reached(store, runs, cells, at_onset=True)]
     displacement = {n: _probit(each) for n, each in by_model.items() if len(each) >= LEAST_RUNS}
+    levels = SafeLevels(
+        edge_over_crossing=Level(value=1.0, log_sd=LEAST_LOG_SD),
+        edge_over_horizon=Level(value=1.0, log_sd=LEAST_LOG_SD),
+        sqrt_kl=Level(**sqrt_kl),
+        displacement={name: Level(**level) for name, level in displacement.items()},
+        best_over_edge={},
+        collapse_over_damage=1.0,
+    )
+    for cell in cells:
+        edge = edges[cell.name]
+        for (name, _), probe in probes.items():
+            if name != cell.name or edge is None:
+                continue
+            limit = horizon_limit(cell.config(UNUSED_RATE, 0), probe.segments, levels)
+            if limit is not None:
+                followed.append(math.log(edge / limit.median))
     damage = statistics.median(level["value"] for level in displacement.values())
     return {
         "edge_over_crossing": {
             "value": _round(math.exp(statistics.fmean(ratios))),
             "log_sd": _round(math.hypot(_between(ratios, errors), SEED_LOG_SD)),
+        },
+        "edge_over_horizon": {
+            "value": _round(math.exp(statistics.fmean(followed))),
+            "log_sd": _round(math.hypot(statistics.stdev(followed), SEED_LOG_SD)),
         },
         "sqrt_kl": sqrt_kl,
         "displacement": displacement,

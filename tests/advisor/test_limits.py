@@ -275,6 +275,14 @@ def test_projecting_beyond_what_was_travelled_is_less_certain():
     assert near.log_sd > horizon_limit(a_config(**LEARNED), longer, LEVELS).log_sd
 
 
+def test_the_horizon_is_corrected_by_its_safe_level_and_as_uncertain_as_that_scatters():
+    holds = [a_hold(1e-3), a_hold(4e-3)]
+    lower = replace(LEVELS, edge_over_horizon=Level(value=0.5, log_sd=1.5))
+    plain, found = (horizon_limit(a_config(**LEARNED), holds, each) for each in (LEVELS, lower))
+    assert found.median == pytest.approx(0.5 * plain.median)
+    assert found.log_sd == pytest.approx(1.5)
+
+
 def test_a_reward_that_can_be_checked_has_no_horizon_here():
     assert horizon_limit(a_config(), [a_hold(1e-3)], LEVELS) is None
 
