@@ -2,7 +2,8 @@
 
 Pure. A cell is one setting. Its truth is read off runs at the rates of a grid at ratio √2, three
 seeds each: the largest rate at and below which no seed is unsafe. The grid goes up until two rates
-in a row fail on every seed, and down until the final reward has passed its best.
+in a row fail on every seed, and down until the final reward has passed its best, but no further
+than a factor of 8 below the largest safe rate, where it is flat.
 """
 
 import math
@@ -16,6 +17,8 @@ UNSAFE = ("collapsed", "diverged", "damaged")
 RATIO = math.sqrt(2)
 FAILING_IN_A_ROW = 2
 FALLING_IN_A_ROW = 2
+FAR_BELOW = 6
+"""Steps of the grid below the largest safe rate at which the search for the best one ends."""
 MOST_RATES = 24
 """A cell whose truth needs more rates than this was begun too far from it."""
 
@@ -88,6 +91,9 @@ def next_rates(found: Mapping[int, RateOutcome], first: int) -> list[int]:
 def _passed_its_best(found: Mapping[int, RateOutcome]) -> bool:
     """Whether the lowest rates are safe and end below the best, for two rates in a row."""
     lowest = sorted(found)[:FALLING_IN_A_ROW]
+    largest = largest_safe_index(found)
+    if largest is not None and largest - lowest[0] >= FAR_BELOW:
+        return True
     rewards = {i: o.reward for i, o in found.items() if o.reward is not None and o.unsafe == 0}
     if any(found[i].unsafe or not found[i].runs for i in lowest) or not all(
         i in rewards for i in lowest

@@ -160,3 +160,11 @@ def test_a_rate_at_which_no_run_was_decided_is_neither_safe_nor_failing():
     low = (rate(reward=0.5), rate(reward=0.6), rate(reward=0.9))
     assert next_rates(found(0, *low, undecided, undecided), 0) == [5]
     assert largest_safe_index(found(0, *low, undecided, ALL_FAILED)) == 2
+
+
+def test_the_search_for_the_best_ends_a_factor_of_eight_below_the_largest_safe_rate():
+    """The gentler the better, as far as the grid goes: noise decides where it is flat."""
+    ever_better = [rate(reward=0.9 - 0.01 * i) for i in range(8)]
+    for shown, wanted in ((6, [-1]), (7, [])):  # six steps of √2 are a factor of 8
+        grid = found(0, *ever_better[:shown], ALL_FAILED, ALL_FAILED)
+        assert next_rates(grid, 0) == wanted
