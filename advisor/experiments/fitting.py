@@ -20,12 +20,14 @@ from ..limits import horizon_limit
 from ..safe_levels import Level, SafeLevels, signature
 from ..segments import crossing, is_learned_reward
 from ..truth import RATIO, UNSAFE, RateOutcome, best_index, grid_rate
-from .validation import UNUSED_RATE, Cell, run_is_of
+from .validation import UNUSED_RATE, Cell, run_is_of, start_rewards
 
 SEED_LOG_SD = 0.15
 """Scatter of the edge between seeds of one cell, added to that between cells."""
 LEAST_LOG_SD = 0.1
 LEAST_RUNS = 12
+SHARES = tuple(round(0.05 * 1.1**i, 3) for i in range(32))
+"""Shares of the edge among which the best is sought, 0.05 to 0.96."""
 
 
 def fitted_levels(
@@ -48,13 +50,17 @@ def fitted_levels(
     followed: list[float] = []
     ratios: list[float] = []
     errors: list[float] = []
-    shares: dict[str, list[float]] = {"survival": [], "horizon": []}
+    shares: dict[str, list[tuple[Mapping[int, RateOutcome], float, str]]] = {
+        "survival": [],
+        "horizon": [],
+    }
+    starts = start_rewards(store, group, cells)
     for cell in cells:
         learned = is_learned_reward(cell.config(UNUSED_RATE, 0))
         best, edge = best_index(outcomes[cell.name]), edges[cell.name]
         if edge is None or best is None:
             continue
-        shares["horizon" if learned else "survival"].append(math.log(grid_rate(best) / edge))
+        shares["horizon" if learned else "survival"].append((outcomes[cell.name], edge, cell.name))
         for (name, _), probe in probes.items():
             found = crossing(probe.stale, probe.segments) if name == cell.name else None
             if found is not None and not learned:
@@ -97,7 +103,8 @@ def fitted_levels(
         "sqrt_kl": sqrt_kl,
         "displacement": displacement,
         "best_over_edge": {
-            name: _round(math.exp(statistics.median(each))) for name, each in shares.items()
+            name: best_share([(found, edge, starts[cell]) for found, edge, cell in each])
+            for name, each in shares.items()
         },
         "collapse_over_damage": _round(statistics.median(onsets) / damage) if onsets else 2.0,
     }
@@ -107,6 +114,30 @@ def _between(ratios: Sequence[float], errors: Sequence[float]) -> float:
     """Return the scatter between cells: that of the ratios without the error of the crossings."""
     own = statistics.fmean(error**2 for error in errors)
     return math.sqrt(max(LEAST_LOG_SD**2, statistics.variance(ratios) - own))
+
+
+def best_share(cells: Sequence[tuple[Mapping[int, RateOutcome], float, float]]) -> float:
+    """Return the share of the edge at which cells gain most, on average of what their best gains.
+
+    Near its best the final reward is flat in ln η, so the best rate of a cell is noise; the mean
+    over cells of (reward − start)/(best − start), interpolated in ln η, is not. A factor of 8 below
+    the grid nothing is taken to be learned.
+
+    Args:
+        cells: the outcomes of the grid, the edge, and the reward of the start, of each cell.
+    """
+
+    def gain(share: float) -> float:
+        total = 0.0
+        for outcomes, edge, start in cells:
+            known = [(math.log(grid_rate(i)), o.reward) for i, o in sorted(outcomes.items())]
+            x = [rate for rate, reward in known if reward is not None]
+            y = [reward for _, reward in known if reward is not None]
+            got = float(np.interp(math.log(share * edge), [x[0] - math.log(8), *x], [start, *y]))
+            total += (got - start) / max(1e-9, max(y) - start)
+        return total
+
+    return max(SHARES, key=gain)
 
 
 def edge_of(outcomes: Mapping[int, RateOutcome]) -> float | None:

@@ -423,7 +423,7 @@ def judge(
         progress=progress,
     )
     best_of = dict(zip(best, best_runs, strict=True))
-    starts = _starts(store, truth_group(split), cells)
+    starts = start_rewards(store, truth_group(split), cells)
     return Validation(
         split=split,
         truths=[
@@ -452,7 +452,7 @@ def _suggested(tried: Tried) -> float | None:
     return first_advice(tried).suggested_learning_rate
 
 
-def _starts(store: Store, group: str, cells: Sequence[Cell]) -> dict[str, float]:
+def start_rewards(store: Store, group: str, cells: Sequence[Cell]) -> dict[str, float]:
     """Return the mean reward of θ_0 of every cell, gold where there is one."""
     runs = store.runs(group=group, archived=False)
     found = {}
