@@ -122,12 +122,13 @@ def limits_at(found: Measured, asked: TrainerConfig, levels: SafeLevels) -> list
 
 
 def _horizon_to(limit: RateLimit, probed: TrainerConfig, asked: TrainerConfig) -> RateLimit:
+    """Carry a horizon to another S; T is in it already, and nothing else is known to carry it."""
+    changed = [each.split(" ")[0] for each in differences(probed, asked)]
+    if changed:
+        raise RefusedTransfer(f"no rule carries a horizon to another {', '.join(changed)}")
     if asked.max_staleness != probed.max_staleness:
         further = max(0.0, math.log((asked.max_staleness + 1) / (probed.max_staleness + 1)))
         limit = limit.moved(1.0, 0.25 * further, f"probed at S = {probed.max_staleness}")
-    changed = [d.split(" ")[0] for d in differences(probed, asked)]
-    if changed:
-        limit = limit.moved(1.0, 0.4 * len(changed), f"other {', '.join(changed)}")
     return limit
 
 
