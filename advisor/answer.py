@@ -255,10 +255,13 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
     if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
         return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
     flags = red_flags(store.series(run_id, RED_FLAG_SERIES), run.config)
-    return _diagnosis(facts, _neighbors(store, run, config), flags)
+    return diagnosis_of(facts, _neighbors(store, run, config), flags)
 
 
-def _diagnosis(facts: RunFacts, others: Sequence[RunFacts], flags: Sequence[RedFlag]) -> Diagnosis:
+def diagnosis_of(
+    facts: RunFacts, others: Sequence[RunFacts], flags: Sequence[RedFlag]
+) -> Diagnosis:
+    """Judge a run by its own facts and by ended runs of the same setting."""
     constants = constants_of(others, learning_rate=facts.config.learning_rate)
     r_batch = batch_radius(facts.radii, clip_criterion(others, facts.parameters))
     kappas = {

@@ -245,10 +245,13 @@ def batch_radius(
     """Return R_batch as the range between the radii at both ends of the clip criterion.
 
     The kept criterion next *below* each end is used, so each end errs to the safe side. An end for
-    which too few tokens are pooled is unknown, and the estimate a bound (theory.md §4).
+    which too few tokens are pooled is unknown, and so is an upper end beyond the largest criterion
+    that is kept, because survivors bore more than that; the estimate is a bound (theory.md §4).
     """
     low_p, high_p, source = criterion
     low, high = _radius_at(radii, low_p), _radius_at(radii, high_p)
+    if radii and high_p > max(map(float, radii)) * (1 + 1e-9):
+        high = None
     if low is None and high is None:
         return unknown(f"no clipping radius is measured yet ({source})")
     if low is None or high is None:

@@ -4,11 +4,16 @@ Pure. Displacement is projected by the run's own drift law D(k) ∝ k^α, its α
 while the run is short: the first steps of a run drift slower than what follows.
 """
 
+import math
+from dataclasses import replace
+
 from .calibration import RunFacts, early_steps
 from .regime import Estimate, unknown
 
 USUAL_ALPHA, USUAL_WEIGHT = 0.75, 40
 """The usual drift exponent, worth as many learner steps of a run's own."""
+ALPHA_SD, NINETY = 0.15, 1.645
+"""How much α differs between runs; with steps of its own the doubt about a run's goes away."""
 LEAST_STEPS = 20
 TOO_FEW = "too few learner steps to say how the displacement grows"
 
@@ -19,16 +24,27 @@ def horizon_kappa(run: RunFacts, r_crit: Estimate) -> Estimate:
         return unknown("no displacement is measured yet")
     if run.steps < LEAST_STEPS:
         return unknown(TOO_FEW)
-    growth = (max(run.config.steps, run.steps) / run.steps) ** projected_alpha(run)
-    return r_crit.dividing(run.displacement * growth)
+    further = math.log(max(run.config.steps, run.steps) / run.steps)
+    growth = math.exp(further * projected_alpha(run))
+    doubt = math.exp(NINETY * ALPHA_SD * further * USUAL_WEIGHT / (_own_steps(run) + USUAL_WEIGHT))
+    found = r_crit.dividing(run.displacement * growth)
+    return replace(
+        found,
+        low=None if found.low is None else found.low / doubt,
+        high=None if found.high is None else found.high * doubt,
+    )
 
 
 def projected_alpha(run: RunFacts) -> float:
     """Return the drift exponent by which a run is projected: its own, pulled to the usual one."""
     if run.drift_law is None:
         return USUAL_ALPHA
-    own = max(0, run.steps - early_steps(run.config))
+    own = _own_steps(run)
     return (run.drift_law[1] * own + USUAL_ALPHA * USUAL_WEIGHT) / (own + USUAL_WEIGHT)
+
+
+def _own_steps(run: RunFacts) -> int:
+    return max(0, run.steps - early_steps(run.config))
 
 
 def used_kappa(run: RunFacts, r_crit: Estimate) -> Estimate:

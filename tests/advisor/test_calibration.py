@@ -261,11 +261,17 @@ def test_the_radius_lies_between_those_at_both_ends_of_the_criterion():
 
 @pytest.mark.parametrize(
     ("p", "radius"),
-    [(0.001, 0.011), (0.0010001, 0.011), (0.002999, 0.011), (0.003, 0.015), (0.5, 0.7)],
+    [(0.001, 0.011), (0.0010001, 0.011), (0.002999, 0.011), (0.003, 0.015)],
 )
 def test_a_criterion_that_was_not_kept_takes_the_next_one_below(p, radius):
     found = batch_radius(RADII, (p, p, "a test"))
     assert found.low == found.high == radius
+
+
+def test_what_survivors_bore_beyond_every_kept_criterion_leaves_the_upper_end_open():
+    found = batch_radius(RADII, (0.01, 0.13, "a test"))
+    assert (found.value, found.low, found.high) == (None, 0.029, None)
+    assert found.is_bound
 
 
 def test_an_end_for_which_too_few_tokens_are_pooled_stays_unknown():
