@@ -3,10 +3,11 @@
     python benchmarks/alarms.py --db FILE --groups laws-horizon,laws-boundary
 
 Every ended run of the groups is judged as it stood after 25, 50, 75, … learner steps, by the code
-that ``diagnose`` uses, with the other runs of its setting as evidence and its own gold hidden. Counted
-are collapses with at least 50 healthy batches before their slide: how many were alarmed before it,
-and with which lead, as a share of the way from that look to the slide; and runs that ended healthy:
-how many were alarmed at all. Plain rules with the threshold that serves them best stand beside it.
+that ``diagnose`` uses, with the other runs of its setting as evidence and its own gold hidden.
+Counted are collapses with at least 50 healthy batches before their slide: how many were alarmed
+before it, and with which lead, as a share of the way to the slide that is left at that look; and
+runs that ended healthy: how many were alarmed at all. Plain rules stand beside it, each with the
+threshold that serves it best among those with at most 5 % false alarms.
 """
 
 import argparse
@@ -51,7 +52,6 @@ class Ended:
 
 
 def facts_at(
-    ended: Ended | None,
     run: RunInfo,
     config: TrainerConfig,
     cut: int | None,
@@ -85,7 +85,7 @@ def read(store: Store, groups: Sequence[str]) -> list[Ended]:
         steps = store.steps(run.id)
         radii = {s.step: s.clipping_radii or {} for s in steps if (s.step + 1) % EVERY == 0}
         last = steps[-1].clipping_radii or {} if steps else {}
-        facts = facts_at(None, run, config, None, series, last)
+        facts = facts_at(run, config, None, series, last)
         found.append(Ended(run=run, config=config, series=series, radii=radii, facts=facts))
     return found
 
@@ -94,7 +94,7 @@ def first_alarm(this: Ended, others: Sequence[RunFacts]) -> int | None:
     """Return the number of steps after which the diagnosis first raises an alarm."""
     for cut in range(EVERY, len(this.series["step"]) + 1, EVERY):
         hidden = {**{n: v[:cut] for n, v in this.series.items()}, "gold_reward_mean": [None] * cut}
-        facts = facts_at(this, this.run, this.config, cut, this.series, this.radii[cut - 1])
+        facts = facts_at(this.run, this.config, cut, this.series, this.radii[cut - 1])
         if diagnosis_of(facts, others, red_flags(hidden, this.run.config)).alarm:
             return cut
     return None
