@@ -1,6 +1,6 @@
 """How early ``diagnose`` raises its alarm, and how often for nothing.
 
-    python benchmarks/alarms.py --db FILE --groups laws-horizon,laws-boundary
+    python -m benchmarks.alarms --db FILE --groups laws-horizon,laws-boundary
 
 Every ended run of the groups is judged as it stood after 25, 50, 75, … learner steps, by the code
 that ``diagnose`` uses, with the other runs of its setting as evidence and its own gold hidden.

@@ -1,4 +1,4 @@
-"""How well the step of a collapse is forecast: ``python benchmarks/forecasting.py --db FILE``.
+"""How well the step of a collapse is forecast: ``python -m benchmarks.forecasting --db FILE``.
 
 Reads the runs of the horizon study (``python -m advisor laws --study horizon``). For every
 collapsed run and every asked step before its onset, the run is cut there and the horizon step is
@@ -10,13 +10,9 @@ read; the other runs' outcomes are. Two plain rules stand beside it:
 import argparse
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from advisor.answer import config_of
 from advisor.calibration import SERIES, RunFacts, critical_radius, run_facts

@@ -1,6 +1,6 @@
 """What measuring costs: the same learner steps with and without, alternating in one process.
 
-    python benchmarks/measuring.py [--rounds N] [--json]
+    python -m benchmarks.measuring [--rounds N] [--json]
 
 Learners of equal seed take turns step by step: one bare, one with the always-on metrics (the KL to
 the start every few steps included), one that also streams the paired clip bias at its default
