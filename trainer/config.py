@@ -78,7 +78,7 @@ class TrainerConfig(WorkloadSettings):
         default=256, ge=2, le=1_000_000, description="rollouts of each evaluation"
     )
     kl_to_start_every: int = Field(
-        default=5, ge=1, le=1_000_000, description="steps between measurements of KL to the start"
+        default=10, ge=1, le=1_000_000, description="steps between measurements of KL to the start"
     )
     bias_every: int = Field(
         default=5,

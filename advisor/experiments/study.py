@@ -53,13 +53,13 @@ STUDIES: dict[str, Study] = {
         stalenesses=(0, 1, 2, 4, 8, 16),
     ),
     "horizon": Study(
-        setting={"workload": "preference", "steps": 1000},
+        setting={"workload": "preference", "steps": 1000, "kl_to_start_every": 5},
         learning_rates=(0.5e-4, 1e-4, 2e-4, 4e-4, 8e-4),
         stalenesses=(0, 3, 15),
         seeds=(3, 4, 5),  # the annotators' bias and noise were chosen on runs of seeds 0 to 2
     ),
     "boundary": Study(
-        setting={"workload": "arithmetic", "steps": 600},
+        setting={"workload": "arithmetic", "steps": 600, "kl_to_start_every": 5},
         learning_rates=(2e-4, 2.8e-4, 4e-4, 5.6e-4, 8e-4, 1.1e-3, 1.6e-3, 2.3e-3),
         stalenesses=(0, 3, 15, 63),
     ),
