@@ -19,7 +19,7 @@ from storage.records import BiasProbe, Evaluation, LagDrift, StepMetrics
 
 from .bias_study import study
 from .config import TrainerConfig
-from .drift import kl_from
+from .drift import MEASURED_WHOLE_UP_TO, kl_from
 from .gradients import Checkpoint
 from .meter import Meter, Scored
 from .objective import clipped_surrogate, group_advantages, kl_penalty
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 START_ROLLOUTS = 512
 FINAL_ROLLOUTS = 1024
 KL_TO_START_ROLLOUTS = 256
+KL_TO_START_ROLLOUTS_LARGE = 64  # a forward pass of more would show in the time of a step
 
 
 class BehaviorSchedule:
@@ -283,7 +284,9 @@ class Lockstep:
 
     def _begin(self, batch: Rollouts) -> Beginning:
         rewards = batch.decisive_P_G
-        kept = batch.first(min(KL_TO_START_ROLLOUTS, len(batch.prompts)))
+        large = self.weights.vector.numel() > MEASURED_WHOLE_UP_TO
+        rollouts = KL_TO_START_ROLLOUTS_LARGE if large else KL_TO_START_ROLLOUTS
+        kept = batch.first(min(rollouts, len(batch.prompts)))
         return Beginning(
             reward=Start(
                 reward=float(rewards.mean()),

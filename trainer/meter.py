@@ -14,7 +14,7 @@ from .bias import probe_of
 from .clip_bias import ClipBiasStream, lowest_of_like_age
 from .clipping import ClippingPool, WeightPool, batch_metrics, critical_drifts
 from .config import TrainerConfig
-from .drift import DriftTracker, LagTracker
+from .drift import DriftTracker, LagTracker, WeightSample
 from .objective import equal_rewards
 from .policy import FlatWeights
 from .rollout import Rollouts
@@ -58,8 +58,9 @@ class Meter:
         """Begin at θ_0 = the present weights."""
         self._run_id, self._config, self._weights = run_id, config, weights
         self._epsilon = (config.epsilon_low, config.epsilon_high)
-        self._drift = DriftTracker(weights.vector)
-        self._lags = LagTracker(weights.vector)
+        self._sample = WeightSample(weights.vector.numel(), weights.vector.device)
+        start = self._sample(weights.vector)
+        self._drift, self._lags = DriftTracker(start), LagTracker(start)
         self._clipping, self._importance = ClippingPool(), WeightPool()
         self._stream = ClipBiasStream(
             policy, weights, every=config.bias_every, max_staleness=config.max_staleness
@@ -70,9 +71,12 @@ class Meter:
 
     def before_update(self, step: int, version: int, behavior: Tensor, scored: Scored) -> Tensor:
         """Measure at θ_t, with the raw gradient of the batch in place; return its norm."""
+        gradient = self._weights.gradient
         self._found = self._drift.before_update(
-            self._weights.vector, behavior, self._weights.gradient
+            self._sample(self._weights.vector), self._sample(behavior), self._sample(gradient)
         )
+        if not self._sample.is_whole:  # the update is scaled by it
+            self._found["grad_norm"] = torch.linalg.vector_norm(gradient)
         self.bias = self._clip_bias(step, step - version, scored)
         return self._found["grad_norm"]
 
@@ -80,7 +84,7 @@ class Meter:
         self, step: int, learning_rate: float, scored: Scored
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Measure the update and the batch; return the row's fields and why some are None."""
-        weights = self._weights.vector
+        weights = self._sample(self._weights.vector)
         decay = self._config.weight_decay if self._config.optimizer == "adamw" else 0.0
         found = self._found | self._drift.after_update(weights, learning_rate, decay)
         found |= self._batch_metrics(scored)

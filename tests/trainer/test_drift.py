@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from trainer.drift import DriftTracker, kl_from
+from trainer.drift import DriftTracker, WeightSample, kl_from
+
+CPU = torch.device("cpu")
 
 
 def numbers(found):
@@ -124,3 +126,41 @@ def test_kl_from_the_start_is_the_kl_from_the_start_to_the_policy():
     exact = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     found = kl_from(torch.tensor(start), torch.tensor(now), torch.ones(10, 1))
     assert float(found) == pytest.approx(exact, rel=1e-6)
+
+
+# -- a sample of the weights of a large model ------------------------------------------------------
+
+
+def test_a_small_model_is_measured_whole():
+    vector = torch.randn(1000)
+    sample = WeightSample(1000, CPU)
+    assert sample.is_whole
+    assert sample(vector) is vector
+
+
+@pytest.mark.parametrize("tail", [0.0, 0.7], ids=["even", "a few large weights"])
+def test_norms_and_products_of_a_sample_are_those_of_the_whole(tail):
+    """Five million weights in layers of different scale; a block in 64 is kept at the most."""
+    drawn = torch.Generator().manual_seed(0)
+    size = 5_000_077
+    scale = torch.logspace(-1, 1, size) * torch.exp(tail * torch.randn(size, generator=drawn))
+    one = scale * torch.randn(size, generator=drawn)
+    other = 0.3 * one + scale * torch.randn(size, generator=drawn)
+    sample = WeightSample(size, CPU)
+    assert not sample.is_whole
+    a, b = sample(one), sample(other)
+    assert a.numel() == 2**20
+    exact = float(torch.linalg.vector_norm(one - other))
+    assert float(torch.linalg.vector_norm(a - b)) == pytest.approx(exact, rel=0.02)
+    assert float(a @ b) == pytest.approx(float(one @ other), rel=0.05)
+
+
+def test_two_samples_of_a_size_take_the_same_weights_and_leave_the_vector_alone():
+    vector = torch.randn(300, generator=torch.Generator().manual_seed(1))
+    before = vector.clone()
+    first, again = (WeightSample(300, CPU, whole_up_to=10)(vector) for _ in range(2))
+    assert torch.equal(first, again)
+    assert torch.equal(vector, before)
+    # All four blocks of 64 are taken, the last 44 weights stand for nobody: 300/256 is made up for.
+    norm = float(torch.linalg.vector_norm(vector[:256])) * (300 / 256) ** 0.5
+    assert float(torch.linalg.vector_norm(first)) == pytest.approx(norm, rel=1e-5)
