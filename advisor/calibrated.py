@@ -227,13 +227,15 @@ def _nothing(question: Question, found: Measured) -> Advice:
 def _suggested(
     found: Measured, limits: Sequence[RateLimit], levels: SafeLevels, largest: float | None
 ) -> tuple[float | None, str]:
-    """Where the final reward is expected to be best: a fitted share of the edge."""
+    """Where the final reward is expected to be best: a fitted share of the edge.
+
+    Holds stand near the edge, where little is gained in their few steps, so a small gain is no
+    reason to withhold a rate; that none gained at all is, and then no rate is safe either.
+    """
     if largest is None:
-        return None, "no rate is safe at this risk on this evidence"
-    if not is_learned_reward(found.setting):
-        gained = [(g, e) for _, g, e in gains(found.stale, found.segments) if g > e]
-        if not gained:
+        if not any(g > 0 for _, g, _ in gains(found.stale, found.segments)):
             return None, "no hold gained on the start: the start is the best policy so far"
+        return None, "no rate is safe at this risk on this evidence"
     shares = [
         x.median * levels.best_over_edge["horizon" if x.binding == "horizon" else "survival"]
         for x in limits

@@ -218,12 +218,13 @@ def test_a_start_of_zero_or_below_is_no_obstacle(start):
     assert asked(found).edge == pytest.approx(EDGE, rel=1e-6)
 
 
-def test_a_gain_within_its_noise_suggests_to_stay_at_the_start():
-    holds = [a_hold(1e-3, 0.01), a_hold(2e-3, -0.1)]
-    found = asked(probe(*holds))
-    assert found.max_learning_rate is not None
-    assert found.suggested_learning_rate is None
-    assert "no hold gained" in found.reasons["suggested_learning_rate"]
+def test_a_gain_within_its_noise_withholds_no_suggestion_but_no_gain_at_all_does():
+    """Holds stand near the edge, where fifty steps gain little."""
+    small = asked(probe(a_hold(1e-3, 0.01), a_hold(2e-3, -0.1)))
+    assert 0 < small.suggested_learning_rate <= small.max_learning_rate
+    none = asked(probe(a_hold(1e-3, -0.01), a_hold(2e-3, -0.1)))
+    assert none.suggested_learning_rate is None
+    assert "the start is the best policy" in none.reasons["suggested_learning_rate"]
 
 
 def test_no_rate_rests_on_gains_that_are_not_numbers():
