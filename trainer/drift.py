@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 MEASURED_WHOLE_UP_TO = 2**22
-BLOCK, BLOCKS = 64, 2**14
-"""Larger models are measured on 16 384 random blocks of 64 weights side by side."""
+BLOCK, BLOCKS = 64, 2**13
+"""Larger models are measured on 8 192 random blocks of 64 weights side by side."""
 
 
 class WeightSample:
