@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
+from storage.commandline import BadInput
 from storage.records import RunInfo
 from storage.store import Store
 
@@ -90,6 +91,8 @@ def fitted_levels(
             limit = horizon_limit(cell.config(UNUSED_RATE, 0), probe.segments, levels)
             if limit is not None:
                 followed.append(math.log(edge / limit.median))
+    if not onsets:
+        raise BadInput("cells: no run on a learned reward collapsed; add such a cell for tuning")
     damage = statistics.median(level["value"] for level in displacement.values())
     return {
         "edge_over_crossing": {
@@ -106,7 +109,7 @@ def fitted_levels(
             name: best_share([(found, edge, starts[cell]) for found, edge, cell in each])
             for name, each in shares.items()
         },
-        "collapse_over_damage": _round(statistics.median(onsets) / damage) if onsets else 2.0,
+        "collapse_over_damage": _round(statistics.median(onsets) / damage),
     }
 
 
