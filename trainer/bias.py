@@ -165,7 +165,7 @@ class CountSketch:
     Every coordinate is added with a random sign to one of ``rows`` places. For fixed x and y,
     ⟨Sx, Sy⟩ is unbiased with variance at most (‖x‖²‖y‖² + ⟨x, y⟩²)/rows (Charikar, Chen and
     Farach-Colton 2002): at 2¹⁶ rows a standard error of 0.4 % of ‖x‖‖y‖ for orthogonal vectors and
-    0.55 % of ‖x‖² for a squared norm. Vectors of up to ``exact_up_to`` dimensions are kept whole.
+    0.55 % of ‖x‖² for a squared norm. Vectors of up to 4·rows dimensions are kept whole.
     """
 
     def __init__(
@@ -174,13 +174,9 @@ class CountSketch:
         device: torch.device,
         rows: int = SKETCH_ROWS,
         seed: int = 0,
-        exact_up_to: int | None = None,
     ) -> None:
-        """Draw the map; the same dimension, rows and seed give the same map.
-
-        ``exact_up_to`` is 4·rows unless it is given.
-        """
-        self.exact = dimension <= (4 * rows if exact_up_to is None else exact_up_to)
+        """Draw the map; the same dimension, rows and seed give the same map."""
+        self.exact = dimension <= 4 * rows
         self.rows = dimension if self.exact else rows
         if self.exact:
             return
