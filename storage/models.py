@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from .records import BiasProbe, LagDrift, RunInfo, StepMetrics
+from .records import BiasProbe, LagDrift, RunInfo, Sample, StepMetrics
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration; a test holds it against the migration scripts."""
 
 metadata = MetaData()
@@ -142,6 +142,36 @@ bias_probes = Table(
     Column("correction", String(16), primary_key=True),
     *_columns_of(BiasProbe, skip=("run_id", "step", "staleness", "correction")),
     Column("non_finite", FactJSON),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    *_columns_of(Sample, skip=("run_id", "step", "number")),
+    Column("non_finite", FactJSON),
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("metric", String(32), primary_key=True),
+    Column("block", Integer, primary_key=True, autoincrement=False),
+    Column("low", Float),
+    Column("low_step", Integer),
+    Column("high", Float),
+    Column("high_step", Integer),
+    Column("not_finite_step", Integer),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag", String(64), primary_key=True),
 )
 
 events = Table(

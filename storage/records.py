@@ -38,6 +38,7 @@ class RunInfo:
     ``reward_first`` and ``reward_last`` are means over the first and the last 20 learner steps,
     ``reward_best`` the running peak of the smoothed reward, ``reward_final`` the evaluation of the
     last policy. ``unmeasured`` gives, for every column that this run never fills, the reason.
+    ``source`` says where an imported run comes from: file, format, stack, keys that were not known.
     """
 
     id: str
@@ -79,6 +80,7 @@ class RunInfo:
     error: str | None = None
     unmeasured: Mapping[str, str] = field(default_factory=dict)
     recommendation_id: int | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +216,27 @@ class BiasProbe:
     cosine: float | None = None
     cosine_stderr: float | None = None
     seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One rollout that learner step ``step`` learned from, kept so that a person can read it.
+
+    ``number`` tells the rollouts of a step apart, ``staleness`` is its age in learner steps,
+    ``ratio`` the sequence's importance weight π_θ/φ at that step, ``reward`` what was optimised.
+    A text that was too long to keep ends in "…".
+    """
+
+    run_id: str
+    step: int
+    number: int
+    prompt: str
+    completion: str
+    reward: float | None = None
+    gold: float | None = None
+    advantage: float | None = None
+    staleness: int | None = None
+    ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

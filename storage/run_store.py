@@ -1,0 +1,157 @@
+"""The store's half about runs: their records, their life, their tags."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from .errors import RunExists, RunNotFound
+from .models import runs, tags
+from .records import RunInfo, RunStatus
+from .rows import run_info, storable, to_row
+from .transactions import Transactions
+
+
+def new_run_id(now: float | None = None) -> str:
+    """Return a fresh id whose text order is the order of creation (UTC second, then chance)."""
+    moment = time.gmtime(time.time() if now is None else now)
+    return f"{time.strftime('%Y%m%d-%H%M%S', moment)}-{secrets.token_hex(3)}"
+
+
+class RunStore(Transactions):
+    """What the archive knows of runs as a whole."""
+
+    def create_run(self, run: RunInfo) -> None:
+        """Add a run.
+
+        Raises:
+            RunExists: a run of that id is there already.
+        """
+        try:
+            with self.writing() as connection:
+                connection.execute(runs.insert(), to_row(run))
+        except IntegrityError:
+            raise RunExists(f"run: {run.id} is in the archive already") from None
+
+    def update_run(self, run_id: str, **changes: Any) -> None:
+        """Change some fields of a run.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        this = runs.c.id == run_id
+        with self.writing() as connection:
+            found = connection.execute(select(runs.c.non_finite).where(this)).first()
+            if found is not None:
+                kept = [name for name in found.non_finite or () if name not in changes]
+                values = storable(changes)
+                values["non_finite"] = kept + (values["non_finite"] or []) or None
+                connection.execute(update(runs).where(this).values(values))
+        if found is None:
+            raise self._not_found(run_id)
+
+    def run(self, run_id: str) -> RunInfo:
+        """Return one run.
+
+        Raises:
+            RunNotFound: there is no such run; the message names the nearest ids.
+        """
+        with self.reading() as connection:
+            row = connection.execute(select(runs).where(runs.c.id == run_id)).mappings().first()
+        if row is None:
+            raise self._not_found(run_id)
+        return run_info(row)
+
+    def runs(self, *, archived: bool | None = None, group: str | None = None) -> list[RunInfo]:
+        """Return the runs, newest first; ``archived`` and ``group`` filter, None keeps all."""
+        query = select(runs).order_by(runs.c.id.desc())
+        if archived is not None:
+            query = query.where(runs.c.archived.is_(archived))
+        if group is not None:
+            query = query.where(runs.c.group == group)
+        with self.reading() as connection:
+            return [run_info(row) for row in connection.execute(query).mappings()]
+
+    def claim_run(self, run_id: str, **changes: Any) -> bool:
+        """Mark a queued run as running, with these changes; False when it is not to be had.
+
+        Of all processes that try, one gets it. A run that was put away is not to be had.
+        """
+        queued = (runs.c.id == run_id) & (runs.c.status == RunStatus.QUEUED) & ~runs.c.archived
+        values = {"status": RunStatus.RUNNING, **changes}
+        with self.writing() as connection:
+            return connection.execute(update(runs).where(queued).values(values)).rowcount == 1
+
+    def revise_group(
+        self, group: str, revised: Callable[[list[RunInfo]], Iterable[RunInfo]]
+    ) -> None:
+        """Write what ``revised`` makes of the runs of a group, newest first, in one transaction.
+
+        A record of a new id is added, one of a known id replaced. Nobody else writes a run in
+        between, so two processes that add what is missing do not add it twice.
+        """
+        query = select(runs).where(runs.c.group == group).order_by(runs.c.id.desc())
+        with self.writing() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
+                connection.execute(text("LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE"))
+            found = [run_info(row) for row in connection.execute(query).mappings()]
+            for run in revised(found):
+                connection.execute(self._upserts[runs], to_row(run))
+
+    def heartbeat(self, run_id: str, now: float) -> bool:
+        """Count one sign of life of a run and return whether somebody asked it to stop."""
+        with self.writing() as connection:
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id)
+                .values(heartbeat_count=runs.c.heartbeat_count + 1, heartbeat_at=now)
+            )
+            asked = connection.execute(select(runs.c.stop_requested).where(runs.c.id == run_id))
+            return bool(asked.scalar())
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run and every row of it; what was advised from it keeps its id as text.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        with self.writing() as connection:
+            gone = connection.execute(delete(runs).where(runs.c.id == run_id)).rowcount
+        if not gone:
+            raise self._not_found(run_id)
+
+    # -- tags ---------------------------------------------------------------------------------
+
+    def tag_run(self, run_id: str, words: Iterable[str]) -> None:
+        """Give a run these tags and no others.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        rows = [{"run_id": run_id, "tag": word} for word in dict.fromkeys(words)]
+        try:
+            with self.writing() as connection:
+                connection.execute(delete(tags).where(tags.c.run_id == run_id))
+                if rows:
+                    connection.execute(tags.insert(), rows)
+        except IntegrityError:
+            raise self._not_found(run_id) from None
+
+    def tags(self) -> dict[str, tuple[str, ...]]:
+        """Return the tags of every run that has any, in alphabetical order."""
+        found: dict[str, tuple[str, ...]] = {}
+        with self.reading() as connection:
+            for run_id, word in connection.execute(select(tags).order_by(tags.c.tag)):
+                found[run_id] = (*found.get(run_id, ()), word)
+        return found
+
+    def _not_found(self, run_id: str) -> RunNotFound:
+        with self.reading() as connection:
+            known = list(connection.execute(select(runs.c.id)).scalars())
+        near = get_close_matches(run_id, known, n=3, cutoff=0.5)
+        hint = f"nearest: {', '.join(near)}" if near else f"the archive holds {len(known)} runs"
+        return RunNotFound(f"run: {run_id!r} is not in the archive; {hint}")

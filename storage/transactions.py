@@ -1,0 +1,72 @@
+"""An open archive as transactions: every write and every read is one, short and of its own.
+
+A long reader would stop SQLite from checkpointing its log. What the database says is translated
+into the errors of this package.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from .engine import open_engine
+from .errors import ArchiveUnavailable
+from .models import bias_probes, drifts, evaluations, rollups, runs, samples, steps
+from .rows import upsert
+
+_INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_REPLACED = (runs, steps, evaluations, drifts, bias_probes, samples, rollups)
+"""Tables in which a row of the same key replaces the one that is there."""
+
+
+class Transactions:
+    """An open archive. One instance per process; safe to share between its threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        insert = _INSERT[engine.dialect.name]
+        self._upserts = {table: upsert(insert, table) for table in _REPLACED}
+
+    @classmethod
+    def open(cls, url: str | None = None, *, create: bool = True) -> Self:
+        """Open the archive at a URL or path (None: the configured default); see ``open_engine``."""
+        return cls(open_engine(url, create=create))
+
+    @property
+    def url(self) -> str:
+        """The URL under which another process opens the same archive."""
+        return self._engine.url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Return every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Open one write transaction; for this package only."""
+        with self._translated(), self._engine.connect() as connection:
+            connection.execution_options(etalon_writes=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open one read transaction; for this package only."""
+        with self._translated(), self._engine.connect() as connection:
+            connection.execution_options(etalon_writes=False)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise ArchiveUnavailable(
+                f"db: {self._engine.url.render_as_string()} does not answer: {error.orig}"
+            ) from error
