@@ -15,6 +15,7 @@ from storage.commandline import BadInput, print_json
 from storage.store import Store
 
 from .fitting import fitted_levels
+from .transfer import judge_transfer, transfer_document
 from .validation import (
     SPLITS,
     TUNING,
@@ -42,6 +43,11 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit", metavar="FILE", help="write safe levels fitted to these cells, instead of judging"
     )
+    parser.add_argument(
+        "--transfer",
+        action="store_true",
+        help="judge advice that is carried to twice the horizon or four times the parameters",
+    )
     parser.add_argument("--jobs", metavar="N", help="runs at a time (default: fill the cores)")
 
 
@@ -50,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     chosen = _cells(options)
     if options.fit is not None and options.split != TUNING:
         raise BadInput("fit: not allowed on cells that judge; allowed: with --split tuning")
+    if options.fit is not None and options.transfer:
+        raise BadInput("transfer: not allowed together with --fit; allowed: one of them")
     jobs = _jobs(options.jobs)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     with (
@@ -69,15 +77,20 @@ def run(options: argparse.Namespace) -> int:
                 Path(options.fit).write_text(words, encoding="utf-8")
                 print(words, end="")
                 return 0
-            found = judge(store, chosen, split=options.split, jobs=jobs, progress=progress)
+            if options.transfer:
+                carried = judge_transfer(store, chosen, jobs=jobs, progress=progress)
+                words = transfer_document(carried)
+                facts = {"transfer": [each.as_json() for each in carried]}
+            else:
+                found = judge(store, chosen, split=options.split, jobs=jobs, progress=progress)
+                words, facts = document(found), found.as_json()
         except ProbeFailed as error:
             print(error, file=sys.stderr)
             return 1
-    words = document(found)
     if options.report is not None:
         Path(options.report).write_text(words, encoding="utf-8")
     if options.json:
-        print_json(json.loads(json.dumps(found.as_json())))
+        print_json(json.loads(json.dumps(facts)))
     else:
         print(words)
     return 0
