@@ -1,14 +1,15 @@
 """The door: page configuration and navigation. Open it with ``streamlit run app.py``.
 
 The file is met twice. The server imports it and finds ``app``, which serves the script of the
-charts and plotly.js, so that no refresh sends them again; every visit then runs it as the script.
+charts and plotly.js, so that no refresh sends them again, and what live charts ask for; every visit
+then runs it as the script.
 """
 
 from pathlib import Path
 
 import plotly
 import streamlit as st
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
@@ -16,7 +17,11 @@ PAGES = Path(__file__).parent / "advisor" / "dashboard"
 PLOTLY = Path(plotly.__file__).parent / "package_data"
 
 if get_script_run_ctx(suppress_warning=True) is None:
+    from advisor.dashboard.feed import endpoint
+    from advisor.dashboard.run_charts import drawn_now
+
     routes = [
+        Route("/feed/{secret}/{run_id}", endpoint(drawn_now)),
         Mount("/assets/plotly", StaticFiles(directory=PLOTLY)),
         Mount("/assets", StaticFiles(directory=PAGES / "assets")),
     ]
@@ -29,6 +34,7 @@ else:
             st.Page(PAGES / "watch.py", title="Watch", icon=":material/monitoring:", default=True),
             st.Page(PAGES / "advise.py", title="Advise", icon=":material/tune:"),
             st.Page(PAGES / "compare.py", title="Compare", icon=":material/compare_arrows:"),
+            st.Page(PAGES / "laws.py", title="Laws", icon=":material/functions:"),
             st.Page(PAGES / "runs.py", title="Runs", icon=":material/list:"),
         ],
         position="top",

@@ -8,7 +8,7 @@ from scipy.special import stdtrit
 
 from storage.records import BiasProbe
 
-from .drawing import COLORS, DASHES, Figure, figure
+from .drawing import COLORS, DASHES, Figure, figure, say
 
 LARGEST_HALF_WIDTH = 0.3
 """An estimate is shown while half of its interval is below this share of ‖H‖ (theory.md §4)."""
@@ -43,11 +43,9 @@ def shown(probe: BiasProbe) -> ShownBias | None:
     return ShownBias(step=probe.step, staleness=probe.staleness, value=value, low=low, high=high)
 
 
-def clip_bias_figure(probes: Sequence[BiasProbe]) -> Figure | None:
-    """Draw the clip bias that means something, by age; None while there is none."""
+def clip_bias_figure(probes: Sequence[BiasProbe]) -> Figure:
+    """Draw the clip bias that means something, by age; while there is none the chart says so."""
     found = [bias for probe in probes if (bias := shown(probe)) is not None]
-    if not found:
-        return None
     data = []
     for i, age in enumerate(sorted({bias.staleness for bias in found})):
         rows = [bias for bias in found if bias.staleness == age]
@@ -70,9 +68,10 @@ def clip_bias_figure(probes: Sequence[BiasProbe]) -> Figure | None:
                 "marker": {"size": 5},
             }
         )
-    return figure(
+    chart = figure(
         "Bias that the clip adds", data, "‖clip bias‖ / ‖H‖", yaxis={"rangemode": "tozero"}
     )
+    return chart if found else say(chart, "no estimate yet with an interval below ±30 % of ‖H‖")
 
 
 def clip_bias_words(probes: Sequence[BiasProbe], measured_seconds: float | None) -> str:

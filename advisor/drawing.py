@@ -25,8 +25,8 @@ ON_DARK = {BLUE: SKY, SKY: PALE}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 POINTS = 280
 """Up to so many values a curve is drawn as it is."""
-EXTREMES, MEANS = 150, 75
-"""Points of a longer one: of its faint extremes, and of the mean over them."""
+EXTREMES, MEANS = 300, 150
+"""Points of a longer one, at most: of its faint extremes, and of the mean over them."""
 FEWEST_MEANS = 10
 MARKED_STRETCHES = 20
 LETTERS_PER_LINE = 44
@@ -57,8 +57,8 @@ def means(
 ) -> tuple[list[Number], list[Number]]:
     """Return the mean of every bucket at its middle; a bucket of which nothing is known is None.
 
-    A bucket is a whole number of ``cycle`` values wide, unless that left hardly any buckets; a
-    cycle that has only begun is left out.
+    A bucket is ``cycle`` · 2ⁿ values wide, unless that left hardly any buckets; a cycle that has
+    only begun is left out.
     """
     cycle = cycle if cycle * FEWEST_MEANS <= len(y) else 1
     middles: list[Number] = []
@@ -70,8 +70,14 @@ def means(
     return middles, averages
 
 
-def _buckets(length: int, count: int, multiple: int = 1) -> Iterator[range]:
-    width = math.ceil(length / max(1, count) / multiple) * multiple
+def _buckets(length: int, count: int, cycle: int = 1) -> Iterator[range]:
+    """Cut into at most ``count`` buckets, each cycle · 2ⁿ wide.
+
+    So while a curve grows its buckets stay where they are, until every two become one.
+    """
+    width = cycle
+    while width * count < length:
+        width *= 2
     return (range(start, min(start + width, length)) for start in range(0, length, width))
 
 
@@ -155,6 +161,30 @@ def figure(
             {**layout[name], **entry} if name in layout and isinstance(entry, dict) else entry
         )
     return {"data": data, "layout": layout}
+
+
+def delta(old: Figure, new: Figure) -> Figure:
+    """Return what turns one state of a growing chart into the next: tails of traces, and layout.
+
+    Each trace is ``{"keep": n, "x": […], "y": […]}``: keep n points, then append these. Where the
+    traces are other ones, ``{"figure": new}``. ``live_plot.js`` applies it.
+    """
+    if [_pen(trace) for trace in old["data"]] != [_pen(trace) for trace in new["data"]]:
+        return {"figure": new}
+    tails = []
+    for before, after in zip(old["data"], new["data"], strict=True):
+        pairs = zip(before["x"], after["x"], before["y"], after["y"], strict=False)
+        keep = next((i for i, (a, b, c, d) in enumerate(pairs) if a != b or c != d), None)
+        keep = min(len(before["x"]), len(after["x"])) if keep is None else keep
+        tails.append({"keep": keep, "x": after["x"][keep:], "y": after["y"][keep:]})
+    changed: Figure = {"tails": tails}
+    if old["layout"] != new["layout"]:
+        changed["layout"] = new["layout"]
+    return changed
+
+
+def _pen(trace: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in trace.items() if key not in ("x", "y")}
 
 
 def mark(

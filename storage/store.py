@@ -75,6 +75,12 @@ class Store(RunStore):
                     series[name].append(math.nan if is_nan else value)
         return series
 
+    def last_step(self, run_id: str) -> int | None:
+        """Return the newest learner step of a run; None before the first."""
+        query = select(func.max(steps.c.step)).where(steps.c.run_id == run_id)
+        with self.reading() as connection:
+            return connection.execute(query).scalar()
+
     def step_counts(self) -> dict[str, int]:
         """Return the number of stored learner steps of every run that has any."""
         query = select(steps.c.run_id, func.count()).group_by(steps.c.run_id)

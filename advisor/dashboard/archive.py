@@ -1,7 +1,4 @@
-"""The archive as the pages see it: one open store per server, and what a page reads of a run."""
-
-from collections.abc import Mapping
-from typing import Any
+"""The archive as the pages see it: one open store per server, and how a run stands."""
 
 import streamlit as st
 
@@ -15,27 +12,6 @@ from storage.store import Store
 
 DIAGNOSES_KEPT = 200
 DIAGNOSIS_SECONDS = 60
-WATCHED = (
-    "step",
-    "sampled_at_step",
-    "reward_mean",
-    "gold_reward_mean",
-    "learning_rate",
-    "staleness_max",
-    "cycle_drift",
-    "displacement",
-    "approx_kl",
-    "kl_to_start",
-    "clip_fraction_low",
-    "clip_fraction_high",
-    "ess_fraction",
-    "sequence_ess_fraction",
-    "entropy",
-    "grad_norm",
-    "gradient_cosine",
-)
-"""The columns that Watch and Compare draw."""
-
 SYMBOLS = {
     RunStatus.QUEUED: "🕓",
     RunStatus.RUNNING: "▶",
@@ -59,7 +35,12 @@ COLORS = {
 
 
 @st.cache_resource(show_spinner=False)
-def _open_store() -> Store:
+def shared_store() -> Store:
+    """Return the one open store of this server.
+
+    Raises:
+        StorageError: the archive cannot be opened.
+    """
     return Store.open()
 
 
@@ -71,10 +52,10 @@ def _pulse_reader() -> PulseReader:
 def open_archive() -> Store:
     """Return the open archive; when it cannot be opened or read, say so and end the page."""
     try:
-        store = _open_store()
+        store = shared_store()
         store.step_counts()
     except StorageError as error:
-        _open_store.clear()
+        shared_store.clear()
         st.error(f"The archive cannot be read. {error}", icon=":material/database_off:")
         st.button("Try again")
         st.stop()
@@ -94,16 +75,6 @@ def badge(status: RunStatus) -> str:
 def run_label(run: RunInfo) -> str:
     """Name a run in a selector: symbol, name, and the id that tells equal names apart."""
     return f"{SYMBOLS[status_of(run)]} {run.name} · {run.id}"
-
-
-def series_of(store: Store, run_id: str) -> Mapping[str, list[Any]]:
-    """Return the watched columns of a run, reading only the steps this session has not seen."""
-    kept: dict[str, dict[str, list[Any]]] = st.session_state.setdefault("series", {})
-    series = kept.setdefault(run_id, {name: [] for name in WATCHED})
-    last = series["step"][-1] if series["step"] else -1
-    for name, values in store.series(run_id, WATCHED, after=last).items():
-        series[name].extend(values)
-    return series
 
 
 def diagnosis_of(store: Store, run: RunInfo, steps: int) -> Diagnosis:

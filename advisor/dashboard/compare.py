@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from advisor.compare import curve, differing_configuration, outcome_rows
-from advisor.dashboard.archive import badge, open_archive, run_label, series_of, status_of
+from advisor.dashboard.archive import badge, open_archive, run_label, status_of
+from advisor.dashboard.curves import columns_of
 from advisor.dashboard.live_plot import live_plot
 from advisor.figures import compare_figure
 from advisor.glossary import GLOSSARY, label_of
@@ -87,7 +88,7 @@ def _curves(store: Store, runs: Sequence[RunInfo], labels: dict[str, str]) -> No
     st.caption(GLOSSARY[name].reading)
     curves, unmeasured = [], []
     for run in runs:
-        x, y = curve(series_of(store, run.id), name, align)
+        x, y = curve(columns_of(store, run.id), name, align)
         if any(value is not None for value in y):
             curves.append((labels[run.id], x, y))
         else:

@@ -2,10 +2,11 @@
 
 ``st.plotly_chart`` is mounted anew at every new point and loses them. This component calls
 ``Plotly.react`` on the same element with a constant ``uirevision``. Its script and plotly.js are
-loaded once per page from the server's own ``/assets`` (see ``app.py``), so a refresh carries
-nothing but the numbers.
+loaded once per page from the server's own ``/assets`` (see ``app.py``), and a chart with a feed
+fetches what is new by itself (see ``feed.py``), so a refresh carries nothing but new points.
 """
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import streamlit as st
@@ -25,6 +26,21 @@ export default async (component) => (await import(script)).default(component);
 )
 
 
-def live_plot(chart: Figure, *, key: str, alt: str) -> None:
-    """Draw a chart; ``key`` keeps its identity over refreshes, ``alt`` says what it shows."""
-    _component(key=key, data={"figure": chart, "alt": alt, "onDark": ON_DARK})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Where a chart asks for what is new, every so many seconds, and what it knows already."""
+
+    address: str
+    token: str
+    seconds: float
+
+
+def live_plot(
+    chart: Figure, *, key: str, alt: str, name: str = "", feed: Feed | None = None
+) -> None:
+    """Draw a chart; ``key`` keeps its identity over refreshes, ``alt`` says what it shows.
+
+    With a ``feed`` it goes on by itself; ``name`` is what it is called there.
+    """
+    asked = None if feed is None else {**asdict(feed), "name": name}
+    _component(key=key, data={"figure": chart, "alt": alt, "onDark": ON_DARK, "feed": asked})

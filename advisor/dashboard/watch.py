@@ -1,24 +1,18 @@
 """Watch: one run as it lives, its regime, and what remains. Page script of Streamlit."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import streamlit as st
 
-from advisor.clip_bias import clip_bias_figure, clip_bias_words
-from advisor.dashboard.archive import (
-    badge,
-    diagnosis_of,
-    open_archive,
-    run_label,
-    series_of,
-    status_of,
-)
-from advisor.dashboard.live_plot import live_plot
-from advisor.figures import kappa_figure, run_figures
+from advisor.clip_bias import clip_bias_words
+from advisor.dashboard.archive import badge, diagnosis_of, open_archive, run_label, status_of
+from advisor.dashboard.feed import address, remember
+from advisor.dashboard.live_plot import Feed, live_plot
+from advisor.dashboard.run_charts import BIAS_PROBES, WINDOWS, run_charts
+from advisor.dashboard.samples import show_samples
+from advisor.figures import kappa_figure
 from advisor.overview import (
-    cycle_of,
     planned_steps,
     recent_steps,
     share_done,
@@ -31,7 +25,6 @@ from storage.records import Event, RunInfo
 from storage.store import Store
 
 REFRESH_SECONDS = 2
-BIAS_PROBES = 200
 REGIMES = {
     Regime.STABLE: ("green", "●"),
     Regime.INSUFFICIENT_DATA: ("gray", "○"),
@@ -52,7 +45,7 @@ KAPPA_HELP = (
 
 
 def page() -> None:
-    """Choose a run, then show it, again every two seconds while it is alive."""
+    """Choose a run, then show it; what is above and below its charts again every two seconds."""
     store = open_archive()
     runs = store.runs()
     asked = st.query_params.get("run")
@@ -63,8 +56,32 @@ def page() -> None:
     if asked is not None and asked not in {run.id for run in runs}:
         st.warning(f"There is no run {literal(asked)} in the archive; this is another one.")
     run = _chosen(shown, asked)
+    window, paused = _controls(run)
     alive = status_of(run).alive
-    st.fragment(_show, run_every=REFRESH_SECONDS if alive else None)(store, run.id, alive)
+    every = REFRESH_SECONDS if alive and not paused else None
+    drawn = store.last_step(run.id) is not None
+    st.fragment(_head, run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
+    if drawn:
+        _charts(store, run, window, None if every is None else float(every))
+    st.fragment(_foot, run_every=every)(store, run.id)
+
+
+def _controls(run: RunInfo) -> tuple[str, bool]:
+    """Return which steps to show, and whether to stand still."""
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    window = left.segmented_control(
+        "Steps to show",
+        list(WINDOWS),
+        default=next(iter(WINDOWS)),
+        key="window",
+        bind="query-params",
+        label_visibility="collapsed",
+        required=True,
+    )
+    paused = status_of(run).alive and right.toggle(
+        "Pause", key="paused", help="Stand still; the run goes on."
+    )
+    return window or next(iter(WINDOWS)), paused
 
 
 def _nothing_to_watch(*, put_away: int) -> None:
@@ -99,24 +116,26 @@ def _chosen(runs: Sequence[RunInfo], asked: str | None) -> RunInfo:
     return by_id[chosen]
 
 
-def _show(store: Store, run_id: str, was_alive: bool) -> None:
+def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
     run = store.run(run_id)
-    status = status_of(run)
-    if was_alive and not status.alive:
-        st.rerun()  # a last full run, after which nothing refreshes any more
-    series = series_of(store, run_id)
-    events = store.events(run_id)
-    steps = len(series["step"])
-    _header(run, steps, status.alive)
+    alive = status_of(run).alive
+    last = store.last_step(run_id)
+    if was_alive and (not alive or (last is not None and not drawn)):
+        st.rerun()  # the first charts, or a last full run, after which nothing refreshes any more
+    steps = 0 if last is None else last + 1
+    _header(run, steps, alive)
     if run.error:
         _failure(run.error)
-    if steps == 0:
-        _before_the_first_step(events, status.alive)
+    if last is None:
+        _before_the_first_step(store.events(run_id), alive)
         return
     _tiles(store, run)
     _limits(diagnosis_of(store, run, steps), run, steps)
-    _charts(store, run, series)
-    _events(events)
+
+
+def _foot(store: Store, run_id: str) -> None:
+    show_samples(store, [store.run(run_id)])
+    _events(store.events(run_id))
 
 
 def _header(run: RunInfo, steps: int, alive: bool) -> None:
@@ -181,27 +200,21 @@ def _limits(found: Diagnosis, run: RunInfo, steps: int) -> None:
                 st.markdown(f"- {each}")
 
 
-def _charts(store: Store, run: RunInfo, series: Mapping[str, list[Any]]) -> None:
-    evaluations = [
-        (e.step, e.reward if e.gold is None else e.gold) for e in store.evaluations(run.id)
-    ]
-    charts = run_figures(
-        series,
-        evaluations,
-        run.collapse_step,
-        unmeasured=run.unmeasured,
-        cycle=cycle_of(run),
-    )
-    if "clip_fraction_low" not in run.unmeasured:
+def _charts(store: Store, run: RunInfo, window: str, seconds: float | None) -> None:
+    charts = run_charts(store, run, window)
+    feed = None
+    if seconds is not None:
+        where = address(run.id, window)
+        feed = Feed(address=where, token=remember(charts), seconds=seconds)
+    if "clip_bias" in charts:
         probes = store.bias_probes(run.id, last=BIAS_PROBES)
         st.caption(clip_bias_words(probes, step_seconds(store.steps(run.id, last=1))))
-        if (chart := clip_bias_figure(probes)) is not None:
-            charts["clip_bias"] = chart
     places = (place for _ in charts for place in st.columns(2))  # row by row, on a phone too
     for name, chart in charts.items():
         with next(places):
             title = chart["layout"]["title"]["text"]
-            live_plot(chart, key=f"{name}-{run.id}", alt=f"{title} of {run.name} by learner step")
+            alt = f"{title} of {run.name} by learner step"
+            live_plot(chart, key=f"{name}-{run.id}", alt=alt, name=name, feed=feed)
 
 
 def _events(events: Sequence[Event]) -> None:

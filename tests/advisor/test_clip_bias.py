@@ -54,14 +54,16 @@ def test_what_cannot_be_a_share_is_not_shown(changes):
     assert shown(probe(**changes)) is None
 
 
-def test_the_chart_has_a_curve_per_age_and_none_without_anything_to_show():
+def test_the_chart_has_a_curve_per_age_and_says_so_when_there_is_nothing_to_show():
     chart = clip_bias_figure([probe(), probe(step=60), probe(staleness=2), probe(stderr=1.0)])
     assert [(t["name"], t["x"]) for t in chart["data"]] == [
         ("age 1", [40, 60]),
         ("ages 2–3", [40]),
     ]
-    assert clip_bias_figure([probe(stderr=1.0)]) is None
-    assert clip_bias_figure([]) is None
+    for nothing in ([probe(stderr=1.0)], []):
+        chart = clip_bias_figure(nothing)
+        assert chart["data"] == []
+        assert "no estimate yet" in chart["layout"]["annotations"][0]["text"]
 
 
 def test_the_words_count_what_is_shown_and_tell_the_cost():

@@ -102,7 +102,7 @@ def test_means_span_whole_cycles_and_leave_out_one_that_has_only_begun():
 
 def test_a_cycle_about_as_long_as_the_run_does_not_swallow_the_curve():
     x, _ = means(range(600), [1.0] * 600, points=60, cycle=513)
-    assert len(x) == 60
+    assert 30 <= len(x) <= 60
 
 
 # -- curves -----------------------------------------------------------------------------------

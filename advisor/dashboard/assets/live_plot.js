@@ -90,16 +90,69 @@ async function keepDrawing(element, state) {
   }
 }
 
+// What a live run adds is asked for here, once for all charts of a page that show the run, and not
+// while the page is hidden. feed.py answers with the tails of the curves; the rest stays.
+const feeds = new Map();
+
+function changed(figure, change) {
+  if (change.figure) return change.figure;
+  const data = figure.data.map((trace, i) => {
+    const { keep, x, y } = change.tails[i];
+    return { ...trace, x: trace.x.slice(0, keep).concat(x), y: trace.y.slice(0, keep).concat(y) };
+  });
+  return { data, layout: change.layout ?? figure.layout };
+}
+
+async function ask(feed) {
+  if (document.hidden) return;
+  const asked = feed.token;
+  const reply = await fetch(new URL(`${feed.address}&have=${asked}`, document.baseURI));
+  if (!reply.ok) return; // the archive does not answer: what is shown stays
+  const { token, charts, alive } = await reply.json();
+  if (feed.token !== asked) return; // the page was drawn anew meanwhile
+  feed.token = token;
+  feed.alive = alive;
+  for (const [name, { element, state }] of feed.charts) {
+    if (!charts[name]) continue;
+    state.shown = { ...state.shown, figure: changed(state.shown.figure, charts[name]) };
+    state.data = state.shown;
+    keepDrawing(element, state);
+  }
+}
+
+async function keepAsking(feed) {
+  if (feed.asking) return;
+  feed.asking = true;
+  while (feed.alive && feed.charts.size) {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * feed.seconds));
+    if (feed.alive && feed.charts.size) await ask(feed).catch(() => {}); // asks again
+  }
+  feed.asking = false;
+}
+
+function follow(element, state, { address, token, name, seconds }) {
+  const feed = feeds.get(address) ?? { address, charts: new Map() };
+  feeds.set(address, feed);
+  Object.assign(feed, { token, seconds, alive: true });
+  feed.charts.set(name, { element, state });
+  keepAsking(feed);
+  state.leave = () => feed.charts.get(name)?.state === state && feed.charts.delete(name);
+}
+
 export default function draw({ data, parentElement }) {
   const element = parentElement.querySelector(".etalon-plot");
   const state = elements.get(element) ?? { busy: false };
   elements.set(element, state);
   element.setAttribute("role", "img");
+  state.leave?.();
   state.data = data;
+  state.shown = data;
   state.gone = false; // an element that was taken away may come back
+  if (data.feed) follow(element, state, data.feed);
   keepDrawing(element, state);
   return () => {
     state.gone = true;
+    state.leave?.();
     keepDrawing(element, state);
   };
 }
