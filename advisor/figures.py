@@ -24,6 +24,8 @@ LEAST_SHOWN, MOST_SHOWN = 1e-3, 1e2
 """Ends of the κ axis; what lies beyond is drawn as a sliver at the end, and written in full."""
 SLIVER = 1.15
 EVALUATIONS, POINTS_COMPARED = 80, 600
+LEGEND_ENTRIES_PER_ROW, LEGEND_ROW = 2, 19
+"""Of a chart half as wide as the page; a row in pixels."""
 SHARE = {"tickformat": ".1%", "rangemode": "tozero", "exponentformat": "none"}
 FROM_ZERO = {"rangemode": "tozero"}
 
@@ -187,16 +189,22 @@ def _kappa_bar(name: str, kappa: Estimate, index: int) -> dict[str, Any]:
 
 
 def compare_figure(
-    name: str, curves: Sequence[tuple[str, Sequence[Number], Sequence[Number]]], x_title: str
+    name: str,
+    curves: Sequence[tuple[str, Sequence[Number], Sequence[Number]]],
+    x_title: str,
+    baseline: str | None = None,
 ) -> Figure:
-    """Overlay one metric of several runs: (label, x, y) each."""
-    data = [
-        trace
-        for i, (label, x, y) in enumerate(curves)
-        for trace in traces(x, y, in_chart(label), i, points=POINTS_COMPARED)
-    ]
+    """Overlay one metric of several runs: (label, x, y) each; the baseline is drawn boldly."""
+    data = []
+    for i, (label, x, y) in enumerate(curves):
+        drawn = traces(x, y, in_chart(label), i, points=POINTS_COMPARED)
+        if label == baseline:
+            drawn[-1]["line"] = {**drawn[-1]["line"], "width": 4}
+        data += drawn
     chart = figure(label_of(name).capitalize(), data, axis_title(name), x_title)
-    chart["layout"] |= {"height": 400, "showlegend": True}
+    rows = math.ceil(len(curves) / LEGEND_ENTRIES_PER_ROW)
+    chart["layout"] |= {"height": 380 + LEGEND_ROW * rows, "showlegend": True}
+    chart["layout"]["margin"]["b"] = 56 + LEGEND_ROW * rows
     for _, x, y in curves:
         mark_non_finite(chart, x, [y])
     return chart

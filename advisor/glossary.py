@@ -5,27 +5,38 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How a column of ``StepMetrics`` is shown; ``reading`` says which direction is bad."""
+    """How a column of ``StepMetrics`` is shown.
+
+    ``reading`` says in words, ``bad`` in one (``high``, ``low`` or None) which direction is bad.
+    """
 
     label: str
     unit: str
     reading: str
+    bad: str | None = None
 
 
 GLOSSARY: dict[str, Metric] = {
     "reward_mean": Metric(
-        "batch reward", "", "Mean reward of the batch, at the step whose weights sampled it."
+        "batch reward",
+        "",
+        "Mean reward of the batch, at the step whose weights sampled it.",
+        bad="low",
+    ),
+    "gold_reward_mean": Metric(
+        "batch gold reward", "", "The reward that is really wanted, where it is known.", bad="low"
     ),
     "learning_rate": Metric(
         "learning rate η", "", "Rate of this learner step: warm-up, then constant."
     ),
     "staleness_max": Metric(
-        "staleness", "learner steps", "Age of the oldest rollout. Higher is worse."
+        "staleness", "learner steps", "Age of the oldest rollout. Higher is worse.", bad="high"
     ),
     "cycle_drift": Metric(
         "within-cycle drift",
         "parameter units",
         "‖θ − φ‖, how far the learner is from the weights that sampled. Higher is worse.",
+        bad="high",
     ),
     "displacement": Metric(
         "displacement",
@@ -36,32 +47,41 @@ GLOSSARY: dict[str, Metric] = {
         "KL behavior → policy",
         "nats per token",
         "Drift in function space. Higher is worse; sampler–trainer KL below 0.01 is usual.",
+        bad="high",
     ),
     "kl_to_start": Metric(
         "KL start → policy", "nats per token", "How far the policy is from its start."
     ),
     "log_ratio_rms": Metric(
-        "log-ratio rms", "nats", "Typical size of log π/φ per token. Higher is worse."
+        "log-ratio rms", "nats", "Typical size of log π/φ per token. Higher is worse.", bad="high"
     ),
     "clip_fraction_low": Metric(
         "clipped low",
         "share of tokens",
         "Tokens with A < 0 whose gradient the clip removes. Higher is worse; 0.05 % is published "
         "as healthy, 1 % as degraded, tiny models bear several percent.",
+        bad="high",
     ),
     "clip_fraction_high": Metric(
-        "clipped high", "share of tokens", "The same for tokens with A > 0."
+        "clipped high", "share of tokens", "The same for tokens with A > 0.", bad="high"
     ),
     "clipped_gradient_mass": Metric(
         "clipped gradient mass",
         "share",
         "Share of the gradient that the clip removes; a few tokens can carry half of it.",
+        bad="high",
     ),
     "ess_fraction": Metric(
-        "token ESS", "share", "Effective sample size per token. Lower is worse; insensitive."
+        "token ESS",
+        "share",
+        "Effective sample size per token. Lower is worse; insensitive.",
+        bad="low",
     ),
     "sequence_ess_fraction": Metric(
-        "sequence ESS", "share", "Effective sample size per sequence. Lower is worse; alarm at 0.3."
+        "sequence ESS",
+        "share",
+        "Effective sample size per sequence. Lower is worse; alarm at 0.3.",
+        bad="low",
     ),
     "grad_norm": Metric("gradient norm", "", "Norm of the raw gradient, before it is clipped."),
     "gradient_cosine": Metric(
@@ -75,10 +95,16 @@ GLOSSARY: dict[str, Metric] = {
     "update_norm": Metric("update norm", "per unit of η", "‖Δθ‖/η of this step."),
     "loss": Metric("loss", "", "The surrogate's value; says nothing about progress."),
     "m2": Metric(
-        "M2", "nats²", "Second moment of the log-ratio. Higher is worse; 0.04 is a limit."
+        "M2",
+        "nats²",
+        "Second moment of the log-ratio. Higher is worse; 0.04 is a limit.",
+        bad="high",
     ),
     "zero_variance_groups": Metric(
-        "groups without signal", "groups", "Groups whose rewards are all equal: no gradient."
+        "groups without signal",
+        "groups",
+        "Groups whose rewards are all equal: no gradient.",
+        bad="high",
     ),
 }
 

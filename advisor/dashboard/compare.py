@@ -1,104 +1,241 @@
-"""Compare: some runs side by side. Page script of Streamlit."""
+"""Compare: runs side by side, any number of them. Page script of Streamlit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import streamlit as st
 
-from advisor.compare import curve, differing_configuration, outcome_rows
-from advisor.dashboard.archive import badge, open_archive, run_label, status_of
+from advisor.compare import (
+    ALIGNMENTS,
+    by_run,
+    differing_configuration,
+    matching,
+    outcome_rows,
+    regime_word,
+    summary,
+    summary_rows,
+)
+from advisor.dashboard.archive import SYMBOLS, open_archive, run_label, status_of
 from advisor.dashboard.curves import columns_of
+from advisor.dashboard.export import curves_as, overlay, report
 from advisor.dashboard.live_plot import live_plot
-from advisor.figures import compare_figure
+from advisor.dashboard.samples import show_samples
+from advisor.experiments.watch import REGIME_EVENT
 from advisor.glossary import GLOSSARY, label_of
-from advisor.wording import literal, shortened
+from advisor.wording import literal, rate, shortened
 from storage.records import RunInfo
 from storage.store import Store
 
 METRICS = (
     "reward_mean",
+    "gold_reward_mean",
     "cycle_drift",
     "displacement",
     "approx_kl",
     "kl_to_start",
     "clip_fraction_low",
     "clip_fraction_high",
+    "ess_fraction",
     "sequence_ess_fraction",
     "entropy",
     "grad_norm",
+    "learning_rate",
 )
-ALIGNMENTS = {
-    "step": "learner step",
-    "version": "learner step whose weights sampled",
-    "rate": "Σ η, the learning rate used so far",
-}
+FIRST_METRICS = ["reward_mean", "displacement"]
+NO_BASELINE = "no baseline"
+FILTERS = ("workload", "S", "η", "regime", "tag")
 
 
 def page() -> None:
-    """Choose runs, then show what differs, how they ended, and one metric of all."""
+    """Choose runs, then show what differs, how they ended, their curves and what they said."""
     store = open_archive()
     runs = store.runs()
     st.title("Compare", anchor=False)
     if len(runs) < 2:
         st.info("Two runs are needed to compare. Start another on the **Runs** page.")
         return
-    chosen = _chosen(runs)
+    chosen, baseline = _chosen(store, runs)
     if len(chosen) < 2:
         st.info("Choose at least two runs.")
         return
     labels = {run.id: f"{shortened(run.name)} ({run.id[-6:]})" for run in chosen}
-    st.markdown("  \n".join(f"{badge(status_of(r))} {literal(labels[r.id])}" for r in chosen))
-    _tables(chosen, labels)
-    _curves(store, chosen, labels)
+    metrics, align = _axes()
+    tables = _tables(store, chosen, labels, metrics, baseline)
+    _curves(store, chosen, labels, metrics, align, baseline, tables)
+    show_samples(store, chosen)
+    _take_away(store, chosen, labels, tables, metrics, align)
 
 
-def _chosen(runs: Sequence[RunInfo]) -> list[RunInfo]:
+def _chosen(store: Store, runs: Sequence[RunInfo]) -> tuple[list[RunInfo], str | None]:
     by_id = {run.id: run for run in runs}
     if "compare-runs" not in st.session_state:
         asked = [run_id for run_id in st.query_params.get_all("runs") if run_id in by_id]
         ended = [run.id for run in runs if not status_of(run).alive]
         st.session_state["compare-runs"] = asked or (ended or list(by_id))[:2]
-    ids = st.multiselect(
+    found = _filtered(store, runs)
+    kept = [run_id for run_id in st.session_state["compare-runs"] if run_id in by_id]
+    options = list(dict.fromkeys([*(run.id for run in found), *kept]))
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    ids = left.multiselect(
         "Runs",
-        list(by_id),
+        options,
         format_func=lambda run_id: run_label(by_id[run_id]),
         key="compare-runs",
     )
     st.query_params["runs"] = ids
-    return [by_id[run_id] for run_id in ids]
+    baseline = right.selectbox(
+        "Baseline",
+        [NO_BASELINE, *ids],
+        format_func=lambda each: each if each == NO_BASELINE else shortened(by_id[each].name),
+        key="compare-baseline",
+        help="The other runs are shown by what they differ from it.",
+    )
+    return [by_id[run_id] for run_id in ids], None if baseline == NO_BASELINE else baseline
 
 
-def _tables(runs: Sequence[RunInfo], labels: dict[str, str]) -> None:
+def _filtered(store: Store, runs: Sequence[RunInfo]) -> list[RunInfo]:
+    """Let a person narrow down which runs are on offer, and take all of them at once."""
+    seen = {e.run_id: e for e in store.events(last=5000) if e.kind == REGIME_EVENT}
+    tags = store.tags()
+    facts: dict[str, Callable[[RunInfo], Sequence[Any]]] = {
+        "workload": lambda run: [run.workload or "unknown"],
+        "S": lambda run: [run.config.get("max_staleness", "unknown")],
+        "η": lambda run: [_rate_of(run)],
+        "regime": lambda run: [regime_word(run, seen.get(run.id))],
+        "tag": lambda run: tags.get(run.id, ()),
+    }
+    with st.expander("Filter the runs on offer", icon=":material/filter_alt:"):
+        wanted: dict[str, list[Any]] = {}
+        for place, name in zip(st.columns(len(FILTERS)), FILTERS, strict=True):
+            values = sorted({v for run in runs for v in facts[name](run)}, key=_order)
+            wanted[name] = place.multiselect(
+                name, values, key=f"compare-filter-{name}", placeholder="any"
+            )
+        found = matching(runs, wanted, facts)
+        st.button(
+            f"Compare all {len(found)}",
+            on_click=partial(st.session_state.__setitem__, "compare-runs", [r.id for r in found]),
+            disabled=len(found) < 2,
+        )
+    return found
+
+
+def _rate_of(run: RunInfo) -> str:
+    value = run.config.get("learning_rate")
+    return rate(value) if isinstance(value, float) and value > 0 else "unknown"
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), ""
+    except (TypeError, ValueError):
+        return True, 0.0, str(value)
+
+
+def _axes() -> tuple[list[str], str]:
+    left, right = st.columns([3, 2])
+    metrics = left.multiselect(
+        "Metrics", METRICS, default=FIRST_METRICS, format_func=label_of, key="metrics"
+    )
+    align = right.selectbox(
+        "Along",
+        list(ALIGNMENTS),
+        format_func=ALIGNMENTS.__getitem__,
+        key="along",
+        bind="query-params",
+    )
+    return metrics, align
+
+
+def _tables(
+    store: Store,
+    runs: Sequence[RunInfo],
+    labels: Mapping[str, str],
+    metrics: Sequence[str],
+    baseline: str | None,
+) -> dict[str, Any]:
+    differing = by_run(differing_configuration(runs), "setting", labels)
+    ended = by_run(outcome_rows(runs), "outcome", labels)
+    for run, row in zip(runs, ended, strict=True):
+        row["status"] = f"{SYMBOLS[status_of(run)]} {status_of(run)}"
+    tables = {"What differs": differing, "How they ended": ended}
+    if len(differing[0]) == 1:
+        tables["What differs"] = []
+    pinned = None if baseline is None else labels[baseline]
+    for name in metrics:
+        found = {
+            labels[run.id]: summary(columns_of(store, run.id), name, run.collapse_step)
+            for run in runs
+        }
+        tables[label_of(name).capitalize()] = summary_rows(found, pinned)
     left, right = st.columns(2)
-    with left:
-        st.subheader("What differs", anchor=False)
-        rows = differing_configuration(runs)
-        if rows:
-            st.dataframe(rows, hide_index=True, column_config=dict(labels))
-        else:
-            st.info("Nothing: the configurations are the same, the seed included.")
-    with right:
-        st.subheader("How they ended", anchor=False)
-        st.dataframe(outcome_rows(runs), hide_index=True, column_config=dict(labels))
+    for place, title in ((left, "What differs"), (right, "How they ended")):
+        with place:
+            st.subheader(title, anchor=False)
+            if tables[title]:
+                st.dataframe(tables[title], hide_index=True)
+            else:
+                st.info("Nothing: the configurations are the same, the seed included.")
+    return tables
 
 
-def _curves(store: Store, runs: Sequence[RunInfo], labels: dict[str, str]) -> None:
-    left, right = st.columns(2)
-    name = left.selectbox("Metric", METRICS, format_func=label_of)
-    align = right.selectbox("Along", list(ALIGNMENTS), format_func=ALIGNMENTS.__getitem__)
-    st.caption(GLOSSARY[name].reading)
-    curves, unmeasured = [], []
-    for run in runs:
-        x, y = curve(columns_of(store, run.id), name, align)
-        if any(value is not None for value in y):
-            curves.append((labels[run.id], x, y))
-        else:
-            reason = run.unmeasured.get(name, "not measured")
-            unmeasured.append(literal(f"{labels[run.id]}: {reason}"))
-    if curves:
-        chart = compare_figure(name, curves, ALIGNMENTS[align])
-        live_plot(chart, key=f"compare-{name}-{align}", alt=f"{label_of(name)} of the chosen runs")
-    for words in unmeasured:
-        st.info(words)
+def _curves(
+    store: Store,
+    runs: Sequence[RunInfo],
+    labels: Mapping[str, str],
+    metrics: Sequence[str],
+    align: str,
+    baseline: str | None,
+    tables: Mapping[str, Any],
+) -> None:
+    places = (place for _ in metrics for place in st.columns(min(2, len(metrics))))
+    for name in metrics:
+        with next(places):
+            chart = overlay(store, runs, labels, name, align, baseline)
+            if chart is None:
+                reasons = {run.unmeasured.get(name, "not measured") for run in runs}
+                st.info(literal(f"{label_of(name)}: {'; '.join(sorted(reasons))}"))
+                continue
+            alt = f"{label_of(name)} of the chosen runs. {GLOSSARY[name].reading}"
+            live_plot(chart, key=f"compare-{name}-{align}", alt=alt)
+            st.dataframe(tables[label_of(name).capitalize()], hide_index=True)
+            lacking = [labels[r.id] for r in runs if not _measured(store, r, name)]
+            if lacking:
+                st.caption(literal(f"Not measured in: {', '.join(lacking)}"))
+
+
+def _measured(store: Store, run: RunInfo, name: str) -> bool:
+    return any(value is not None for value in columns_of(store, run.id)[name])
+
+
+def _take_away(
+    store: Store,
+    runs: Sequence[RunInfo],
+    labels: Mapping[str, str],
+    tables: Mapping[str, Any],
+    metrics: Sequence[str],
+    align: str,
+) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            "Report",
+            partial(report, store, labels, tables, metrics, align),
+            file_name="comparison.html",
+            mime="text/html",
+            icon=":material/description:",
+            help="One HTML file that opens without a network, its charts alive.",
+            on_click="ignore",
+        )
+        for form, mime in (("csv", "text/csv"), ("parquet", "application/vnd.apache.parquet")):
+            st.download_button(
+                form.upper() if form == "csv" else "Parquet",
+                partial(curves_as, form, store, runs),
+                file_name=f"curves.{form}",
+                mime=mime,
+                icon=":material/download:",
+                on_click="ignore",
+            )
 
 
 page()
