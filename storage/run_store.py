@@ -121,6 +121,7 @@ class RunStore(Transactions):
         """
         with self.writing() as connection:
             gone = connection.execute(delete(runs).where(runs.c.id == run_id)).rowcount
+        self._newest.pop(run_id, None)
         if not gone:
             raise self._not_found(run_id)
 

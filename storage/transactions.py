@@ -29,6 +29,7 @@ class Transactions:
         self._engine = engine
         insert = _INSERT[engine.dialect.name]
         self._upserts = {table: upsert(insert, table) for table in _REPLACED}
+        self._newest: dict[str, int] = {}  # last step of each run that this store has written to
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = True) -> Self:
