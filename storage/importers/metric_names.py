@@ -32,16 +32,15 @@ DRIFT_COLUMNS = (
 class Metric:
     """What a stack's key stands for; without a column it is kept under its own key.
 
-    ``shape`` says how the number becomes the column's: ``as_is``; ``versions`` and
-    ``oldest_versions``, ages to be turned into learner steps; ``behind_batch``, a version of the
-    weights whose age is ``progress/batch`` minus it; ``half_square``, ½·mean Δ² whose root mean
-    square is wanted.
+    ``shape`` says how the number becomes the column's: ``as_is``; ``versions``, an
+    age to be turned into learner steps; ``behind_batch``, a version of the weights whose age is
+    ``progress/batch`` minus it; ``half_square``, ½·mean Δ² of which the rms is wanted.
     """
 
     column: str | None = None
     reference: Reference | None = None
     note: str = ""
-    shape: Literal["as_is", "versions", "oldest_versions", "behind_batch", "half_square"] = "as_is"
+    shape: Literal["as_is", "versions", "behind_batch", "half_square"] = "as_is"
 
 
 def _to(column: str) -> Metric:
@@ -63,7 +62,7 @@ def _clip(column: str | None) -> Metric:
 
 
 MEAN_AGE = Metric(column="staleness_mean", shape="versions")
-LARGEST_AGE = Metric(column="staleness_max", shape="oldest_versions")
+LARGEST_AGE = Metric(column="staleness_max", shape="versions")
 ENGINE = "of the proximal policy: staleness and the difference of two engines"
 
 _TRL = {
@@ -302,40 +301,3 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
     },
 }
 """For each stack its keys, as its own logger writes them."""
-
-MARKS: Mapping[str, tuple[str, ...]] = {
-    "trl_async": ("sample/staleness_mean", "sample/staleness_max"),
-    "trl": ("frac_reward_zero_std", "completions/mean_length", "clip_ratio/low_mean"),
-    "verl_fully_async": ("fully_async/count/",),
-    "verl": ("actor/pg_loss", "actor/pg_clipfrac", "actor/ppo_kl", "critic/score/mean"),
-    "areal": ("ppo_actor/",),
-    "prime_rl": ("mismatch_kl/", "off_policy/mean", "unmasked_mismatch_kl/"),
-    "nemo_rl": ("train/gen_kl_error", "train/avg_trajectory_age", "train/approx_entropy"),
-    "skyrl": ("policy/policy_loss", "reward/avg_raw_reward", "async/staleness_ratio"),
-    "slime": ("train/train_rollout_logprob_abs_diff", "train/lr-pg_0"),
-    "openrlhf": ("train/actor_grad_norm", "train/ppo_clip_ratio", "train/vllm_kl"),
-    "tinker": ("optim/kl_sample_train_v1", "env/all/reward/total", "sampling_client/"),
-}
-"""Keys, or beginnings of keys, that only this stack writes; the first stack that has one it is."""
-
-
-def stack_of(keys: frozenset[str]) -> str | None:
-    """Return the stack that these keys betray; None when none does, and it has to be told."""
-    for name, marks in MARKS.items():
-        if any(
-            key.removeprefix("train/").startswith(marks) or key.startswith(marks) for key in keys
-        ):
-            return name
-    return None
-
-
-def metric_of(stack: str | None, key: str) -> Metric | None:
-    """Return what a key means in a stack, with or without the prefix that trackers add."""
-    if stack is None:
-        return None
-    known = METRICS[stack]
-    return known.get(key) or known.get(_bare(key)) or known.get(f"train/{key}")
-
-
-def _bare(key: str) -> str:
-    return key.removeprefix("train/")

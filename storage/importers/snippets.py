@@ -53,10 +53,11 @@ def settings(
             comments.append(f"set {option} to {_number(value)}, at its place in the configuration")
         else:
             options[option] = _number(value)
-    if this.name == "openrlhf" and high != clip_epsilon:
-        options.pop(str(this.clip_epsilon_low))
-        options["--actor.eps_clip_low_high"] = f"{_number(clip_epsilon)} {_number(high)}"
+    if this.name == "openrlhf":  # one option for both sides, another for each
         comments = [line for line in comments if not line.startswith("clip_epsilon_high")]
+        if high != clip_epsilon:
+            options.pop(str(this.clip_epsilon_low))
+            options["--actor.eps_clip_low_high"] = f"{_number(clip_epsilon)} {_number(high)}"
     _add_staleness(this, max_staleness, options, comments)
     comments.append(f"one optimizer update is to take {prompts} prompts × {group_size} rollouts")
     return "\n".join([*(f"# {line}" for line in comments), *_written(this, options)]) + "\n"

@@ -190,9 +190,7 @@ _LISTED = (
             math.ceil(1 + knob - 1e-9) * given["async_training.trigger_parameter_sync_step"] - 1e-9
         ),
         updates_per_version=_named("async_training.trigger_parameter_sync_step"),
-        unknown={
-            "steps": "rollout.total_rollout_steps counts rollout steps, not optimizer updates"
-        },
+        unknown={"steps": "rollout.total_rollout_steps counts rollouts, not optimizer updates"},
     ),
     Stack(
         name="openrlhf",
