@@ -100,10 +100,9 @@ class PlainStore(Store):
     def append_without_outline(self, row: StepMetrics) -> None:
         """Write one learner step and keep no extremes."""
         from storage.models import steps
-        from storage.rows import to_row
 
         with self.writing() as connection:
-            connection.execute(self._upserts[steps], to_row(row))
+            self._upserts[steps].write(connection, [row])
 
 
 def measured(steps: int, appended: int) -> dict[str, Any]:

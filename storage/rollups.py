@@ -7,6 +7,7 @@ never needed.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -20,7 +21,6 @@ BLOCK = 512
 RAW_ROWS_PER_POINT = 32
 """Above so many stored rows per wanted point the rollups are fine enough to stand for them."""
 
-Point = tuple[int, float]
 Line = tuple[list[int], list[float]]
 
 
@@ -65,17 +65,19 @@ def extremes(
     query = select(steps.c.step, steps.c.non_finite, *columns).where(
         steps.c.run_id == run_id, steps.c.step.between(first * BLOCK, last * BLOCK + BLOCK - 1)
     )
-    rows = connection.execute(query.order_by(steps.c.step))
-    for block, members in groupby(rows, key=lambda row: row[0] // BLOCK):
-        at, non_finite, *values = zip(*members, strict=True)
+    for block, members in groupby(
+        connection.execute(query.order_by(steps.c.step)).all(), key=lambda row: row[0] // BLOCK
+    ):
+        at, non_finite, *columns_of_block = zip(*members, strict=True)
         not_finite_at: dict[str, int] = {}
         for step, names in zip(at, non_finite, strict=True):
             for name in names or ():
                 not_finite_at.setdefault(name, step)
-        for name, column in (("step", at), *zip(METRIC_NAMES, values, strict=True)):
-            found = _extremes_of(at, column)
+        named = zip(("step", *METRIC_NAMES), (at, *columns_of_block), strict=True)
+        for name, values in named:
+            found = _extremes_of(at, values)
             if found or name in not_finite_at:
-                (low, low_step), (high, high_step) = found or ((None, None), (None, None))
+                low, low_step, high, high_step = found or (None, None, None, None)
                 yield {
                     "run_id": run_id,
                     "metric": name,
@@ -88,14 +90,18 @@ def extremes(
                 }
 
 
-def _extremes_of(
-    at: Sequence[int], column: Sequence[float | None]
-) -> tuple[tuple[float, int], tuple[float, int]] | None:
-    finite = [v for v in column if v is not None and -math.inf < v < math.inf]
+def _extremes_of(at: Sequence[int], values: Sequence[Any]) -> tuple[float, int, float, int] | None:
+    measured = [v for v in values if v is not None] if None in values else values
+    finite = measured if _all_finite(measured) else [v for v in measured if math.isfinite(v)]
     if not finite:
         return None
     low, high = min(finite), max(finite)
-    return (low, at[column.index(low)]), (high, at[column.index(high)])
+    return low, at[values.index(low)], high, at[values.index(high)]
+
+
+def _all_finite(values: Sequence[Any]) -> bool:
+    """Whether a sum shows at once that all are finite; one that overflows shows nothing."""
+    return math.isfinite(sum(values))
 
 
 def overview(
@@ -110,17 +116,18 @@ def overview(
     """Return the lines of some metrics in few points; see ``Store.overview``."""
     newest = newest_step(connection, run_id)
     last = -1 if newest is None else newest if last is None else min(last, newest)
-    lines: dict[str, list[Point]] = {name: [] for name in names}
+    lines: dict[str, Line] = {name: ([], []) for name in names}
     if not names or first > last:
-        return {name: ([], []) for name in names}
-    stored = _rows_within(connection, run_id, first, last, RAW_ROWS_PER_POINT * points + 1)
-    if stored <= RAW_ROWS_PER_POINT * points:
+        return lines
+    most = RAW_ROWS_PER_POINT * points
+    stored = _rows_within(connection, run_id, first, last, most + 1)
+    if stored <= most:
         _add_rows(connection, run_id, lines, first, last)
     else:
         _add_blocks(connection, run_id, lines, first, last)
-    if stored > 4 * points:
-        lines = {name: _coarse(line, first, last, points) for name, line in lines.items()}
-    return {name: ([s for s, _ in line], [v for _, v in line]) for name, line in lines.items()}
+    if stored <= 4 * points:
+        return lines
+    return {name: _coarse(line, first, last, points) for name, line in lines.items()}
 
 
 def _rows_within(connection: Connection, run_id: str, first: int, last: int, enough: int) -> int:
@@ -131,22 +138,29 @@ def _rows_within(connection: Connection, run_id: str, first: int, last: int, eno
 
 
 def _add_rows(
-    connection: Connection, run_id: str, lines: dict[str, list[Point]], first: int, last: int
+    connection: Connection, run_id: str, lines: dict[str, Line], first: int, last: int
 ) -> None:
     """Append the stored values of the steps ``first`` … ``last``, those not measured left out."""
     query = select(steps.c.step, steps.c.non_finite, *(steps.c[name] for name in lines)).where(
         steps.c.run_id == run_id, steps.c.step.between(first, last)
     )
-    for step, non_finite, *values in connection.execute(query.order_by(steps.c.step)):
-        for (name, line), value in zip(lines.items(), values, strict=True):
-            if value is not None:
-                line.append((step, value))
-            elif non_finite and name in non_finite:
-                line.append((step, math.nan))
+    rows = connection.execute(query.order_by(steps.c.step)).all()
+    if not rows:
+        return
+    at, non_finite, *columns = zip(*rows, strict=True)
+    for (name, (to_steps, to_values)), column in zip(lines.items(), columns, strict=True):
+        if None not in column:
+            to_steps.extend(at)
+            to_values.extend(column)
+            continue
+        for step, value, names in zip(at, column, non_finite, strict=True):
+            if value is not None or (names and name in names):
+                to_steps.append(step)
+                to_values.append(math.nan if value is None else value)
 
 
 def _add_blocks(
-    connection: Connection, run_id: str, lines: dict[str, list[Point]], first: int, last: int
+    connection: Connection, run_id: str, lines: dict[str, Line], first: int, last: int
 ) -> None:
     """Append the extremes of whole blocks, and row by row what is in no rolled-up whole block."""
     lowest, highest = -(-first // BLOCK), (last + 1) // BLOCK - 1
@@ -163,7 +177,7 @@ def _add_blocks(
         rollups.c.metric.in_(["step", *lines]),
         rollups.c.block.between(lowest, highest),
     )
-    found: dict[int, dict[str, list[Point]]] = {}
+    found: dict[int, dict[str, list[tuple[int, float]]]] = {}
     for metric, block, low_step, low, high_step, high, not_finite in connection.execute(query):
         points = {} if low is None else {low_step: low, high_step: high}
         if not_finite is not None:
@@ -173,30 +187,42 @@ def _add_blocks(
     for block in sorted(block for block, metrics in found.items() if "step" in metrics):
         if here < block * BLOCK:
             _add_rows(connection, run_id, lines, here, block * BLOCK - 1)
-        for name, line in lines.items():
-            line.extend(found[block].get(name, []))
+        for name, (to_steps, to_values) in lines.items():
+            for step, value in found[block].get(name, ()):
+                to_steps.append(step)
+                to_values.append(value)
         here = (block + 1) * BLOCK
     if here <= last:
         _add_rows(connection, run_id, lines, here, last)
 
 
-def _coarse(line: list[Point], first: int, last: int, points: int) -> list[Point]:
+def _coarse(line: Line, first: int, last: int, points: int) -> Line:
     """Keep the lowest, the highest and one non-finite value of each of equally wide ranges."""
-    strange = any(not math.isfinite(value) for _, value in line)
-    ranges = max(1, 2 * points // 3 if strange else points)
+    at, values = line
+    ranges = points if _all_finite(values) else max(1, 2 * points // 3)
     width = -(-(last + 1 - first) // ranges)
-    kept: list[Point] = []
-    for _, members in groupby(line, key=lambda point: (point[0] - first) // width):
-        these = list(members)
-        finite = [point for point in these if math.isfinite(point[1])]
-        chosen = {point[0]: point[1] for point in these if not math.isfinite(point[1])}
-        chosen = dict(list(chosen.items())[:1])
-        if finite:
-            for choose in (min, max):
-                step, value = choose(finite, key=lambda point: point[1])
-                chosen[step] = value
-        kept += sorted(chosen.items())
+    kept: Line = ([], [])
+    begin = 0
+    while begin < len(at):
+        edge = first + ((at[begin] - first) // width + 1) * width
+        end = bisect_left(at, edge, begin)
+        chosen = _peaks(at[begin:end], values[begin:end])
+        kept[0].extend(chosen)
+        kept[1].extend(chosen.values())
+        begin = end
     return kept
+
+
+def _peaks(at: list[int], values: list[float]) -> dict[int, float]:
+    """Return the extremes of a range and its first non-finite value, by step, ascending."""
+    chosen: dict[int, float] = {}
+    if not _all_finite(values):
+        chosen = {s: v for s, v in zip(at, values, strict=True) if not math.isfinite(v)}
+        chosen = dict(list(chosen.items())[:1])
+    if found := _extremes_of(at, values):
+        low, low_step, high, high_step = found
+        chosen |= {low_step: low, high_step: high}
+    return dict(sorted(chosen.items()))
 
 
 def _stretches(blocks: Iterable[int]) -> Iterator[tuple[int, int]]:

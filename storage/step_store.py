@@ -28,7 +28,7 @@ class StepStore(RunStore):
         """
         try:
             with self.writing() as connection:
-                connection.execute(self._upserts[steps], to_row(row))
+                self._upserts[steps].write(connection, [row])
                 newest = self._roll_up_after(connection, row)
         except IntegrityError:
             raise self._not_found(row.run_id) from None
@@ -68,7 +68,7 @@ class StepStore(RunStore):
                 connection.execute(text("LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE"))
             found = connection.execute(query).mappings().first()
             run, rows = imported(run_info(found) if found else None)
-            connection.execute(self._upserts[runs], to_row(run))
+            connection.execute(self._run_upsert, to_row(run))
             if found:
                 there = connection.execute(select(steps).where(steps.c.run_id == run.id)).mappings()
                 known = {row["step"]: from_row(StepMetrics, row) for row in there}
@@ -173,7 +173,7 @@ class StepStore(RunStore):
         while portion := list(islice(remaining, _ROWS_AT_ONCE)):
             for row in portion:
                 touched.setdefault(row.run_id, set()).add(row.step // BLOCK)
-            connection.execute(self._upserts[steps], [to_row(row) for row in portion])
+            self._upserts[steps].write(connection, portion)
             count += len(portion)
         for run_id, blocks in touched.items():
             newest = newest_step(connection, run_id) or 0

@@ -29,7 +29,7 @@ from .records import (
     Recommendation,
     Sample,
 )
-from .rows import from_row, to_row
+from .rows import from_row
 from .run_store import new_run_id
 from .step_store import StepStore
 
@@ -98,7 +98,7 @@ class Store(StepStore):
             return
         try:
             with self.writing() as connection:
-                connection.execute(self._upserts[samples], [to_row(row) for row in given])
+                self._upserts[samples].write(connection, given)
         except IntegrityError:
             raise self._not_found(given[0].run_id) from None
 
@@ -192,6 +192,6 @@ class Store(StepStore):
     def _replace(self, table: Table, row: Evaluation | LagDrift | BiasProbe) -> None:
         try:
             with self.writing() as connection:
-                connection.execute(self._upserts[table], to_row(row))
+                self._upserts[table].write(connection, [row])
         except IntegrityError:
             raise self._not_found(row.run_id) from None
