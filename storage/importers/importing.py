@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +44,7 @@ class Imported:
 
 
 def import_file(
-    store: Store,
+    store: Store | Callable[[], Store],
     source: str | Path | bytes | BinaryIO,
     *,
     format: str = "auto",
@@ -59,7 +59,7 @@ def import_file(
     """Import a log; one that was imported before, or has grown since, renews the same run.
 
     Args:
-        store: the archive.
+        store: the archive, or what opens it once the file and the settings are found sound.
         source: a path, or the content as bytes or an open binary file.
         format: ``auto`` (by content), ``jsonl`` or ``trainer_state``.
         stack: name in ``STACKS``; None to tell by the keys.
@@ -76,6 +76,7 @@ def import_file(
     title = _checked_text("name", name) or _name_of(source)
     _checked_text("group", group)
     log = _read(_text(source, most_bytes), format, most_rows)
+    config_told(settings or {}, stack_named(stack) if stack else _betrayed(log))
     ending = hashlib.sha256(f"{title}\0{log.format}\0{log.first}".encode()).hexdigest()[:12]
     now = _written_at(source)
 
@@ -117,7 +118,8 @@ def import_file(
         )
         return run, step_rows(log, plan, run.id, run.created_at)
 
-    run, written = store.import_run(ending, imported)
+    archive = store if isinstance(store, Store) else store()
+    run, written = archive.import_run(ending, imported)
     return Imported(
         run_id=run.id,
         rows=len(log.rows),
