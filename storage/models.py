@@ -44,26 +44,35 @@ class FactJSON(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Any) -> str | None:
         """Encode a value for the database; None stays NULL."""
-        return None if value is None else json.dumps(_tagged(value), allow_nan=False)
+        if value is None:
+            return None
+        try:
+            return _encode(value)
+        except (TypeError, ValueError):  # a mapping that is no dict, or a number JSON has not
+            return _encode(tagged(value))
 
     def process_result_value(self, value: Any, dialect: Any) -> Any:
         """Decode a value from the database."""
-        return None if value is None else json.loads(value, object_hook=_untagged)
+        return None if value is None else _decode(value)
 
 
-def _tagged(value: Any) -> Any:
+def tagged(value: Any) -> Any:
+    """Return a value with {"$float": "nan"} for NaN, likewise for inf and -inf: plain JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return {"$float": str(value)}
     if isinstance(value, Mapping):
-        return {str(key): _tagged(item) for key, item in value.items()}
+        return {str(key): tagged(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_tagged(item) for item in value]
+        return [tagged(item) for item in value]
     return value
 
 
 def _untagged(value: dict[str, Any]) -> Any:
     return float(value["$float"]) if value.keys() == {"$float"} else value
 
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+_decode = json.JSONDecoder(object_hook=_untagged).decode
 
 _TYPES: dict[Any, Any] = {
     "str": Text,

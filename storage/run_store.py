@@ -100,7 +100,7 @@ class RunStore(Transactions):
                 connection.execute(text("LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE"))
             found = [run_info(row) for row in connection.execute(query).mappings()]
             for run in revised(found):
-                connection.execute(self._upserts[runs], to_row(run))
+                connection.execute(self._run_upsert, to_row(run))
 
     def heartbeat(self, run_id: str, now: float) -> bool:
         """Count one sign of life of a run and return whether somebody asked it to stop."""
@@ -121,6 +121,7 @@ class RunStore(Transactions):
         """
         with self.writing() as connection:
             gone = connection.execute(delete(runs).where(runs.c.id == run_id)).rowcount
+        self._newest.pop(run_id, None)
         if not gone:
             raise self._not_found(run_id)
 

@@ -4,12 +4,10 @@ Every write is one short transaction; every read opens and closes its own, becau
 stops SQLite from checkpointing its log. Writing a step or an evaluation twice leaves one row.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, select
 from sqlalchemy.exc import IntegrityError
 
 from .errors import CalibrationNotFound
@@ -21,7 +19,6 @@ from .models import (
     events,
     recommendations,
     samples,
-    steps,
 )
 from .records import (
     BiasProbe,
@@ -31,61 +28,16 @@ from .records import (
     LagDrift,
     Recommendation,
     Sample,
-    StepMetrics,
 )
-from .rows import from_row, to_row
-from .run_store import RunStore, new_run_id
+from .rows import from_row
+from .run_store import new_run_id
+from .step_store import StepStore
 
 __all__ = ["Store", "new_run_id"]
 
 
-class Store(RunStore):
+class Store(StepStore):
     """The whole archive: runs, the facts of their steps, and what was advised."""
-
-    # -- steps --------------------------------------------------------------------------------
-
-    def append_step(self, row: StepMetrics) -> None:
-        """Write one learner step in one transaction; the same step again replaces it.
-
-        Raises:
-            RunNotFound: the run is not in the archive.
-        """
-        self._replace(steps, row)
-
-    def steps(self, run_id: str, *, after: int = -1, last: int | None = None) -> list[StepMetrics]:
-        """Return the steps of a run beyond ``after`` in order; only the ``last`` n if given."""
-        query = select(steps).where(steps.c.run_id == run_id, steps.c.step > after)
-        query = query.order_by(steps.c.step.desc() if last is not None else steps.c.step)
-        with self.reading() as connection:
-            rows = connection.execute(query.limit(last)).mappings().all()
-        found = [from_row(StepMetrics, row) for row in rows]
-        return found[::-1] if last is not None else found
-
-    def series(self, run_id: str, names: Sequence[str], *, after: int = -1) -> dict[str, list[Any]]:
-        """Return whole columns of a run by name, ordered by step; None and NaN are kept apart."""
-        columns = [steps.c[name] for name in names]
-        query = select(steps.c.non_finite, *columns).where(
-            steps.c.run_id == run_id, steps.c.step > after
-        )
-        series: dict[str, list[Any]] = {name: [] for name in names}
-        with self.reading() as connection:
-            for non_finite, *values in connection.execute(query.order_by(steps.c.step)):
-                for name, value in zip(names, values, strict=True):
-                    is_nan = value is None and non_finite and name in non_finite
-                    series[name].append(math.nan if is_nan else value)
-        return series
-
-    def last_step(self, run_id: str) -> int | None:
-        """Return the newest learner step of a run; None before the first."""
-        query = select(func.max(steps.c.step)).where(steps.c.run_id == run_id)
-        with self.reading() as connection:
-            return connection.execute(query).scalar()
-
-    def step_counts(self) -> dict[str, int]:
-        """Return the number of stored learner steps of every run that has any."""
-        query = select(steps.c.run_id, func.count()).group_by(steps.c.run_id)
-        with self.reading() as connection:
-            return {run_id: int(count) for run_id, count in connection.execute(query)}
 
     # -- evaluations, events, recommendations ----------------------------------------------------
 
@@ -146,7 +98,7 @@ class Store(RunStore):
             return
         try:
             with self.writing() as connection:
-                connection.execute(self._upserts[samples], [to_row(row) for row in given])
+                self._upserts[samples].write(connection, given)
         except IntegrityError:
             raise self._not_found(given[0].run_id) from None
 
@@ -237,9 +189,9 @@ class Store(RunStore):
                 for row in connection.execute(query).mappings()
             ]
 
-    def _replace(self, table: Table, row: StepMetrics | Evaluation | LagDrift | BiasProbe) -> None:
+    def _replace(self, table: Table, row: Evaluation | LagDrift | BiasProbe) -> None:
         try:
             with self.writing() as connection:
-                connection.execute(self._upserts[table], to_row(row))
+                self._upserts[table].write(connection, [row])
         except IntegrityError:
             raise self._not_found(row.run_id) from None

@@ -14,11 +14,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from .engine import open_engine
 from .errors import ArchiveUnavailable
-from .models import bias_probes, drifts, evaluations, rollups, runs, samples, steps
-from .rows import upsert
+from .models import bias_probes, drifts, evaluations, runs, samples, steps
+from .rows import Upsert, upsert
 
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-_REPLACED = (runs, steps, evaluations, drifts, bias_probes, samples, rollups)
+_REPLACED = (steps, evaluations, drifts, bias_probes, samples)
 """Tables in which a row of the same key replaces the one that is there."""
 
 
@@ -28,7 +28,9 @@ class Transactions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         insert = _INSERT[engine.dialect.name]
-        self._upserts = {table: upsert(insert, table) for table in _REPLACED}
+        self._upserts = {table: Upsert(insert, table, engine.dialect) for table in _REPLACED}
+        self._run_upsert = upsert(insert, runs)
+        self._newest: dict[str, int] = {}  # last step of each run that this store has written to
 
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = True) -> Self:

@@ -7,7 +7,7 @@ from factories import a_run, a_step, an_evaluation, seeded_store
 
 from storage.check import inconsistencies
 from storage.errors import ArchiveUnavailable
-from storage.records import Event, RunStatus
+from storage.records import BiasProbe, Event, LagDrift, RunStatus, Sample
 from storage.store import Store
 
 FINISHED, COLLAPSED = "20231114-221320-000001", "20231114-221320-000002"
@@ -55,7 +55,56 @@ def test_rows_of_a_run_that_does_not_exist(seeded, tmp_path):
     plant(tmp_path, f"DELETE FROM runs WHERE id = '{COLLAPSED}'")
     assert inconsistencies(seeded) == [
         f"{table}: rows of run {COLLAPSED}, which does not exist"
-        for table in ("steps", "evaluations", "events")
+        for table in ("evaluations", "events", "steps")
+    ]
+
+
+def test_rows_of_every_table_of_facts_are_missed_by_their_run(seeded, tmp_path):
+    seeded.append_steps([a_step(COLLAPSED, t) for t in range(512)])
+    seeded.append_drift(LagDrift(run_id=COLLAPSED, step=1, lag=1, norm=1.0, rate_sum=1.0))
+    seeded.append_samples(
+        [Sample(run_id=COLLAPSED, step=1, number=0, prompt="1+1=", completion="2")]
+    )
+    seeded.tag_run(COLLAPSED, ["mine"])
+    seeded.append_bias_probe(
+        BiasProbe(
+            run_id=COLLAPSED,
+            step=1,
+            staleness=1,
+            correction="clip",
+            time=1.0,
+            shards=16,
+            rollouts=64,
+        )
+    )
+    plant(tmp_path, f"DELETE FROM runs WHERE id = '{COLLAPSED}'")
+    assert {line.split(":")[0] for line in inconsistencies(seeded)} == {
+        *("steps", "evaluations", "drifts", "bias_probes", "samples", "rollups", "tags"),
+    }
+
+
+def test_an_imported_run_has_a_row_only_where_its_log_has_one(store):
+    run = a_run(kind="imported", status=RunStatus.FINISHED)
+    store.create_run(run)
+    store.append_steps([a_step(run.id, 10 * t) for t in range(5)])
+    assert inconsistencies(store) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE rollups SET high = 9 WHERE metric = 'loss'",
+        "DELETE FROM rollups WHERE metric = 'loss'",
+        "UPDATE rollups SET not_finite_step = 3 WHERE metric = 'loss'",
+        f"UPDATE steps SET loss = 9 WHERE step = 100 AND run_id = '{FINISHED}'",
+    ],
+)
+def test_extremes_that_are_not_those_of_the_steps(seeded, tmp_path, change):
+    seeded.append_steps([a_step(FINISHED, t, loss=0.5) for t in range(512)])
+    assert inconsistencies(seeded) == []
+    plant(tmp_path, change)
+    assert inconsistencies(seeded) == [
+        f"rollups: block 0 of run {FINISHED} is not what its steps say"
     ]
 
 

@@ -1,0 +1,145 @@
+"""How fast a long run opens, and what keeping its outline costs the trainer that writes it.
+
+    python -m benchmarks.overview [--steps N] [--appended N] [--json]
+
+Read: five metrics of one run of a million learner steps, opened by a fresh process, from opening
+the archive to at most 2 000 points a metric; imports are given beside it. Write: learner steps
+committed one by one, with and without rollups, in turns within one process. The archive lies in a
+folder that is deleted afterwards.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.records import METRIC_NAMES, RunInfo, StepMetrics
+from storage.store import Store
+
+METRICS = ("reward_mean", "approx_kl", "entropy", "grad_norm", "cycle_drift")
+RUN = "20260101-000000-000001"
+TURN = 2000
+"""Steps of one turn: several blocks, so that a turn bears its share of rolling up."""
+READ = """
+import time; begun = time.perf_counter()
+import sys
+from storage.store import Store
+imported = time.perf_counter()
+store = Store.open(sys.argv[1], create=False)
+lines = store.overview(sys.argv[2], sys.argv[3].split(","), first=int(sys.argv[4]))
+print(time.perf_counter() - imported, imported - begun, max(len(s) for s, _ in lines.values()))
+"""
+
+
+def long_rows(steps: int) -> Iterator[StepMetrics]:
+    """Yield a run's rows: waves of five metrics."""
+    for t in range(steps):
+        wave = math.sin(t / 1000)
+        yield StepMetrics(
+            run_id=RUN,
+            step=t,
+            time=float(t),
+            reward_mean=0.5 + 0.1 * wave,
+            approx_kl=1e-3 * wave * wave,
+            entropy=2.0 + wave,
+            grad_norm=5.0 + math.cos(t),
+            cycle_drift=0.01 * (t % 8),
+        )
+
+
+def full_row(run_id: str, step: int) -> StepMetrics:
+    """Return a step with as many metrics as the trainer writes."""
+    whole = ("zero_variance_groups", "dropped_groups", "tokens", "sampled_at_step")
+    names = [name for name in METRIC_NAMES if name not in whole][:29]
+    measured: dict[str, Any] = dict.fromkeys(names, 0.1 + step % 7)
+    return StepMetrics(run_id=run_id, step=step, time=float(step), **measured)
+
+
+def reading(url: str, first: int, rounds: int) -> dict[str, Any]:
+    """Time fresh processes that open the run from a step on; seconds, the median of all."""
+    found = []
+    for _ in range(rounds):
+        words = [sys.executable, "-c", READ, url, RUN, ",".join(METRICS), str(first)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        found.append([float(word) for word in done.stdout.split()])
+    seconds, imports, points = zip(*found, strict=True)
+    return {
+        "read_seconds": statistics.median(seconds),
+        "import_seconds": statistics.median(imports),
+        "points": int(points[0]),
+    }
+
+
+def writing(store: "PlainStore", appended: int) -> dict[str, float]:
+    """Commit steps one by one into two runs in turns; return steps per second of each."""
+    spent = {"with_rollups": 0.0, "without_rollups": 0.0}
+    for name in spent:
+        store.create_run(RunInfo(id=name, name=name, created_at=0.0))
+        store.append_step(full_row(name, 0))
+    for turn in range(max(1, appended // TURN)):
+        for name in spent:
+            rows = [full_row(name, turn * TURN + i + 1) for i in range(TURN)]
+            write = store.append_step if name == "with_rollups" else store.append_without_outline
+            begun = time.perf_counter()
+            for row in rows:
+                write(row)
+            spent[name] += time.perf_counter() - begun
+    return {name: max(1, appended // TURN) * TURN / seconds for name, seconds in spent.items()}
+
+
+class PlainStore(Store):
+    """A store that can also write a step the way it would without rollups."""
+
+    def append_without_outline(self, row: StepMetrics) -> None:
+        """Write one learner step and keep no extremes."""
+        from storage.models import steps
+
+        with self.writing() as connection:
+            self._upserts[steps].write(connection, [row])
+
+
+def measured(steps: int, appended: int) -> dict[str, Any]:
+    """Build the archive, measure, and return every figure."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = PlainStore.open(str(Path(folder) / "long.db"))
+        store.create_run(RunInfo(id=RUN, name="long", created_at=0.0))
+        begun = time.perf_counter()
+        store.append_steps(long_rows(steps))
+        bulk = steps / (time.perf_counter() - begun)
+        figures = {
+            "steps": steps,
+            "bulk_steps_per_second": bulk,
+            "whole_run": reading(store.url, 0, 3),
+            "last_20_000_steps": reading(store.url, max(0, steps - 20_000), 3),
+            "append_steps_per_second": writing(store, appended),
+        }
+        store.close()
+    return figures
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1_000_000, help="length of the run to read")
+    parser.add_argument("--appended", type=int, default=20_000, help="steps to write one by one")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    figures = measured(options.steps, options.appended)
+    if options.json:
+        print(json.dumps(figures))
+        return 0
+    for name, value in figures.items():
+        shown = value if isinstance(value, dict) else {"": value}
+        print(name, *(f"{k} {v:.4g}".strip() for k, v in shown.items()), sep="  ")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,260 @@
+"""Import the log of another trainer as a run: whole or not at all, and as often as it grows."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..commandline import BadInput
+from ..records import RunInfo, RunStatus, StepMetrics
+from ..store import Store
+from .columns import Plan, plan_of, step_rows
+from .jsonl import read_jsonl
+from .keys import stack_of
+from .logs import Log, decoder
+from .stacks import Stack, stack_named
+from .told import config_told, told_staleness
+from .trainer_state import read_trainer_state
+
+MOST_BYTES = 512 * 2**20
+MOST_ROWS = 2_000_000
+_READERS = {"jsonl": read_jsonl, "trainer_state": read_trainer_state}
+_NAMELESS = ("metrics", "trainer_state", "trainer", "orchestrator")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import did: ``rows`` learner steps lie in the file, ``written`` of them were new.
+
+    ``mapped`` tells which key became which column; keys that the stack's table does not know are
+    in ``unknown`` and, like all others, kept in ``extra`` of each step.
+    """
+
+    run_id: str
+    rows: int
+    written: int
+    format: str
+    stack: str | None
+    mapped: Mapping[str, str]
+    unknown: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def import_file(
+    store: Store | Callable[[], Store],
+    source: str | Path | bytes | BinaryIO,
+    *,
+    format: str = "auto",
+    stack: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    live: bool = False,
+    most_bytes: int = MOST_BYTES,
+    most_rows: int = MOST_ROWS,
+) -> Imported:
+    """Import a log; one that was imported before, or has grown since, renews the same run.
+
+    Args:
+        store: the archive, or what opens it once the file and the settings are found sound.
+        source: a path, or the content as bytes or an open binary file.
+        format: ``auto`` (by content), ``jsonl`` or ``trainer_state``.
+        stack: name in ``STACKS``; None to tell by the keys.
+        name: name of the run; None for the file's or its folder's.
+        group: group of the run.
+        settings: the configuration, see ``told.config_told``; None leaves what was told before.
+        live: whether more rows are to come, so that the run counts as running.
+        most_bytes: largest size that is read.
+        most_rows: largest number of rows that is read.
+
+    Raises:
+        BadInput: the file or an option is not allowed; then nothing is written.
+    """
+    title = _checked_text("name", name) or _name_of(source)
+    _checked_text("group", group)
+    log = _read(_text(source, most_bytes), format, most_rows)
+    config_told(settings or {}, stack_named(stack) if stack else _betrayed(log))
+    ending = hashlib.sha256(f"{title}\0{log.format}\0{log.first}".encode()).hexdigest()[:12]
+    now = _written_at(source)
+
+    def imported(there: RunInfo | None) -> tuple[RunInfo, Iterable[StepMetrics]]:
+        run = there or RunInfo(
+            id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{ending}",
+            name=title,
+            kind="imported",
+            created_at=now,
+        )
+        chosen = stack or run.source.get("stack")
+        known = stack_named(chosen) if chosen else _betrayed(log)
+        told = _together(run.source.get("told", {}), settings or {})
+        config, companions = config_told(told, known)
+        updates = known.updates_per_version(companions) if known else 1.0
+        plan = plan_of(log, known.name if known else None, updates)
+        config = _from_log(log, plan) | config
+        run = replace(
+            run,
+            status=RunStatus.RUNNING if live else RunStatus.FINISHED,
+            started_at=min(log.times.values(), default=None),
+            ended_at=None if live else max(log.times.values(), default=None),
+            group=group or run.group,
+            config=config,
+            seed=config.get("seed"),
+            unmeasured=_unmeasured(log, plan),
+            source={
+                "file": str(source) if isinstance(source, str | Path) else None,
+                "format": log.format,
+                "stack": known.name if known else None,
+                "told": told,
+                "window": log.window,
+                "learner_steps_per_version": updates if known else None,
+                "columns": {key: str(metric.column) for key, metric in plan.columns.items()},
+                "references": dict(plan.references),
+                "unknown_keys": list(plan.unknown),
+                "notes": [*log.notes, *plan.notes, *_doubts(log, known, config)],
+            },
+        )
+        return run, step_rows(log, plan, run.id, run.created_at)
+
+    archive = store if isinstance(store, Store) else store()
+    run, written = archive.import_run(ending, imported)
+    return Imported(
+        run_id=run.id,
+        rows=len(log.rows),
+        written=written,
+        format=log.format,
+        stack=run.source["stack"],
+        mapped=run.source["columns"],
+        unknown=tuple(run.source["unknown_keys"]),
+        notes=tuple(run.source["notes"]),
+    )
+
+
+def _together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was told before with what is told now; of two ways to tell S the newer holds."""
+    kept = dict(before)
+    if told_staleness(now):
+        kept = {name: value for name, value in kept.items() if not told_staleness([name])}
+    return kept | dict(now)
+
+
+def _text(source: str | Path | bytes | BinaryIO, most_bytes: int) -> str:
+    if isinstance(source, bytes):
+        content = source
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise BadInput(f"file: {path} {what}; allowed: a JSONL log or a trainer_state.json")
+        with path.open("rb") as opened:
+            content = opened.read(most_bytes + 1)
+    else:
+        content = source.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise BadInput(f"file: larger than allowed; allowed: at most {most_bytes} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"file: byte {error.start} is no UTF-8 text; allowed: a JSONL log or a "
+            "trainer_state.json, not compressed"
+        ) from None
+
+
+def format_of(text: str) -> str:
+    """Tell the format of a log by its content: ``jsonl`` or ``trainer_state``.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    lines = text.lstrip().split("\n", maxsplit=1)
+    try:
+        first = decoder.decode(lines[0].strip())
+    except (ValueError, RecursionError):
+        first = None
+    if isinstance(first, dict) and "log_history" not in first:
+        return "jsonl"
+    if lines[0].startswith("{") and '"log_history"' in text:
+        return "trainer_state"
+    raise BadInput(
+        f"file: {lines[0][:60]!r} begins no known log; allowed: JSON objects, one a line, or a "
+        "trainer_state.json"
+    )
+
+
+def _read(text: str, format: str, most_rows: int) -> Log:
+    if format not in ("auto", *_READERS):
+        raise BadInput(f"format: {format!r} is not allowed; allowed: auto | {' | '.join(_READERS)}")
+    if not text.strip():
+        raise BadInput("file: empty; allowed: a log with at least one row")
+    log = _READERS[format_of(text) if format == "auto" else format](text, most_rows=most_rows)
+    if not log.rows:
+        raise BadInput("file: holds no row; allowed: a log with at least one row")
+    return log
+
+
+def _betrayed(log: Log) -> Stack | None:
+    found = stack_of(frozenset(key for row in log.rows.values() for key in row))
+    if log.format == "trainer_state" and found not in ("trl", "trl_async"):
+        return None
+    return stack_named(found) if found else None
+
+
+def _from_log(log: Log, plan: Plan) -> dict[str, Any]:
+    """Return what a log tells of its configuration: the horizon, and the largest rate logged."""
+    config: dict[str, Any] = {}
+    if log.planned_steps:
+        config["steps"] = log.planned_steps
+    key = next((k for k, m in plan.columns.items() if m.column == "learning_rate"), None)
+    rates = [row[key] for row in log.rows.values() if key in row] if key else []
+    rates = [rate for rate in rates if isinstance(rate, int | float) and 0 < rate <= 10]
+    return config | ({"learning_rate": float(max(rates))} if rates else {})
+
+
+def _doubts(log: Log, stack: Stack | None, config: Mapping[str, Any]) -> list[str]:
+    """Say what must be known to make use of the run and is not in the log."""
+    notes = []
+    if stack is None:
+        notes.append("the stack is not known: names of Etalon's own are taken, no drift; --stack")
+    elif "updates_per_batch" in stack.companions:
+        words = stack.companions["updates_per_batch"].words
+        notes.append(f"ages are converted with updates_per_batch = {words}")
+    for name in ("learning_rate", "max_staleness", "steps"):
+        if name not in config:
+            notes.append(f"{name} is not in the log; tell it with --set {name}=…")
+    if stack and stack.name == "trl" and (log.window or 1) > 1:
+        notes.append(f"each row averages {log.window} learner steps")
+    if not log.times:
+        notes.append("the log holds no times; the time of the file stands in")
+    return notes
+
+
+def _unmeasured(log: Log, plan: Plan) -> dict[str, str]:
+    reasons = dict(plan.reasons)
+    if not log.times:
+        reasons["time"] = "the log holds no times"
+    return reasons
+
+
+def _written_at(source: str | Path | bytes | BinaryIO) -> float:
+    if isinstance(source, str | Path):
+        return os.stat(source).st_mtime  # noqa: PTH116  # a str is a path here too
+    return time.time()
+
+
+def _name_of(source: str | Path | bytes | BinaryIO) -> str:
+    """Return the file's name, or its folder's where every such file is called the same."""
+    if isinstance(source, bytes):
+        return "imported"
+    path = Path(source if isinstance(source, str | Path) else getattr(source, "name", "imported"))
+    parts = [path.stem, *(part.name for part in path.absolute().parents)]
+    own = (part for part in parts if part not in _NAMELESS and not part.startswith("checkpoint-"))
+    return next(own, "imported")[:120] or "imported"
+
+
+def _checked_text(field: str, value: str | None) -> str | None:
+    if value is not None and not 0 < len(value.strip()) <= 120:
+        raise BadInput(f"{field}: {value[:60]!r} is not allowed; allowed: 1 to 120 characters")
+    return value

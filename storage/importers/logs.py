@@ -1,0 +1,51 @@
+"""What every reader makes of a log: its rows by step, as the file has them, and when they were."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MOST_STEP = 2**31 - 1
+_CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_FAULTS_SHOWN = 5
+
+decoder = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__)
+"""Reads the words NaN and Infinity too, which trainers write and strict JSON does not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """A log as read: ``rows`` by step, ascending, several rows of one step merged.
+
+    ``first`` is the first row as text, by which the same log is known again when it has grown.
+    ``times`` holds the seconds since 1970 of the rows that have them, ``window`` the number of
+    steps that a row averages over (None when unknown), ``planned_steps`` the horizon.
+    """
+
+    format: str
+    first: str
+    rows: Mapping[int, Mapping[str, Any]]
+    times: Mapping[int, float]
+    window: int | None = None
+    planned_steps: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def whole_step(value: Any) -> int | None:
+    """Return a step number, or None when this is none: a whole number from 0 to 2³¹ − 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= MOST_STEP and value == int(value) else None
+
+
+def moment(value: Any) -> float | None:
+    """Return seconds since 1970, or None when this number is no such time."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 1e8 < value < 1e11 else None
+
+
+def shown(faults: list[str]) -> list[str]:
+    """Return the first few faults, and how many more there are."""
+    more = len(faults) - _FAULTS_SHOWN
+    return faults[:_FAULTS_SHOWN] + ([f"… and {more} more lines like these"] if more > 0 else [])

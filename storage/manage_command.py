@@ -1,0 +1,145 @@
+"""``python -m storage check|migrate|archive|delete|tag|note``: keep the archive in order."""
+
+import argparse
+import sys
+import time
+
+from sqlalchemy.exc import DBAPIError
+
+from .check import inconsistencies
+from .commandline import BadInput, print_json
+from .engine import unchecked_engine
+from .errors import ArchiveUnavailable
+from .liveness import PulseReader
+from .records import RunInfo
+from .store import Store
+
+LONGEST_TAG = 64
+LONGEST_NOTE = 20_000
+
+
+def check(store: Store, options: argparse.Namespace) -> int:
+    """Print every inconsistency of the archive; 1 when there is one."""
+    found = inconsistencies(store)
+    if options.json:
+        print_json({"inconsistencies": found, "checked_at": time.time()})
+    else:
+        print("\n".join(found) or "no inconsistency found")
+    return 1 if found else 0
+
+
+def migrate(options: argparse.Namespace) -> int:
+    """Bring an archive to the newest schema, and give old runs the outlines they lack.
+
+    Raises:
+        ArchiveUnavailable: the database does not let itself be migrated.
+    """
+    from .migrate import upgrade  # alembic is slow to import
+
+    engine = unchecked_engine(options.db)
+    try:
+        before, after = upgrade(engine)
+        Store(engine).build_rollups()
+    except DBAPIError as error:
+        shown = engine.url.render_as_string()
+        raise ArchiveUnavailable(f"db: cannot migrate {shown}: {error.orig}") from error
+    finally:
+        engine.dispose()
+    if options.json:
+        reason = {"before_reason": "empty"} if before is None else {}
+        print_json({"before": before, "after": after, **reason})
+    else:
+        print(f"schema {before or 'none'} -> {after}")
+    return 0
+
+
+def archive(store: Store, options: argparse.Namespace) -> int:
+    """Put a run away, or bring it back."""
+    store.update_run(options.run, archived=not options.undo)
+    if options.json:
+        print_json({"run_id": options.run, "archived": not options.undo})
+    else:
+        print(f"{options.run} is {'back in the lists' if options.undo else 'archived'}")
+    return 0
+
+
+def delete(store: Store, options: argparse.Namespace) -> int:
+    """Remove runs and every row of them, once all may go and it is confirmed.
+
+    Raises:
+        BadInput: one is alive, or nobody confirmed.
+        RunNotFound: one is not in the archive.
+    """
+    given = list(dict.fromkeys(options.runs))
+    pulse, counts = PulseReader(), store.step_counts()
+    faults = [
+        f"run: {run.id} is {run.status}; stop it first: python -m trainer stop {run.id}"
+        for run in [store.run(run_id) for run_id in given]
+        if _alive(run, pulse)
+    ]
+    if faults:
+        raise BadInput(*faults)
+    steps = sum(counts.get(run_id, 0) for run_id in given)
+    words = f"{len(given)} run{'s' if len(given) > 1 else ''} with {steps} steps"
+    if not options.yes and not _confirmed(words):
+        print("nothing is deleted", file=sys.stderr)
+        return 0
+    for run_id in given:
+        store.delete_run(run_id)
+    if options.json:
+        print_json({"deleted": given, "steps": steps})
+    else:
+        print(f"deleted {words}")
+    return 0
+
+
+def _alive(run: RunInfo, pulse: PulseReader) -> bool:
+    """Whether a process still writes this run; an imported log that grows has none of ours."""
+    return pulse.status(run).alive and not (run.kind == "imported" and run.pid is None)
+
+
+def _confirmed(words: str) -> bool:
+    if not sys.stdin.isatty():
+        raise BadInput(f"yes: not given, and nobody to ask; add --yes to delete {words} for good")
+    print(f"delete {words} for good? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def tag(store: Store, options: argparse.Namespace) -> int:
+    """Give a run these tags and no others.
+
+    Raises:
+        BadInput: a tag is empty or too long.
+    """
+    words = list(dict.fromkeys(word.strip() for word in options.words))
+    if faults := [
+        f"tag: {word[:80]!r} is not allowed; allowed: 1 to {LONGEST_TAG} characters"
+        for word in words
+        if not 0 < len(word) <= LONGEST_TAG
+    ]:
+        raise BadInput(*faults)
+    run = store.run(options.run)
+    store.tag_run(run.id, words)
+    if options.json:
+        print_json({"run_id": run.id, "tags": words})
+    else:
+        print(f"{run.id}: {', '.join(words) or 'no tags'}")
+    return 0
+
+
+def note(store: Store, options: argparse.Namespace) -> int:
+    """Write a note on a run in place of the one that is there; an empty one takes it away.
+
+    Raises:
+        BadInput: it is too long.
+    """
+    if len(options.text) > LONGEST_NOTE:
+        raise BadInput(f"note: {len(options.text)} characters; allowed: at most {LONGEST_NOTE}")
+    text = options.text.strip() or None
+    store.update_run(options.run, notes=text)
+    if options.json:
+        reason = {"notes_reason": "taken away"} if text is None else {}
+        print_json({"run_id": options.run, "notes": text, **reason})
+    else:
+        print(f"{options.run}: {text or 'no note'}")
+    return 0

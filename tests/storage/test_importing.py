@@ -1,0 +1,438 @@
+"""Logs of other trainers become runs: the right column, the right policy, whole or not at all."""
+
+import io
+import json
+import math
+import time
+
+import pytest
+
+from storage.check import inconsistencies
+from storage.commandline import BadInput
+from storage.importers.importing import format_of, import_file
+from storage.records import RunStatus, missing_reason
+
+TRL_ROW = {
+    "loss": 0.01,
+    "grad_norm": 2.8,
+    "learning_rate": 1e-6,
+    "entropy": 1.9,
+    "reward": 0.25,
+    "reward_std": 0.4,
+    "frac_reward_zero_std": 0.5,
+    "rewards/exact/mean": 0.25,
+    "rewards/exact/std": 0.4,
+    "clip_ratio/low_mean": 0.01,
+    "clip_ratio/low_min": 0.0,
+    "clip_ratio/high_mean": 0.02,
+    "clip_ratio/high_max": 0.05,
+    "clip_ratio/region_mean": 0.03,
+    "completions/mean_length": 12.0,
+    "num_tokens": 1024.0,
+    "step_time": 0.5,
+    "epoch": 0.1,
+}
+PRIME_ROW = {
+    "optim/lr": 1e-6,
+    "optim/grad_norm": 0.4,
+    "loss/mean": 0.1,
+    "entropy/all/mean": 1.0,
+    "mismatch_kl/all/mean": 2e-3,
+    "mismatch_kl/math/mean": 3e-3,
+    "off_policy/mean": 1.5,
+    "off_policy/max": 4.0,
+    "is_masked/mean": 0.01,
+}
+START = 1_780_000_000.0
+
+
+def trainer_state(rows, **changes):
+    """The file as transformers writes it."""
+    state = {
+        "best_global_step": None,
+        "best_metric": None,
+        "best_model_checkpoint": None,
+        "epoch": 1.0,
+        "eval_steps": 500,
+        "global_step": len(rows),
+        "is_hyper_param_search": False,
+        "is_local_process_zero": True,
+        "is_world_process_zero": True,
+        "log_history": [{**row, "step": i} for i, row in enumerate(rows, start=1)],
+        "logging_steps": 1,
+        "max_steps": 200,
+        "num_input_tokens_seen": 0,
+        "num_train_epochs": 1,
+        "save_steps": 50,
+        "stateful_callbacks": {"TrainerControl": {"args": {}, "attributes": {}}},
+        "total_flos": 0.0,
+        "train_batch_size": 8,
+        "trial_name": None,
+        "trial_params": None,
+    }
+    return json.dumps(state | changes, indent=2) + "\n"
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Write a log where a trainer would."""
+
+    def write(text, name="run-7/metrics.jsonl"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def only(store):
+    [run] = store.runs()
+    return run
+
+
+# -- each stack -------------------------------------------------------------------------------
+
+
+def test_trl_writes_a_trainer_state(store, put):
+    rows = [TRL_ROW, TRL_ROW | {"kl": 0.5}, TRL_ROW | {"train_loss": 0.1, "train_runtime": 9.0}]
+    path = put(trainer_state(rows), "out/checkpoint-3/trainer_state.json")
+    done = import_file(store, path, settings={"max_staleness": 3})
+    run, [first, second, _] = only(store), store.steps(done.run_id)
+    assert (done.rows, done.written, done.format, done.stack) == (3, 3, "trainer_state", "trl")
+    assert (run.name, run.kind, run.status) == ("out", "imported", RunStatus.FINISHED)
+    assert run.config == {"steps": 200, "learning_rate": 1e-6, "max_staleness": 3}
+    assert (first.step, first.loss, first.reward_mean, first.response_length) == (1, 0.01, 0.25, 12)
+    assert (first.clip_fraction_low, first.clip_fraction_high) == (0.01, 0.02)
+    assert second.approx_kl is None, "kl is against the reference model"
+    assert second.extra["kl"] == 0.5
+    assert run.source["references"]["kl"] == "reference_model"
+    assert run.source["references"]["clip_ratio/low_mean"] == "behavior"
+    assert done.unknown == ()
+    assert run.source["window"] == 1
+    assert missing_reason(run, first, "approx_kl") == (
+        "TRL GRPOTrainer logs no such drift from the behavior policy"
+    )
+    assert inconsistencies(store) == []
+
+
+def test_trl_with_vllm_clips_against_the_proximal_policy(store, put):
+    row = TRL_ROW | {"sampling/sampling_logp_difference/mean": 0.1}
+    done = import_file(store, put(trainer_state([row]), "out/trainer_state.json"))
+    run, [step] = only(store), store.steps(done.run_id)
+    assert step.clip_fraction_low is None
+    assert step.extra["clip_ratio/low_mean"] == 0.01
+    assert run.source["references"]["clip_ratio/low_mean"] == "proximal"
+    assert "proximal" in missing_reason(run, step, "clip_fraction_low")
+
+
+def test_trl_async_measures_from_the_behavior_policy_and_counts_versions(store, put):
+    row = TRL_ROW | {"kl": 0.002, "ratio": 1.01, "sample/staleness_mean": 1.0}
+    row["sample/staleness_max"] = 2.0
+    path = put(trainer_state([row]), "a/trainer_state.json")
+    done = import_file(store, path, settings={"weight_sync_steps": "2", "knob": "4"})
+    run, [step] = only(store), store.steps(done.run_id)
+    assert done.stack == "trl_async"
+    assert (step.approx_kl, step.extra["ratio"]) == (0.002, 1.01)
+    assert (step.staleness_mean, step.staleness_max) == (2.5, 5.0)  # 1·2 + ½; (2 + 1)·2 − 1
+    assert run.config["max_staleness"] == 9  # (4 + 1)·2 − 1
+    assert run.source["learner_steps_per_version"] == 2
+
+
+def test_rows_that_average_over_steps_say_so(store, put):
+    text = trainer_state([], log_history=[{**TRL_ROW, "step": s} for s in (10, 20, 30)])
+    state = json.loads(text)
+    del state["logging_steps"]
+    done = import_file(store, put(json.dumps(state), "b/trainer_state.json"))
+    assert only(store).source["window"] == 10
+    assert "each row averages 10 learner steps" in done.notes
+    assert [row.step for row in store.steps(done.run_id)] == [10, 20, 30]
+    assert inconsistencies(store) == []
+
+
+def test_verl_writes_steps_with_data_and_its_kl_is_proximal(store, put):
+    data = {
+        "actor/ppo_kl": 1e-4,
+        "actor/pg_clipfrac": 0.4,
+        "actor/grad_norm": 0.3,
+        "actor/lr": 1e-6,
+        "actor/pg_loss": -0.1,
+        "actor/entropy": 0.7,
+        "critic/score/mean": 0.2,
+        "rollout_corr/k3_kl": 0.01,
+        "training/off_policy/trajectory_staleness/max": 2,
+        "timing_s/gen": 3.5,
+    }
+    path = put(lines(*({"step": s, "data": data} for s in (1, 2))), "proj/exp.jsonl")
+    done = import_file(
+        store, path, settings={"parameter_sync_step": 1, "updates_per_batch": 2, "knob": 1}
+    )
+    run, steps = only(store), store.steps(done.run_id)
+    assert (done.stack, run.name, len(steps)) == ("verl", "exp", 2)
+    assert (steps[0].grad_norm, steps[0].reward_mean, steps[0].entropy) == (0.3, 0.2, 0.7)
+    assert steps[0].approx_kl is None
+    assert steps[0].clip_fraction_low is None
+    assert steps[0].staleness_max == 5.0  # (2 + 1)·2 − 1
+    assert run.config["max_staleness"] == 3
+    assert run.source["references"] == {
+        "actor/ppo_kl": "proximal",
+        "actor/pg_clipfrac": "proximal",
+        "rollout_corr/k3_kl": "behavior",
+    }
+    assert done.unknown == ("timing_s/gen",)
+    assert steps[0].extra["timing_s/gen"] == 3.5
+
+
+def test_prime_rl_writes_several_partial_rows_of_a_step(store, put):
+    rows = []
+    for t in range(3):
+        rows += [
+            {"step": t, "time": START + t, **PRIME_ROW},
+            {"step": t, "time": START + t + 0.1, "effective/math/reward/mean": 0.5 + t},
+        ]
+    done = import_file(store, put(lines(*rows)))
+    run, steps = only(store), store.steps(done.run_id)
+    assert (done.stack, done.rows, run.name) == ("prime_rl", 3, "run-7")
+    assert [row.reward_mean for row in steps] == [0.5, 1.5, 2.5]
+    assert (steps[2].approx_kl, steps[2].staleness_max) == (2e-3, 4.0)
+    assert steps[2].extra["mismatch_kl/math/mean"] == 3e-3
+    assert [row.time for row in steps] == [START + t + 0.1 for t in range(3)]
+    assert (run.started_at, run.ended_at) == (START + 0.1, START + 2.1)
+    assert done.unknown == ()
+
+
+def test_rewards_of_two_agents_are_no_one_reward(store, put):
+    row = PRIME_ROW | {"effective/a/reward/mean": 1.0, "effective/b/reward/mean": 2.0}
+    done = import_file(store, put(lines({"step": 0, **row})))
+    [step] = store.steps(done.run_id)
+    assert step.reward_mean is None
+    assert step.extra["effective/b/reward/mean"] == 2.0
+
+
+def test_tinker_logs_versions_and_half_a_mean_square(store, put):
+    row = {
+        "step": 10,
+        "progress/batch": 10,
+        "sampling_client/step_min": 7,
+        "sampling_client/step_mean": 8.5,
+        "sampling_client/step_max": 10,
+        "optim/kl_sample_train_v1": 0.01,
+        "optim/kl_sample_train_v2": 0.02,
+        "optim/lr": 1e-5,
+        "env/all/reward/total": 0.3,
+    }
+    done = import_file(store, put(lines(row)), settings={"num_substeps": 2})
+    [step] = store.steps(done.run_id)
+    assert done.stack == "tinker"
+    assert step.log_ratio_rms == pytest.approx(0.2)  # √(2·0.02)
+    assert step.approx_kl is None, "k1 is no k3"
+    assert (step.staleness_mean, step.staleness_max) == (3.5, 7.0)  # 1.5·2 + ½; (3 + 1)·2 − 1
+    assert step.extra["optim/kl_sample_train_v1"] == 0.01
+
+
+def test_a_plain_log_is_taken_by_the_glossary_but_no_drift_of_unknown_reference(store, put):
+    row = {"step": 0, "reward_mean": 0.5, "approx_kl": 0.1, "mine": {"a": [1]}, "tokens": 7.0}
+    done = import_file(store, put(lines(row)))
+    [step] = store.steps(done.run_id)
+    assert (done.stack, step.reward_mean, step.tokens) == (None, 0.5, 7)
+    assert step.approx_kl is None
+    assert step.extra == {"approx_kl": 0.1, "mine": {"a": [1]}}
+    assert done.unknown == ("approx_kl", "mine")
+    assert any("approx_kl: against which policy is not known" in note for note in done.notes)
+
+
+def test_the_same_key_means_what_its_stack_means(store, put):
+    """``kl`` is drift in one stack and a penalty in another; without a stack it is neither."""
+    path = put(lines({"step": 0, "kl": 0.1, "train/reward": 1.0}))
+    for stack, column, reference in (
+        ("trl", None, "reference_model"),
+        ("trl_async", 0.1, "behavior"),
+        ("openrlhf", None, "reference_model"),
+    ):
+        done = import_file(store, path, stack=stack, name=stack)
+        [step] = store.steps(done.run_id)
+        assert (step.approx_kl, step.reward_mean) == (column, 1.0)
+        assert store.run(done.run_id).source["references"]["kl"] == reference
+
+
+# -- facts ------------------------------------------------------------------------------------
+
+
+def test_what_is_not_finite_is_kept_and_what_is_missing_is_no_zero(store, put):
+    text = '{"step": 0, "loss/mean": NaN, "optim/grad_norm": Infinity, "odd": -Infinity}\n'
+    text += '{"step": 1, "loss/mean": null, "optim/grad_norm": "high"}\n'
+    done = import_file(store, put(text), stack="prime_rl")
+    first, second = store.steps(done.run_id)
+    assert math.isnan(first.loss)
+    assert (first.grad_norm, first.extra["odd"]) == (math.inf, -math.inf)
+    assert (second.loss, second.grad_norm, second.extra) == (
+        None,
+        None,
+        {"optim/grad_norm": "high"},
+    )
+    run = store.run(done.run_id)
+    assert missing_reason(run, first, "entropy") == "the log does not hold entropy/all/mean"
+    assert missing_reason(run, first, "time") is None
+    assert run.unmeasured["time"] == "the log holds no times"
+
+
+# -- again and again --------------------------------------------------------------------------
+
+
+def test_the_same_log_again_changes_nothing_and_a_longer_one_adds_what_is_new(store, put):
+    rows = [{"step": t, **PRIME_ROW} for t in range(40)]
+    done = import_file(store, put(lines(*rows[:30])), settings={"max_staleness": 8})
+    store.update_run(done.run_id, notes="mine", archived=True)
+    before = store.run(done.run_id)
+    again = import_file(store, put(lines(*rows[:30])))
+    assert (again.run_id, again.rows, again.written) == (done.run_id, 30, 0)
+    assert store.run(done.run_id) == before, "what was told before still holds"
+    longer = import_file(store, put(lines(*rows[:-1]) + json.dumps(rows[-1])[:50]))
+    assert (longer.run_id, longer.rows, longer.written) == (done.run_id, 39, 9)
+    assert "the last line is not finished" in longer.notes[0]
+    assert import_file(store, put(lines(*rows))).written == 1
+    assert [row.step for row in store.steps(done.run_id)] == list(range(40))
+    assert only(store).notes == "mine"
+
+
+def test_a_step_whose_later_part_came_later_is_renewed(store, put):
+    part = {"step": 0, **PRIME_ROW}
+    done = import_file(store, put(lines(part)))
+    late = {"step": 0, "effective/math/reward/mean": 0.5}
+    again = import_file(store, put(lines(part, late)))
+    assert (again.run_id, again.written) == (done.run_id, 1)
+    assert store.steps(done.run_id)[0].reward_mean == 0.5
+
+
+def test_a_path_its_bytes_and_a_stream_are_the_same_log(store, put):
+    path = put(lines({"step": 0, **PRIME_ROW}))
+    content = path.read_bytes()
+    ids = {
+        import_file(store, each, name="one").run_id
+        for each in (path, str(path), content, io.BytesIO(content))
+    }
+    assert len(ids) == 1
+    assert import_file(store, path, name="two").run_id not in ids
+    assert {run.name for run in store.runs()} == {"one", "two"}
+
+
+def test_what_is_told_later_holds_and_staleness_may_be_told_in_either_unit(store, put):
+    path = put(lines({"step": 0, **PRIME_ROW}))
+    for told, wanted in (
+        ({"max_off_policy_steps": 4}, 4),
+        ({"max_staleness": 2}, 2),
+        ({"orchestrator.max_off_policy_steps": "8", "steps": "300"}, 8),
+        ({"orchestrator.group_size": 16}, 8),
+    ):
+        import_file(store, path, settings=told)
+        assert only(store).config["max_staleness"] == wanted
+    assert only(store).config == {
+        "learning_rate": 1e-6,
+        "max_staleness": 8,
+        "steps": 300,
+        "group_size": 16,
+    }
+
+
+def test_a_live_log_is_a_running_run_until_it_is_imported_as_ended(store, put):
+    path = put(lines({"step": 0, "time": START, **PRIME_ROW}))
+    import_file(store, path, live=True)
+    assert (only(store).status, only(store).ended_at) == (RunStatus.RUNNING, None)
+    import_file(store, path)
+    assert (only(store).status, only(store).ended_at) == (RunStatus.FINISHED, START)
+
+
+# -- bad input --------------------------------------------------------------------------------
+
+
+def faults(store, source, **options):
+    with pytest.raises(BadInput) as found:
+        import_file(store, source, **options)
+    assert store.runs() == []
+    assert store.step_counts() == {}
+    return str(found.value).splitlines()
+
+
+def test_bad_lines_are_named_by_number_and_nothing_is_left(store, put):
+    good = lines({"step": 0, **PRIME_ROW})
+    bad = (
+        '{"step": 1\n[1]\n{"loss": 1}\n{"step": 1.5}\n{"step": -1}\n{"step": NaN}\n{"step": true}\n'
+    )
+    found = faults(store, put(good + bad + good))
+    assert [line.split(":")[0] for line in found] == [
+        "line 2",
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 6",
+        "… and 2 more lines like these",
+    ]
+    assert found[0].endswith("allowed: one JSON object with a step")
+    assert "no step among its keys loss" in found[2]
+    assert "step 1.5 is not a whole number from 0 to 2147483647" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "file: empty"),
+        (b" \n\n", "file: empty"),
+        (b"step,loss\n0,1\n", "begins no known log"),
+        (b"\x1f\x8b\x08\x00", "is no UTF-8 text"),
+        (b'{"log_history": 3}', "no log_history"),
+        (b'{"log_history": []}', "holds no row"),
+        (b'{"log_history": [{"loss": 1}, 3]}', "log_history entry 1"),
+        (b'{\n  "log_history": [{"step": 1}', "not JSON"),
+        (b"[" * 100_000, "begins no known log"),
+    ],
+)
+def test_what_is_no_log_is_refused_in_words(store, content, words):
+    assert words in faults(store, content)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"format": "csv"}, "format: 'csv' is not allowed; allowed: auto | jsonl | trainer_state"),
+        ({"stack": "ppo"}, "stack: 'ppo' is not allowed"),
+        ({"name": " "}, "name: ' ' is not allowed; allowed: 1 to 120 characters"),
+        ({"group": "g" * 121}, "group: "),
+        ({"most_bytes": 10}, "file: larger than allowed; allowed: at most 10 bytes"),
+        ({"most_rows": 1}, "rows: more than 1; allowed: at most 1"),
+        ({"settings": {"learning_rate": "11"}}, "learning_rate: 11 is not allowed; allowed: 0 <"),
+        ({"settings": {"learning_rate": "nan"}}, "learning_rate: nan is not allowed"),
+        ({"settings": {"learnig_rate": 1e-6}}, "did you mean learning_rate?"),
+        ({"settings": {"max_staleness": 1.5}}, "max_staleness: 1.5 is not allowed"),
+        ({"settings": {"a b": 1}}, "a b: not a setting here"),
+        ({"settings": {"knob": -1}}, "orchestrator.max_off_policy_steps: -1"),
+        ({"settings": {"knob": 1, "max_staleness": 1}}, "max_staleness: given twice"),
+    ],
+)
+def test_an_option_that_is_not_allowed_is_refused_and_nothing_is_left(store, options, words):
+    content = lines(*({"step": t, **PRIME_ROW} for t in range(3))).encode()
+    assert words in faults(store, content, **options)[0]
+
+
+def test_a_path_that_is_no_file_is_refused(store, tmp_path):
+    assert faults(store, tmp_path / "x")[0].endswith("allowed: a JSONL log or a trainer_state.json")
+    assert "is a folder" in faults(store, tmp_path)[0]
+
+
+def test_the_format_is_told_by_the_content():
+    assert format_of(lines({"step": 1})) == "jsonl"
+    assert format_of("\n\n" + lines({"step": 1, "data": {}})) == "jsonl"
+    assert format_of(trainer_state([TRL_ROW])) == "trainer_state"
+    assert format_of(json.dumps(json.loads(trainer_state([TRL_ROW])))) == "trainer_state"
+
+
+@pytest.mark.slow  # a hundred thousand rows
+def test_a_long_log_is_imported_within_seconds(store, put):
+    path = put("".join(lines({"step": t, **PRIME_ROW}) for t in range(100_000)))
+    begun = time.monotonic()
+    assert import_file(store, path).written == 100_000
+    assert time.monotonic() - begun < 60
+    assert len(store.overview(only(store).id, ["loss"])["loss"][0]) <= 2000
