@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
 from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
@@ -12,7 +14,7 @@ from storage.records import Recommendation, RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
 
-from .calibrated import Measured, advise, held, limits_at, measured, refusal
+from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal
 from .calibration import (
     SERIES,
     RunFacts,
@@ -41,7 +43,7 @@ from .red_flags import RedFlag, red_flags
 from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .safe_levels import safe_levels
 
-LEAST_STEPS = 20
+LEAST_STEPS, TIMED_STEPS = 20, 50
 NEAREST = 40
 """Ended runs that a diagnosis reads, the nearest in learning rate: their constants are those of
 other rates the less the farther, and a live page asks every other second."""
@@ -216,6 +218,43 @@ def learned_edge(
     return published_edge(question, published), literature_trials(published)
 
 
+def what_would_change(
+    question: Question, evidence: Sequence[RunFacts], advice: Advice, found: Measured | None = None
+) -> dict[str, float | None]:
+    """Return the largest safe rate after each change that is usually open.
+
+    A change that the evidence says nothing about is left out, so that no published number is held
+    against a measured one.
+    """
+    answers: dict[str, float | None] = {}
+    for name, change in WHAT_IF.items():
+        values = {**question.setting.model_dump(), **change(question.setting)}
+        try:
+            changed = replace(question, setting=TrainerConfig.model_validate(values))
+            other = consider(changed, evidence, found)
+        except (BadInput, ValidationError):
+            continue
+        if other.calibrated == advice.calibrated and values != question.setting.model_dump():
+            answers[name] = other.max_learning_rate
+    return answers
+
+
+def step_seconds(
+    store: Store, question: Question, evidence: Sequence[RunFacts], found: Measured | None = None
+) -> tuple[float, float] | None:
+    """Return how long generating and learning take in a step; None if nothing was timed.
+
+    A calibration has timed its holds; else the newest archived run of the setting says it.
+    """
+    if found is not None:
+        return found.step_seconds
+    same = deciding_runs(question, evidence)
+    rows = store.steps(same[0].run_id, last=TIMED_STEPS) if same else []
+    generate = [row.seconds_generate for row in rows if row.seconds_generate is not None]
+    learn = [row.seconds_learn for row in rows if row.seconds_learn is not None]
+    return (median(generate), median(learn)) if generate and learn else None
+
+
 def answer(
     store: Store,
     question: Question,
@@ -224,7 +263,13 @@ def answer(
 ) -> Advice:
     """Answer a question and keep the answer with its evidence in the archive."""
     advice = consider(question, evidence, found)
-    store.save_recommendation(
+    keep(store, question, advice)
+    return advice
+
+
+def keep(store: Store, question: Question, advice: Advice) -> int:
+    """Keep an answer with its evidence in the archive, and return its id."""
+    return store.save_recommendation(
         Recommendation(
             time=time.time(),
             question={
@@ -236,7 +281,13 @@ def answer(
             evidence=advice.evidence,
         )
     )
-    return advice
+
+
+def earlier_advice(store: Store, *, last: int) -> list[tuple[Recommendation, list[RunInfo]]]:
+    """Return the newest kept answers, each with the runs that were started from it."""
+    given = store.recommendations(last=last)
+    runs = store.runs()
+    return [(each, [run for run in runs if run.recommendation_id == each.id]) for each in given]
 
 
 def diagnose(store: Store, run_id: str) -> Diagnosis:

@@ -63,6 +63,15 @@ class Measured:
         """The holds at the staleness that was asked about."""
         return [s for s in self.holds if s.max_staleness == self.setting.max_staleness]
 
+    @property
+    def step_seconds(self) -> tuple[float, float] | None:
+        """Seconds that generating and learning took in a step, medians; None if not timed."""
+        generate = [s.seconds_generate for s in self.holds if s.seconds_generate]
+        learn = [s.seconds_learn for s in self.holds if s.seconds_learn]
+        if not generate or not learn:
+            return None
+        return statistics.median(generate), statistics.median(learn)
+
 
 def measured(calibration: Calibration) -> Measured:
     """Read a stored calibration.
@@ -375,11 +384,9 @@ def most_learning_staleness(question: Question, found: Measured, levels: SafeLev
     step takes as long as the slower of them. Progress is taken as the sum of rates. Only S to which
     the probe speaks are compared; the smaller S wins a tie. None if nothing was timed.
     """
-    generate = [s.seconds_generate for s in found.holds if s.seconds_generate]
-    learn = [s.seconds_learn for s in found.holds if s.seconds_learn]
-    if not generate or not learn:
+    if found.step_seconds is None:
         return None
-    g, u = statistics.median(generate), statistics.median(learn)
+    g, u = found.step_seconds
     gained: dict[int, float] = {}
     for staleness in sorted({*STALENESSES, question.setting.max_staleness}):
         asked = question.setting.model_copy(update={"max_staleness": staleness})

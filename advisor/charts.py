@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .answer import learned_edge
 from .calibrated import Measured
 from .calibration import RunFacts
-from .drawing import BLUE, COLORS, DASHES, GRAY, GREEN, VERMILION, Figure, figure, traces
+from .drawing import BLUE, COLORS, DASHES, GRAY, GREEN, VERMILION, Figure, figure, say, traces
 from .learning_rate import Trial
 from .limits import RefusedTransfer
 from .recommendation import Advice, Question
@@ -47,40 +47,111 @@ def edge_chart(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boundary:
+    """Where runs fail at one staleness; None where no rule carries the evidence there.
+
+    ``safe`` is the rate at the accepted risk, ``edge`` where half of the runs fail.
+    """
+
+    max_staleness: int
+    safe: float | None
+    edge: float | None
+
+
+def boundary(
+    question: Question, evidence: Sequence[RunFacts], found: Measured | None = None
+) -> tuple[list[Boundary], list[Trial]]:
+    """Return where runs fail over staleness, and the trials that say so."""
+    asked = question.setting.max_staleness
+    trials: list[Trial] = []
+    places = []
+    for staleness in sorted({asked, *(s for s in STALENESSES if s <= max(15, 4 * asked))}):
+        setting = question.setting.model_copy(update={"max_staleness": staleness})
+        try:
+            edge, trials = learned_edge(replace(question, setting=setting), evidence, found)
+        except RefusedTransfer:
+            places.append(Boundary(max_staleness=staleness, safe=None, edge=None))
+            continue
+        safe = edge.rate_at(question.risk) if edge.has_safe else None
+        half = edge.rate_at(0.5) if edge.has_safe and edge.has_unsafe else None
+        places.append(Boundary(max_staleness=staleness, safe=safe, edge=half))
+    return places, trials
+
+
 def map_chart(
     question: Question,
-    evidence: Sequence[RunFacts],
     advice: Advice,
-    found: Measured | None = None,
+    places: Sequence[Boundary],
+    trials: Sequence[Trial],
 ) -> Figure:
     """Draw the edge and the largest safe rate over staleness, with past runs as dots.
 
     Where no rule carries a calibration the lines have a gap.
     """
-    asked = question.setting.max_staleness
-    shown = sorted({asked, *(s for s in STALENESSES if s <= max(15, 4 * asked))})
-    risk: list[float | None] = []
-    half: list[float | None] = []
-    trials: list[Trial] = []
-    for staleness in shown:
-        setting = question.setting.model_copy(update={"max_staleness": staleness})
-        try:
-            edge, trials = learned_edge(replace(question, setting=setting), evidence, found)
-        except RefusedTransfer:
-            risk.append(None)
-            half.append(None)
-            continue
-        risk.append(edge.rate_at(question.risk) if edge.has_safe else None)
-        half.append(edge.rate_at(0.5) if edge.has_safe and edge.has_unsafe else None)
     cross = ("your rate", question.learning_rate)
     if question.learning_rate is None:
         cross = ("largest safe", advice.max_learning_rate)
     return map_figure(
-        shown,
-        {"half fail": half, f"{question.risk:.0%} fail": risk},
+        [each.max_staleness for each in places],
+        {
+            "half fail": [each.edge for each in places],
+            f"{question.risk:.0%} fail": [each.safe for each in places],
+        },
         [(t.max_staleness, t.learning_rate, t.unsafe, t.label) for t in trials],
-        (cross[0], asked, cross[1]),
+        (cross[0], question.setting.max_staleness, cross[1]),
     )
+
+
+def trade_chart(
+    places: Sequence[Boundary], generate_seconds: float, learn_seconds: float, asked: int
+) -> Figure:
+    """Draw how much a run learns per hour at each staleness, relative to the best.
+
+    With fresh rollouts generation and learning take turns; with S of at least 1 they overlap, so a
+    step takes as long as the slower of them. Learning is taken as the safe rate × steps per hour.
+    """
+    known = [each for each in places if each.safe is not None]
+    speed = {
+        each.max_staleness: 3600
+        / (
+            generate_seconds + learn_seconds
+            if each.max_staleness == 0
+            else max(generate_seconds, learn_seconds)
+        )
+        for each in known
+    }
+    gained = [(each.safe or 0.0) * speed[each.max_staleness] for each in known]
+    best = max(gained, default=0.0)
+    shares = [each / best for each in gained] if best else []
+    ages = [each.max_staleness for each in known]
+    words = [
+        f"S = {s}: {speed[s]:,.0f} steps/h at η ≤ {written(each.safe)}"
+        for s, each in zip(ages, known, strict=True)
+        if each.safe is not None
+    ]
+    bars = {
+        "type": "bar",
+        "x": [str(s) for s in ages],
+        "y": shares,
+        "marker": {
+            "color": [BLUE if s == asked else GRAY for s in ages],
+            "pattern": {"shape": ["" if s == asked else "/" for s in ages]},
+        },
+        "hovertext": words,
+        "hoverinfo": "text",
+        "name": "learning per hour",
+    }
+    chart = figure(
+        "Learning per hour by staleness",
+        [bars],
+        "relative to the best",
+        "max staleness S (learner steps); yours is solid",
+        xaxis={"type": "category"},
+        yaxis={"tickformat": ".0%", "range": [0, 1.08], "exponentformat": "none"},
+    )
+    chart["layout"] |= {"hovermode": "closest"}
+    return chart if shares else say(chart, "no safe rate is known at any staleness")
 
 
 def probability_figure(

@@ -32,10 +32,51 @@ def config_fields(
     return entered
 
 
+def linked_fields(
+    names: Sequence[str],
+    base: Mapping[str, Any],
+    *,
+    columns: int,
+    hints: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Draw one empty field per name, bound to the page's address; return what was filled in.
+
+    An empty field shows, faintly, the value of ``base`` that then holds, or its hint.
+    """
+    entered: dict[str, Any] = {}
+    places = st.columns(columns)
+    for i, name in enumerate(names):
+        with places[i % columns]:
+            field = TrainerConfig.model_fields[name]
+            label, words = label_and_help(name)
+            hint = hints.get(name) or _typed(base.get(name)) or "default"
+            if choices := choices_of(field):
+                entered[name] = st.selectbox(
+                    label,
+                    choices,
+                    index=None,
+                    placeholder=hint,
+                    help=words,
+                    key=name,
+                    bind="query-params",
+                )
+            else:
+                text = st.text_input(
+                    label, placeholder=hint, help=words, key=name, bind="query-params"
+                )
+                entered[name] = text.strip() or None
+    return {name: value for name, value in entered.items() if value is not None}
+
+
+def label_and_help(name: str) -> tuple[str, str]:
+    """Return how a setting is called on screen, and what it is with its allowed range."""
+    words = f"{TrainerConfig.model_fields[name].description}. Allowed: {allowed_range(name)}."
+    return name.replace("_", " "), words
+
+
 def _field(name: str, default: Any, key: str, hint: str | None) -> Any:
     field = TrainerConfig.model_fields[name]
-    label = name.replace("_", " ")
-    words = f"{field.description}. Allowed: {allowed_range(name)}."
+    label, words = label_and_help(name)
     if default is None and not field.is_required():
         default = field.default
     if choices := choices_of(field):

@@ -6,6 +6,7 @@ loaded once per page from the server's own ``/assets`` (see ``app.py``), and a c
 fetches what is new by itself (see ``feed.py``), so a refresh carries nothing but new points.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,11 +37,28 @@ class Feed:
 
 
 def live_plot(
-    chart: Figure, *, key: str, alt: str, name: str = "", feed: Feed | None = None
+    chart: Figure,
+    *,
+    key: str,
+    alt: str,
+    name: str = "",
+    feed: Feed | None = None,
+    on_point: Callable[[float, float], None] | None = None,
 ) -> None:
     """Draw a chart; ``key`` keeps its identity over refreshes, ``alt`` says what it shows.
 
-    With a ``feed`` it goes on by itself; ``name`` is what it is called there.
+    With a ``feed`` it goes on by itself; ``name`` is what it is called there. With ``on_point`` a
+    click anywhere in it calls that with the place, in the units of its axes.
     """
     asked = None if feed is None else {**asdict(feed), "name": name}
-    _component(key=key, data={"figure": chart, "alt": alt, "onDark": ON_DARK, "feed": asked})
+    data = {"figure": chart, "alt": alt, "onDark": ON_DARK, "feed": asked}
+    if on_point is None:
+        _component(key=key, data=data)
+        return
+
+    def pointed() -> None:
+        place = st.session_state[key].point
+        if place is not None:
+            on_point(float(place["x"]), float(place["y"]))
+
+    _component(key=key, data={**data, "pointing": True}, on_point_change=pointed)

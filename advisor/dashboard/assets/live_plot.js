@@ -139,11 +139,26 @@ function follow(element, state, { address, token, name, seconds }) {
   state.leave = () => feed.charts.get(name)?.state === state && feed.charts.delete(name);
 }
 
-export default function draw({ data, parentElement }) {
+// A click in the plot area as a place on the axes. Plotly itself tells of clicks on points only.
+function pointed(element, event) {
+  const area = element.querySelector(".nsewdrag")?.getBoundingClientRect();
+  const axes = element._fullLayout;
+  if (!area || !axes) return null;
+  const [left, top] = [event.clientX - area.left, event.clientY - area.top];
+  if (left < 0 || top < 0 || left > area.width || top > area.height) return null;
+  return { x: axes.xaxis.p2d(left), y: axes.yaxis.p2d(top) };
+}
+
+export default function draw({ data, parentElement, setTriggerValue }) {
   const element = parentElement.querySelector(".etalon-plot");
   const state = elements.get(element) ?? { busy: false };
   elements.set(element, state);
   element.setAttribute("role", "img");
+  element.style.cursor = data.pointing ? "crosshair" : "";
+  element.onclick = (event) => {
+    const place = data.pointing && pointed(element, event);
+    if (place) setTriggerValue("point", place);
+  };
   state.leave?.();
   state.data = data;
   state.shown = data;
