@@ -4,8 +4,9 @@
 
 Read: five metrics of one run of a million learner steps, opened by a fresh process, from opening
 the archive to at most 2 000 points a metric; imports are given beside it. Write: learner steps
-committed one by one, with and without rollups, in turns within one process. The archive lies in a
-folder that is deleted afterwards.
+committed one by one, with and without rollups, in turns within one process. Seconds of the
+processor stand beside those of the clock: on a machine that others use only they can be compared.
+The archive lies in a folder that is deleted afterwards.
 """
 
 import argparse
@@ -27,14 +28,16 @@ METRICS = ("reward_mean", "approx_kl", "entropy", "grad_norm", "cycle_drift")
 RUN = "20260101-000000-000001"
 TURN = 2000
 """Steps of one turn: several blocks, so that a turn bears its share of rolling up."""
+WITH, WITHOUT = "with_rollups", "without_rollups"
 READ = """
 import time; begun = time.perf_counter()
 import sys
 from storage.store import Store
-imported = time.perf_counter()
+imported, cpu = time.perf_counter(), time.process_time()
 store = Store.open(sys.argv[1], create=False)
 lines = store.overview(sys.argv[2], sys.argv[3].split(","), first=int(sys.argv[4]))
-print(time.perf_counter() - imported, imported - begun, max(len(s) for s, _ in lines.values()))
+cpu = time.process_time() - cpu
+print(time.perf_counter() - imported, cpu, imported - begun, max(len(s) for s, _ in lines.values()))
 """
 
 
@@ -69,29 +72,34 @@ def reading(url: str, first: int, rounds: int) -> dict[str, Any]:
         words = [sys.executable, "-c", READ, url, RUN, ",".join(METRICS), str(first)]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         found.append([float(word) for word in done.stdout.split()])
-    seconds, imports, points = zip(*found, strict=True)
+    seconds, cpu, imports, points = zip(*found, strict=True)
     return {
         "read_seconds": statistics.median(seconds),
+        "read_cpu_seconds": statistics.median(cpu),
         "import_seconds": statistics.median(imports),
         "points": int(points[0]),
     }
 
 
 def writing(store: "PlainStore", appended: int) -> dict[str, float]:
-    """Commit steps one by one into two runs in turns; return steps per second of each."""
-    spent = {"with_rollups": 0.0, "without_rollups": 0.0}
-    for name in spent:
+    """Commit steps one by one into two runs in turns; return steps per second."""
+    turns = max(1, appended // TURN)
+    clock, cpu = {WITH: 0.0, WITHOUT: 0.0}, {WITH: 0.0, WITHOUT: 0.0}
+    for name in clock:
         store.create_run(RunInfo(id=name, name=name, created_at=0.0))
         store.append_step(full_row(name, 0))
-    for turn in range(max(1, appended // TURN)):
-        for name in spent:
+    for turn in range(turns):
+        for name in clock:
             rows = [full_row(name, turn * TURN + i + 1) for i in range(TURN)]
-            write = store.append_step if name == "with_rollups" else store.append_without_outline
-            begun = time.perf_counter()
+            write = store.append_step if name == WITH else store.append_without_outline
+            begun, busy = time.perf_counter(), time.process_time()
             for row in rows:
                 write(row)
-            spent[name] += time.perf_counter() - begun
-    return {name: max(1, appended // TURN) * TURN / seconds for name, seconds in spent.items()}
+            clock[name] += time.perf_counter() - begun
+            cpu[name] += time.process_time() - busy
+    count = turns * TURN
+    by_clock = {name: count / seconds for name, seconds in clock.items()}
+    return by_clock | {f"{name}_by_cpu": count / seconds for name, seconds in cpu.items()}
 
 
 class PlainStore(Store):

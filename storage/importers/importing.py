@@ -196,7 +196,7 @@ def _read(text: str, format: str, most_rows: int) -> Log:
 
 
 def _betrayed(log: Log) -> Stack | None:
-    found = stack_of(frozenset(key for row in log.rows.values() for key in row))
+    found = stack_of(log.keys)
     if log.format == "trainer_state" and found not in ("trl", "trl_async"):
         return None
     return stack_named(found) if found else None

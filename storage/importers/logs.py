@@ -20,16 +20,28 @@ class Log:
 
     ``first`` is the first row as text, by which the same log is known again when it has grown.
     ``times`` holds the seconds since 1970 of the rows that have them, ``window`` the number of
-    steps that a row averages over (None when unknown), ``planned_steps`` the horizon.
+    steps that a row averages over (None when unknown), ``planned_steps`` the horizon, ``keys`` all
+    keys in the order in which they appear.
     """
 
     format: str
     first: str
     rows: Mapping[int, Mapping[str, Any]]
+    keys: tuple[str, ...]
     times: Mapping[int, float]
     window: int | None = None
     planned_steps: int | None = None
     notes: tuple[str, ...] = ()
+
+
+def ordered(
+    rows: dict[int, dict[str, Any]],
+) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
+    """Return rows in the order of their steps, and all their keys."""
+    keys: dict[str, None] = {}
+    for row in rows.values():
+        keys |= dict.fromkeys(row)
+    return {step: rows[step] for step in sorted(rows)}, tuple(keys)
 
 
 def whole_step(value: Any) -> int | None:

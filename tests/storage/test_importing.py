@@ -432,7 +432,7 @@ def test_the_format_is_told_by_the_content():
 @pytest.mark.slow  # a hundred thousand rows
 def test_a_long_log_is_imported_within_seconds(store, put):
     path = put("".join(lines({"step": t, **PRIME_ROW}) for t in range(100_000)))
-    begun = time.monotonic()
+    begun = time.process_time()  # of this process alone, whatever else the machine does
     assert import_file(store, path).written == 100_000
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 30
     assert len(store.overview(only(store).id, ["loss"])["loss"][0]) <= 2000
