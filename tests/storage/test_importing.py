@@ -353,7 +353,7 @@ def test_what_is_told_later_holds_and_staleness_may_be_told_in_either_unit(store
     for told, wanted in (
         ({"max_off_policy_steps": 4}, 4),
         ({"max_staleness": 2}, 2),
-        ({"orchestrator.max_off_policy_steps": "8", "steps": "300"}, 8),
+        ({"orchestrator.max_off_policy_steps": "8", "max_steps": "300"}, 8),
         ({"orchestrator.group_size": 16}, 8),
     ):
         import_file(store, path, settings=told)
