@@ -114,7 +114,7 @@ def import_file(
                 "columns": {key: str(metric.column) for key, metric in plan.columns.items()},
                 "references": dict(plan.references),
                 "unknown_keys": list(plan.unknown),
-                "notes": [*log.notes, *plan.notes, *_doubts(log, known, config)],
+                "notes": [*log.notes, *plan.notes, *_doubts(log, known, config, told)],
             },
         )
         return run, step_rows(log, plan, run.id, run.created_at)
@@ -166,14 +166,16 @@ def _from_log(log: Log, plan: Plan) -> dict[str, Any]:
     return config | ({"learning_rate": float(max(rates))} if rates else {})
 
 
-def _doubts(log: Log, stack: Stack | None, config: Mapping[str, Any]) -> list[str]:
+def _doubts(
+    log: Log, stack: Stack | None, config: Mapping[str, Any], told: Mapping[str, Any]
+) -> list[str]:
     """Say what must be known to make use of the run and is not in the log."""
     notes = []
     if stack is None:
         notes.append("the stack is not known: names of Etalon's own are taken, no drift; --stack")
-    elif "updates_per_batch" in stack.companions:
+    elif "updates_per_batch" in stack.companions and "updates_per_batch" not in told:
         words = stack.companions["updates_per_batch"].words
-        notes.append(f"ages are converted with updates_per_batch = {words}")
+        notes.append(f"ages assume one of the {words}; else --set updates_per_batch=…")
     for name in ("learning_rate", "max_staleness", "steps"):
         if name not in config:
             notes.append(f"{name} is not in the log; tell it with --set {name}=…")

@@ -185,6 +185,8 @@ def test_verl_writes_steps_with_data_and_its_kl_is_proximal(store, put):
         "rollout_corr/k3_kl": "behavior",
     }
     assert done.unknown == ("timing_s/gen",)
+    assert not any("updates_per_batch" in note for note in done.notes)
+    assert any("updates_per_batch" in n for n in import_file(store, path, name="untold").notes)
     assert steps[0].extra["timing_s/gen"] == 3.5
 
 
