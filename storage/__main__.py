@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_import_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("path", help="JSONL log, or trainer_state.json of a checkpoint")
+    words = "JSONL log, or trainer_state.json of a checkpoint; several are files of one run"
+    command.add_argument("paths", nargs="+", metavar="path", help=words)
     command.add_argument(
         "--format", default="auto", metavar="X", help="auto | jsonl | trainer_state (auto)"
     )

@@ -24,7 +24,7 @@ def import_log(options: argparse.Namespace) -> int:
 
         done = import_file(
             archive,
-            options.path,
+            options.paths,
             format=options.format,
             stack=options.stack,
             name=options.name,

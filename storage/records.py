@@ -38,7 +38,9 @@ class RunInfo:
     ``reward_first`` and ``reward_last`` are means over the first and the last 20 learner steps,
     ``reward_best`` the running peak of the smoothed reward, ``reward_final`` the evaluation of the
     last policy. ``unmeasured`` gives, for every column that this run never fills, the reason.
-    ``source`` says where an imported run comes from: file, format, stack, keys that were not known.
+    ``source`` says where an imported run comes from: files, format, stack, what was told, the
+    ``window`` of steps that a row averages over, which key became which column, the ``references``
+    of drifts (behavior, proximal, reference_model), ``unknown_keys``.
     """
 
     id: str

@@ -65,7 +65,11 @@ def _fields_of(record: type[Any]) -> tuple[tuple[str, ...], Any]:
 def storable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Send NaN to NULL, which SQLite would do anyway, and name it in ``non_finite``."""
     row = dict(values)
-    non_finite = [n for n, v in row.items() if isinstance(v, float) and not math.isfinite(v)]
+    non_finite = [
+        name
+        for name, value in row.items()
+        if value is not None and isinstance(value, float) and not math.isfinite(value)
+    ]
     if non_finite:
         row.update({name: None for name in non_finite if math.isnan(row[name])})
     row["non_finite"] = non_finite or None

@@ -37,7 +37,7 @@ def plan_of(log: Log, stack: str | None, updates_per_version: float) -> Plan:
 
     A drift column is filled by nothing that is not measured from the behavior policy.
     """
-    keys = list(dict.fromkeys(key for row in log.rows.values() for key in row))
+    keys = log.keys
     columns: dict[str, Metric] = {}
     references: dict[str, str] = {}
     unknown: list[str] = []
@@ -95,10 +95,18 @@ def _reasons(stack: str | None, filled: set[str], with_engine: bool) -> dict[str
 
 def step_rows(log: Log, plan: Plan, run_id: str, time: float) -> Iterator[StepMetrics]:
     """Yield the rows of a log as steps of a run; ``time`` stands in where the log has none."""
+    plain = {
+        key: str(metric.column)
+        for key, metric in plan.columns.items()
+        if metric.shape == "as_is" and metric.column not in _WHOLE
+    }
     for step, values in log.rows.items():
         columns: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for key, value in values.items():
+            if type(value) is float and key in plain:  # nearly all of them
+                columns[plain[key]] = value
+                continue
             metric = plan.columns.get(key)
             number = None if metric is None else _number(metric, value, values, plan)
             if metric is None or number is None:

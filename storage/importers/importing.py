@@ -3,25 +3,23 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 from ..commandline import BadInput
 from ..records import RunInfo, RunStatus, StepMetrics
 from ..store import Store
 from .columns import Plan, plan_of, step_rows
-from .jsonl import read_jsonl
 from .keys import stack_of
-from .logs import Log, decoder
+from .logs import Log
+from .reading import Source, read_logs
 from .stacks import Stack, stack_named
 from .told import config_told, told_staleness
-from .trainer_state import read_trainer_state
 
 MOST_BYTES = 512 * 2**20
 MOST_ROWS = 2_000_000
-_READERS = {"jsonl": read_jsonl, "trainer_state": read_trainer_state}
 _NAMELESS = ("metrics", "trainer_state", "trainer", "orchestrator")
 
 
@@ -45,7 +43,7 @@ class Imported:
 
 def import_file(
     store: Store | Callable[[], Store],
-    source: str | Path | bytes | BinaryIO,
+    source: Source | Sequence[Source],
     *,
     format: str = "auto",
     stack: str | None = None,
@@ -60,7 +58,8 @@ def import_file(
 
     Args:
         store: the archive, or what opens it once the file and the settings are found sound.
-        source: a path, or the content as bytes or an open binary file.
+        source: a path, or the content as bytes or an open binary file; several are files of one
+            run, such as prime-rl's trainer and orchestrator, and the first names it.
         format: ``auto`` (by content), ``jsonl`` or ``trainer_state``.
         stack: name in ``STACKS``; None to tell by the keys.
         name: name of the run; None for the file's or its folder's.
@@ -73,12 +72,14 @@ def import_file(
     Raises:
         BadInput: the file or an option is not allowed; then nothing is written.
     """
-    title = _checked_text("name", name) or _name_of(source)
+    one = isinstance(source, str | Path | bytes) or not isinstance(source, Sequence)
+    sources = cast(Sequence[Source], [source] if one else source)
+    title = _checked_text("name", name) or _name_of(sources[0])
     _checked_text("group", group)
-    log = _read(_text(source, most_bytes), format, most_rows)
+    log = read_logs(sources, format=format, most_bytes=most_bytes, most_rows=most_rows)
     config_told(settings or {}, stack_named(stack) if stack else _betrayed(log))
     ending = hashlib.sha256(f"{title}\0{log.format}\0{log.first}".encode()).hexdigest()[:12]
-    now = _written_at(source)
+    now = _written_at(sources[0])
 
     def imported(there: RunInfo | None) -> tuple[RunInfo, Iterable[StepMetrics]]:
         run = there or RunInfo(
@@ -96,7 +97,7 @@ def import_file(
         config = _from_log(log, plan) | config
         run = replace(
             run,
-            status=RunStatus.RUNNING if live else RunStatus.FINISHED,
+            status=_status(there, live),
             started_at=min(log.times.values(), default=None),
             ended_at=None if live else max(log.times.values(), default=None),
             group=group or run.group,
@@ -104,7 +105,7 @@ def import_file(
             seed=config.get("seed"),
             unmeasured=_unmeasured(log, plan),
             source={
-                "file": str(source) if isinstance(source, str | Path) else None,
+                "files": [str(each) for each in sources if isinstance(each, str | Path)],
                 "format": log.format,
                 "stack": known.name if known else None,
                 "told": told,
@@ -113,7 +114,7 @@ def import_file(
                 "columns": {key: str(metric.column) for key, metric in plan.columns.items()},
                 "references": dict(plan.references),
                 "unknown_keys": list(plan.unknown),
-                "notes": [*log.notes, *plan.notes, *_doubts(log, known, config)],
+                "notes": [*log.notes, *plan.notes, *_doubts(log, known, config, told)],
             },
         )
         return run, step_rows(log, plan, run.id, run.created_at)
@@ -132,6 +133,13 @@ def import_file(
     )
 
 
+def _status(there: RunInfo | None, live: bool) -> RunStatus:
+    """Return how the run stands; a verdict that it has been given stays."""
+    if live:
+        return RunStatus.RUNNING
+    return RunStatus.FINISHED if there is None or there.status.alive else there.status
+
+
 def _together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was told before with what is told now; of two ways to tell S the newer holds."""
     kept = dict(before)
@@ -140,63 +148,8 @@ def _together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
     return kept | dict(now)
 
 
-def _text(source: str | Path | bytes | BinaryIO, most_bytes: int) -> str:
-    if isinstance(source, bytes):
-        content = source
-    elif isinstance(source, str | Path):
-        path = Path(source)
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise BadInput(f"file: {path} {what}; allowed: a JSONL log or a trainer_state.json")
-        with path.open("rb") as opened:
-            content = opened.read(most_bytes + 1)
-    else:
-        content = source.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise BadInput(f"file: larger than allowed; allowed: at most {most_bytes} bytes")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"file: byte {error.start} is no UTF-8 text; allowed: a JSONL log or a "
-            "trainer_state.json, not compressed"
-        ) from None
-
-
-def format_of(text: str) -> str:
-    """Tell the format of a log by its content: ``jsonl`` or ``trainer_state``.
-
-    Raises:
-        BadInput: it is neither.
-    """
-    lines = text.lstrip().split("\n", maxsplit=1)
-    try:
-        first = decoder.decode(lines[0].strip())
-    except (ValueError, RecursionError):
-        first = None
-    if isinstance(first, dict) and "log_history" not in first:
-        return "jsonl"
-    if lines[0].startswith("{") and '"log_history"' in text:
-        return "trainer_state"
-    raise BadInput(
-        f"file: {lines[0][:60]!r} begins no known log; allowed: JSON objects, one a line, or a "
-        "trainer_state.json"
-    )
-
-
-def _read(text: str, format: str, most_rows: int) -> Log:
-    if format not in ("auto", *_READERS):
-        raise BadInput(f"format: {format!r} is not allowed; allowed: auto | {' | '.join(_READERS)}")
-    if not text.strip():
-        raise BadInput("file: empty; allowed: a log with at least one row")
-    log = _READERS[format_of(text) if format == "auto" else format](text, most_rows=most_rows)
-    if not log.rows:
-        raise BadInput("file: holds no row; allowed: a log with at least one row")
-    return log
-
-
 def _betrayed(log: Log) -> Stack | None:
-    found = stack_of(frozenset(key for row in log.rows.values() for key in row))
+    found = stack_of(log.keys)
     if log.format == "trainer_state" and found not in ("trl", "trl_async"):
         return None
     return stack_named(found) if found else None
@@ -213,14 +166,16 @@ def _from_log(log: Log, plan: Plan) -> dict[str, Any]:
     return config | ({"learning_rate": float(max(rates))} if rates else {})
 
 
-def _doubts(log: Log, stack: Stack | None, config: Mapping[str, Any]) -> list[str]:
+def _doubts(
+    log: Log, stack: Stack | None, config: Mapping[str, Any], told: Mapping[str, Any]
+) -> list[str]:
     """Say what must be known to make use of the run and is not in the log."""
     notes = []
     if stack is None:
         notes.append("the stack is not known: names of Etalon's own are taken, no drift; --stack")
-    elif "updates_per_batch" in stack.companions:
+    elif "updates_per_batch" in stack.companions and "updates_per_batch" not in told:
         words = stack.companions["updates_per_batch"].words
-        notes.append(f"ages are converted with updates_per_batch = {words}")
+        notes.append(f"ages assume one of the {words}; else --set updates_per_batch=…")
     for name in ("learning_rate", "max_staleness", "steps"):
         if name not in config:
             notes.append(f"{name} is not in the log; tell it with --set {name}=…")
@@ -238,13 +193,13 @@ def _unmeasured(log: Log, plan: Plan) -> dict[str, str]:
     return reasons
 
 
-def _written_at(source: str | Path | bytes | BinaryIO) -> float:
+def _written_at(source: Source) -> float:
     if isinstance(source, str | Path):
         return os.stat(source).st_mtime  # noqa: PTH116  # a str is a path here too
     return time.time()
 
 
-def _name_of(source: str | Path | bytes | BinaryIO) -> str:
+def _name_of(source: Source) -> str:
     """Return the file's name, or its folder's where every such file is called the same."""
     if isinstance(source, bytes):
         return "imported"

@@ -7,7 +7,7 @@ verl's file logger writes ``{"step": n, "data": {…}}``; prime-rl and tinker wr
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoder, moment, shown, whole_step
+from .logs import MOST_STEP, Log, decoder, moment, ordered, shown, whole_step
 
 STEP_KEYS = ("step", "train/global_step", "global_step", "progress/batch")
 TIME_KEYS = ("time", "timestamp", "_timestamp")
@@ -47,8 +47,8 @@ def read_jsonl(text: str, *, most_rows: int) -> Log:
             times[step] = time
     if faults:
         raise BadInput(*shown(faults))
-    ordered = {step: rows[step] for step in sorted(rows)}
-    return Log(format="jsonl", first=first, rows=ordered, times=times, notes=notes)
+    by_step, keys = ordered(rows)
+    return Log(format="jsonl", first=first, rows=by_step, keys=keys, times=times, notes=notes)
 
 
 def _row(line: str) -> tuple[int, dict[str, Any], float | None] | str:

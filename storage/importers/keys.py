@@ -1,7 +1,7 @@
 """Which stack the keys of a log betray, and what a key means in a stack."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from .metric_names import METRICS, Metric
 
@@ -35,7 +35,7 @@ _FAMILIES: Mapping[str, tuple[tuple[str, Metric], ...]] = {
 """Keys with a part that is the user's own, such as the name of a reward function."""
 
 
-def stack_of(keys: frozenset[str]) -> str | None:
+def stack_of(keys: Collection[str]) -> str | None:
     """Return the stack that these keys betray; None when none does, and it has to be told."""
     for name, marks in MARKS.items():
         if any(

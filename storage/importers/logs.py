@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 MOST_STEP = 2**31 - 1
@@ -20,16 +20,43 @@ class Log:
 
     ``first`` is the first row as text, by which the same log is known again when it has grown.
     ``times`` holds the seconds since 1970 of the rows that have them, ``window`` the number of
-    steps that a row averages over (None when unknown), ``planned_steps`` the horizon.
+    steps that a row averages over (None when unknown), ``planned_steps`` the horizon, ``keys`` all
+    keys in the order in which they appear.
     """
 
     format: str
     first: str
     rows: Mapping[int, Mapping[str, Any]]
+    keys: tuple[str, ...]
     times: Mapping[int, float]
     window: int | None = None
     planned_steps: int | None = None
     notes: tuple[str, ...] = ()
+
+
+def ordered(
+    rows: dict[int, dict[str, Any]],
+) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
+    """Return rows in the order of their steps, and all their keys."""
+    keys: dict[str, None] = {}
+    for row in rows.values():
+        keys |= dict.fromkeys(row)
+    return {step: rows[step] for step in sorted(rows)}, tuple(keys)
+
+
+def merged(logs: Sequence[Log]) -> Log:
+    """Return the logs of one run as one; the first is what the run is known by."""
+    if len(logs) == 1:
+        return logs[0]
+    rows: dict[int, dict[str, Any]] = {}
+    times: dict[int, float] = {}
+    for log in logs:
+        for step, row in log.rows.items():
+            rows.setdefault(step, {}).update(row)
+        times |= log.times
+    by_step, keys = ordered(rows)
+    notes = tuple(dict.fromkeys(note for log in logs for note in log.notes))
+    return replace(logs[0], rows=by_step, keys=keys, times=times, notes=notes)
 
 
 def whole_step(value: Any) -> int | None:

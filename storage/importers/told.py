@@ -100,6 +100,8 @@ def _names(stack: Stack | None) -> dict[str, str]:
         )
         if getattr(stack, theirs)
     }
+    if stack.steps == "max_steps":  # where it counts optimizer updates, that is learner steps
+        names["max_steps"] = "steps"
     for option in (stack.knob, *stack.companions):
         meant = "knob" if option == stack.knob else option
         names |= {option: meant, option.lstrip("-").rpartition(".")[2]: meant}

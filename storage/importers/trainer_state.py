@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoder, shown, whole_step
+from .logs import MOST_STEP, Log, decoder, ordered, shown, whole_step
 
 
 def read_trainer_state(text: str, *, most_rows: int) -> Log:
@@ -35,13 +35,14 @@ def read_trainer_state(text: str, *, most_rows: int) -> Log:
     if faults:
         raise BadInput(*shown(faults))
     planned = whole_step(state.get("max_steps"))
-    ordered = {step: rows[step] for step in sorted(rows)}
+    by_step, keys = ordered(rows)
     return Log(
         format="trainer_state",
         first=repr(sorted(history[0].items())) if history else "",
-        rows=ordered,
+        rows=by_step,
+        keys=keys,
         times={},
-        window=_window(state.get("logging_steps"), list(ordered)),
+        window=_window(state.get("logging_steps"), list(by_step)),
         planned_steps=planned or None,
     )
 

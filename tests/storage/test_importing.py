@@ -9,7 +9,8 @@ import pytest
 
 from storage.check import inconsistencies
 from storage.commandline import BadInput
-from storage.importers.importing import format_of, import_file
+from storage.importers.importing import import_file
+from storage.importers.reading import format_of
 from storage.records import RunStatus, missing_reason
 
 TRL_ROW = {
@@ -184,6 +185,8 @@ def test_verl_writes_steps_with_data_and_its_kl_is_proximal(store, put):
         "rollout_corr/k3_kl": "behavior",
     }
     assert done.unknown == ("timing_s/gen",)
+    assert not any("updates_per_batch" in note for note in done.notes)
+    assert any("updates_per_batch" in n for n in import_file(store, path, name="untold").notes)
     assert steps[0].extra["timing_s/gen"] == 3.5
 
 
@@ -203,6 +206,33 @@ def test_prime_rl_writes_several_partial_rows_of_a_step(store, put):
     assert [row.time for row in steps] == [START + t + 0.1 for t in range(3)]
     assert (run.started_at, run.ended_at) == (START + 0.1, START + 2.1)
     assert done.unknown == ()
+
+
+def test_two_files_of_one_run_are_one_run(store, put):
+    """prime-rl's trainer knows the drift, its orchestrator the staleness and the reward."""
+    drift = {key: v for key, v in PRIME_ROW.items() if "off_policy" not in key}
+    age = {"off_policy/max": 4.0, "effective/math/reward/mean": 0.5}
+    trainer = put(lines(*({"step": t, **drift} for t in range(3))), "r/trainer/metrics.jsonl")
+    other = put(lines(*({"step": t, **age} for t in range(4))), "r/orchestrator/metrics.jsonl")
+    done = import_file(store, [trainer, other])
+    run, steps = only(store), store.steps(done.run_id)
+    assert (run.name, done.rows) == ("r", 4)
+    assert (steps[2].approx_kl, steps[2].staleness_max, steps[2].reward_mean) == (2e-3, 4.0, 0.5)
+    assert (steps[3].approx_kl, steps[3].reward_mean) == (None, 0.5)
+    assert run.source["files"] == [str(trainer), str(other)]
+    assert import_file(store, [trainer, other]).written == 0
+    other.write_text("[]\n")
+    with pytest.raises(BadInput, match=f"^{other}: .* begins no known log"):
+        import_file(store, [trainer, other])
+    assert len(store.steps(done.run_id)) == 4
+
+
+def test_a_verdict_stays_when_the_log_is_imported_again(store, put):
+    path = put(lines({"step": 0, **PRIME_ROW}))
+    done = import_file(store, path)
+    store.update_run(done.run_id, status=RunStatus.COLLAPSED, outcome="collapsed")
+    import_file(store, path)
+    assert (only(store).status, only(store).outcome) == (RunStatus.COLLAPSED, "collapsed")
 
 
 def test_rewards_of_two_agents_are_no_one_reward(store, put):
@@ -325,7 +355,7 @@ def test_what_is_told_later_holds_and_staleness_may_be_told_in_either_unit(store
     for told, wanted in (
         ({"max_off_policy_steps": 4}, 4),
         ({"max_staleness": 2}, 2),
-        ({"orchestrator.max_off_policy_steps": "8", "steps": "300"}, 8),
+        ({"orchestrator.max_off_policy_steps": "8", "max_steps": "300"}, 8),
         ({"orchestrator.group_size": 16}, 8),
     ):
         import_file(store, path, settings=told)
@@ -346,80 +376,7 @@ def test_a_live_log_is_a_running_run_until_it_is_imported_as_ended(store, put):
     assert (only(store).status, only(store).ended_at) == (RunStatus.FINISHED, START)
 
 
-# -- bad input --------------------------------------------------------------------------------
-
-
-def faults(store, source, **options):
-    with pytest.raises(BadInput) as found:
-        import_file(store, source, **options)
-    assert store.runs() == []
-    assert store.step_counts() == {}
-    return str(found.value).splitlines()
-
-
-def test_bad_lines_are_named_by_number_and_nothing_is_left(store, put):
-    good = lines({"step": 0, **PRIME_ROW})
-    bad = (
-        '{"step": 1\n[1]\n{"loss": 1}\n{"step": 1.5}\n{"step": -1}\n{"step": NaN}\n{"step": true}\n'
-    )
-    found = faults(store, put(good + bad + good))
-    assert [line.split(":")[0] for line in found] == [
-        "line 2",
-        "line 3",
-        "line 4",
-        "line 5",
-        "line 6",
-        "… and 2 more lines like these",
-    ]
-    assert found[0].endswith("allowed: one JSON object with a step")
-    assert "no step among its keys loss" in found[2]
-    assert "step 1.5 is not a whole number from 0 to 2147483647" in found[3]
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "file: empty"),
-        (b" \n\n", "file: empty"),
-        (b"step,loss\n0,1\n", "begins no known log"),
-        (b"\x1f\x8b\x08\x00", "is no UTF-8 text"),
-        (b'{"log_history": 3}', "no log_history"),
-        (b'{"log_history": []}', "holds no row"),
-        (b'{"log_history": [{"loss": 1}, 3]}', "log_history entry 1"),
-        (b'{\n  "log_history": [{"step": 1}', "not JSON"),
-        (b"[" * 100_000, "begins no known log"),
-    ],
-)
-def test_what_is_no_log_is_refused_in_words(store, content, words):
-    assert words in faults(store, content)[0]
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"format": "csv"}, "format: 'csv' is not allowed; allowed: auto | jsonl | trainer_state"),
-        ({"stack": "ppo"}, "stack: 'ppo' is not allowed"),
-        ({"name": " "}, "name: ' ' is not allowed; allowed: 1 to 120 characters"),
-        ({"group": "g" * 121}, "group: "),
-        ({"most_bytes": 10}, "file: larger than allowed; allowed: at most 10 bytes"),
-        ({"most_rows": 1}, "rows: more than 1; allowed: at most 1"),
-        ({"settings": {"learning_rate": "11"}}, "learning_rate: 11 is not allowed; allowed: 0 <"),
-        ({"settings": {"learning_rate": "nan"}}, "learning_rate: nan is not allowed"),
-        ({"settings": {"learnig_rate": 1e-6}}, "did you mean learning_rate?"),
-        ({"settings": {"max_staleness": 1.5}}, "max_staleness: 1.5 is not allowed"),
-        ({"settings": {"a b": 1}}, "a b: not a setting here"),
-        ({"settings": {"knob": -1}}, "orchestrator.max_off_policy_steps: -1"),
-        ({"settings": {"knob": 1, "max_staleness": 1}}, "max_staleness: given twice"),
-    ],
-)
-def test_an_option_that_is_not_allowed_is_refused_and_nothing_is_left(store, options, words):
-    content = lines(*({"step": t, **PRIME_ROW} for t in range(3))).encode()
-    assert words in faults(store, content, **options)[0]
-
-
-def test_a_path_that_is_no_file_is_refused(store, tmp_path):
-    assert faults(store, tmp_path / "x")[0].endswith("allowed: a JSONL log or a trainer_state.json")
-    assert "is a folder" in faults(store, tmp_path)[0]
+# -- the file ---------------------------------------------------------------------------------
 
 
 def test_the_format_is_told_by_the_content():
@@ -432,7 +389,7 @@ def test_the_format_is_told_by_the_content():
 @pytest.mark.slow  # a hundred thousand rows
 def test_a_long_log_is_imported_within_seconds(store, put):
     path = put("".join(lines({"step": t, **PRIME_ROW}) for t in range(100_000)))
-    begun = time.monotonic()
+    begun = time.process_time()  # of this process alone, whatever else the machine does
     assert import_file(store, path).written == 100_000
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 30
     assert len(store.overview(only(store).id, ["loss"])["loss"][0]) <= 2000

@@ -1,0 +1,87 @@
+"""What is no log, or is told wrongly, is refused in one line per fault, and nothing is left."""
+
+import json
+
+import pytest
+
+from storage.commandline import BadInput
+from storage.importers.importing import import_file
+
+PRIME_ROW = {"optim/lr": 1e-6, "mismatch_kl/all/mean": 2e-3, "off_policy/max": 4.0}
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def faults(store, source, **options):
+    with pytest.raises(BadInput) as found:
+        import_file(store, source, **options)
+    assert store.runs() == []
+    assert store.step_counts() == {}
+    return str(found.value).splitlines()
+
+
+def test_bad_lines_are_named_by_number_and_nothing_is_left(store):
+    good = lines({"step": 0, **PRIME_ROW})
+    bad = (
+        '{"step": 1\n[1]\n{"loss": 1}\n{"step": 1.5}\n{"step": -1}\n{"step": NaN}\n{"step": true}\n'
+    )
+    found = faults(store, (good + bad + good).encode())
+    assert [line.split(":")[0] for line in found] == [
+        "line 2",
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 6",
+        "… and 2 more lines like these",
+    ]
+    assert found[0].endswith("allowed: one JSON object with a step")
+    assert "no step among its keys loss" in found[2]
+    assert "step 1.5 is not a whole number from 0 to 2147483647" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "file: empty"),
+        (b" \n\n", "file: empty"),
+        (b"step,loss\n0,1\n", "begins no known log"),
+        (b"\x1f\x8b\x08\x00", "is no UTF-8 text"),
+        (b'{"log_history": 3}', "no log_history"),
+        (b'{"log_history": []}', "holds no row"),
+        (b'{"log_history": [{"loss": 1}, 3]}', "log_history entry 1"),
+        (b'{\n  "log_history": [{"step": 1}', "not JSON"),
+        (b"[" * 100_000, "begins no known log"),
+    ],
+)
+def test_what_is_no_log_is_refused_in_words(store, content, words):
+    assert words in faults(store, content)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"format": "csv"}, "format: 'csv' is not allowed; allowed: auto | jsonl | trainer_state"),
+        ({"stack": "ppo"}, "stack: 'ppo' is not allowed"),
+        ({"name": " "}, "name: ' ' is not allowed; allowed: 1 to 120 characters"),
+        ({"group": "g" * 121}, "group: "),
+        ({"most_bytes": 10}, "file: larger than allowed; allowed: at most 10 bytes"),
+        ({"most_rows": 1}, "rows: more than 1; allowed: at most 1"),
+        ({"settings": {"learning_rate": "11"}}, "learning_rate: 11 is not allowed; allowed: 0 <"),
+        ({"settings": {"learning_rate": "nan"}}, "learning_rate: nan is not allowed"),
+        ({"settings": {"learnig_rate": 1e-6}}, "did you mean learning_rate?"),
+        ({"settings": {"max_staleness": 1.5}}, "max_staleness: 1.5 is not allowed"),
+        ({"settings": {"a b": 1}}, "a b: not a setting here"),
+        ({"settings": {"knob": -1}}, "orchestrator.max_off_policy_steps: -1"),
+        ({"settings": {"knob": 1, "max_staleness": 1}}, "max_staleness: given twice"),
+    ],
+)
+def test_an_option_that_is_not_allowed_is_refused_and_nothing_is_left(store, options, words):
+    content = lines(*({"step": t, **PRIME_ROW} for t in range(3))).encode()
+    assert words in faults(store, content, **options)[0]
+
+
+def test_a_path_that_is_no_file_is_refused(store, tmp_path):
+    assert faults(store, tmp_path / "x")[0].endswith("allowed: a JSONL log or a trainer_state.json")
+    assert "is a folder" in faults(store, tmp_path)[0]
