@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from .errors import CalibrationNotFound
@@ -80,6 +80,16 @@ class Store(RunStore):
         query = select(steps.c.run_id, func.count()).group_by(steps.c.run_id)
         with self.reading() as connection:
             return {run_id: int(count) for run_id, count in connection.execute(query)}
+
+    def delete_steps_after(self, run_id: str, step: int) -> None:
+        """Forget what a run wrote of learner steps beyond ``step``, in one transaction.
+
+        That is its steps, evaluations, drifts, bias estimates and samples.
+        """
+        with self.writing() as connection:
+            for table in (steps, evaluations, drifts, bias_probes, samples):
+                beyond = (table.c.run_id == run_id) & (table.c.step > step)
+                connection.execute(delete(table).where(beyond))
 
     # -- evaluations, events, recommendations ----------------------------------------------------
 
