@@ -71,8 +71,10 @@ class Checkpoints:
             raise
         self.keep(KEPT)
 
-    def load(self, device: torch.device) -> "Found":
+    def load(self, device: torch.device, *, most: int | None = None) -> "Found":
         """Read the newest checkpoint that can be read; damaged ones beyond it are removed.
+
+        One after more than ``most`` learner steps, whose rows the archive lost, counts as damaged.
 
         Raises:
             NoCheckpoint: there is none.
@@ -81,6 +83,8 @@ class Checkpoints:
         for step in reversed(self.steps()):
             folder = self.folder / str(step)
             try:
+                if most is not None and step > most:
+                    raise DamagedCheckpoint(f"the archive holds the rows of {most} steps only")
                 state = _read(folder, device)
                 return Found(step=step, state=state, damaged=tuple(damaged))
             except DamagedCheckpoint as error:

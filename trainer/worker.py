@@ -203,9 +203,10 @@ class Worker:
             NoCheckpoint: the run has taken steps, and no checkpoint of it can be read.
         """
         newest = self._store.steps(self._run.id, last=1)
-        if not self._checkpoints.steps() and not newest:
+        taken = newest[0].step + 1 if newest else 0
+        if taken == 0 and not self._checkpoints.steps():
             return False
-        found = self._checkpoints.load(lockstep.device)
+        found = self._checkpoints.load(lockstep.device, most=taken)
         for damage in found.damaged:
             self._event("checkpoint", damage, level="warning")
         lockstep.load_state_dict(found.state)
@@ -214,9 +215,8 @@ class Worker:
         series = self._store.series(self._run.id, ("reward_mean", "gold_reward_mean"))
         for reward, gold in zip(*series.values(), strict=True):
             self._count(reward, gold)
-        forgotten = newest[0].step + 1 - found.step if newest else 0
         words = f"goes on from the checkpoint after {found.step} steps"
-        self._event("resumed", words, step=found.step, data={"steps_forgotten": forgotten})
+        self._event("resumed", words, step=found.step, data={"steps_forgotten": taken - found.step})
         return True
 
     def _rest(self, lockstep: Lockstep, step: int, stopping: bool) -> None:

@@ -183,6 +183,19 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(store, undistur
     assert (again.kind, again.step) == ("resumed", 4)
 
 
+def test_a_checkpoint_ahead_of_an_archive_that_lost_rows_is_not_used(store, undisturbed):
+    run = create_run(store, a_config(**SETTING, checkpoint_every=4))
+    kept = checkpoint_folder(run.id)
+    copy = kept.with_name("copy")
+    with pytest.raises(KeyboardInterrupt):
+        Worker(store, run, at(8, lambda: (shutil.copytree(kept, copy), interrupt()))).run()
+    shutil.copytree(copy / "4", kept / "4")
+    store.delete_steps_after(run.id, 5)  # such as after a power cut
+    go_on(store, run.id)
+    assert facts(store, run.id) == facts(store, undisturbed.id)
+    assert "the archive holds the rows of 6 steps only" in store.events(run.id)[-2].message
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_fails_and_says_so(store):
     run = stopped(store)
     (checkpoint_folder(run.id) / "7" / "state.json").write_text("")
