@@ -29,9 +29,7 @@ def pace(steps: int, planned: int | None, started_at: float | None, now: float) 
     return words if left is None else f"{words}, about {left} left"
 
 
-def time_left(
-    steps: int, planned: int | None, started_at: float | None, now: float
-) -> str | None:
+def time_left(steps: int, planned: int | None, started_at: float | None, now: float) -> str | None:
     """Return how long the rest takes at the mean pace since the start; None where unknown."""
     if started_at is None or planned is None or steps == 0 or now <= started_at:
         return None

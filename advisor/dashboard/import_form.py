@@ -72,9 +72,7 @@ def _say(found: Imported) -> None:
         f"{found.rows} learner steps, {found.written} of them new; "
         f"{len(found.mapped)} of their metrics are known."
     )
-    st.page_link(
-        "advisor/dashboard/watch.py", label="Watch it", query_params={"run": found.run_id}
-    )
+    st.page_link("advisor/dashboard/watch.py", label="Watch it", query_params={"run": found.run_id})
     for note in found.notes:
         st.caption(literal(note))
     if found.unknown:
