@@ -48,6 +48,9 @@ NOT_THE_SETTING = {
     "bias_every",
     "bias_study",
     "bias_shards",
+    "sample_every",
+    "samples_kept",
+    "checkpoint_every",
     "bias_prompts",
     "stop_on_collapse",
 }

@@ -13,6 +13,7 @@ from .errors import ArchiveUnavailable
 from .liveness import PulseReader
 from .marks import checked_note, checked_tags
 from .records import RunInfo
+from .removal import remove_run
 from .store import Store
 
 
@@ -83,7 +84,7 @@ def delete(store: Store, options: argparse.Namespace) -> int:
         print("nothing is deleted", file=sys.stderr)
         return 0
     for run_id in given:
-        store.delete_run(run_id)
+        remove_run(store, run_id)
     if options.json:
         print_json({"deleted": given, "steps": steps})
     else:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 
 from storage.commandline import BadInput
-from storage.engine import home
+from storage.engine import checkpoint_folder, home
 from storage.liveness import process_gone
 from storage.models import SCHEMA_REVISION
 from storage.records import RunInfo, RunStatus
@@ -170,11 +170,6 @@ def _horizon_fault(config: TrainerConfig, planned: int) -> str | None:
         if getattr(config, name) is not None:
             return f"{config.steps} is not allowed with {name}, which was set for {planned} steps"
     return None
-
-
-def checkpoint_folder(run_id: str) -> Path:
-    """Return where the checkpoints of a run lie, by the number of learner steps taken."""
-    return home() / "checkpoints" / run_id
 
 
 def has_checkpoint(run_id: str) -> bool:

@@ -25,12 +25,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from storage.commandline import BadInput
+from storage.engine import checkpoint_folder
 from storage.liveness import PulseReader, process_gone
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, allowed_range, checked_config
-from .launch import checkpoint_folder, code_version, queued_run
+from .launch import code_version, queued_run
 from .pool import Pool, setting_of
 
 KIND = "sweep"

@@ -23,14 +23,13 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from storage.engine import home
+from storage.engine import checkpoint_folder, home
 from storage.errors import StorageError
 from storage.records import Evaluation, Event, RunInfo, RunStatus, StepMetrics
 from storage.store import Store
 
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
-from .launch import checkpoint_folder
 from .lockstep import Hooks, Lockstep, parameter_count
 from .meter import unmeasured
 from .outcome import Outcome

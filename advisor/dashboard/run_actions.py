@@ -10,6 +10,7 @@ from storage.commandline import BadInput
 from storage.errors import StorageError
 from storage.marks import checked_note, checked_tags
 from storage.records import RunInfo, RunStatus
+from storage.removal import remove_run
 from storage.store import Store
 from trainer.launch import has_checkpoint, resume, stop
 
@@ -109,7 +110,7 @@ def _confirm_deleting(store: Store, runs: Sequence[RunInfo]) -> None:
     st.markdown("\n".join(f"- {literal(run.name)} · {run.id}" for run in runs))
     if st.button("Delete", type="primary", icon=":material/delete_forever:", key="really-delete"):
         for run in runs:
-            store.delete_run(run.id)
+            remove_run(store, run.id)
         st.rerun()
 
 

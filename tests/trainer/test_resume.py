@@ -16,10 +16,11 @@ from factories import a_config, a_run, a_step
 from processes import command, ended, start, wait_until
 
 from storage.commandline import BadInput
+from storage.engine import checkpoint_folder
 from storage.records import RunStatus
 from storage.store import Store
 from trainer.checkpoint import Checkpoints, NoCheckpoint
-from trainer.launch import checkpoint_folder, create_run, launch, reopen, resume
+from trainer.launch import create_run, launch, reopen, resume
 from trainer.worker import Worker
 
 TIMES = ("run_id", "time", "seconds", "seconds_generate", "seconds_learn", "seconds_measure")
