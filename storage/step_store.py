@@ -10,7 +10,16 @@ from sqlalchemy.exc import IntegrityError
 
 from .models import bias_probes, drifts, evaluations, rollups, runs, samples, steps
 from .records import RunInfo, StepMetrics
-from .rollups import BLOCK, Line, missing_blocks, newest_step, overview, roll_up, rolled_up
+from .rollups import (
+    BLOCK,
+    Line,
+    block_means,
+    missing_blocks,
+    newest_step,
+    overview,
+    roll_up,
+    rolled_up,
+)
 from .rows import from_row, run_info, to_row
 from .run_store import RunStore
 
@@ -128,6 +137,16 @@ class StepStore(RunStore):
         """
         with self.reading() as connection:
             return overview(connection, run_id, names, first=first, last=last, points=points)
+
+    def block_means(self, run_id: str, names: Sequence[str]) -> tuple[int, dict[str, Line]]:
+        """Return the mean of metrics over blocks of 512 steps, at their middles.
+
+        Returns:
+            The first learner step beyond the blocks that are whole, and for each name steps and
+            means of the finite values; a block in which it was not measured is left out.
+        """
+        with self.reading() as connection:
+            return block_means(connection, run_id, names)
 
     def last_step(self, run_id: str) -> int | None:
         """Return the newest learner step of a run; None before the first."""
