@@ -95,12 +95,19 @@ class StepStore(RunStore):
         found = [from_row(StepMetrics, row) for row in rows]
         return found[::-1] if last is not None else found
 
-    def series(self, run_id: str, names: Sequence[str], *, after: int = -1) -> dict[str, list[Any]]:
-        """Return whole columns of a run by name, ordered by step; None and NaN are kept apart."""
+    def series(
+        self, run_id: str, names: Sequence[str], *, after: int = -1, until: int | None = None
+    ) -> dict[str, list[Any]]:
+        """Return columns of a run by name, ordered by step; None and NaN are kept apart.
+
+        Of the steps beyond ``after`` up to and with ``until``, if given.
+        """
         columns = [steps.c[name] for name in names]
         query = select(steps.c.non_finite, *columns).where(
             steps.c.run_id == run_id, steps.c.step > after
         )
+        if until is not None:
+            query = query.where(steps.c.step <= until)
         series: dict[str, list[Any]] = {name: [] for name in names}
         with self.reading() as connection:
             for non_finite, *values in connection.execute(query.order_by(steps.c.step)):
