@@ -11,6 +11,7 @@ from advisor.dashboard.feed import address, remember
 from advisor.dashboard.live_plot import Feed, live_plot
 from advisor.dashboard.run_charts import BIAS_PROBES, WINDOWS, run_charts
 from advisor.dashboard.samples import show_samples
+from advisor.drawing import reading_of
 from advisor.figures import kappa_figure
 from advisor.overview import (
     planned_steps,
@@ -60,9 +61,11 @@ def page() -> None:
     alive = status_of(run).alive
     every = REFRESH_SECONDS if alive and not paused else None
     drawn = store.last_step(run.id) is not None
-    st.fragment(_head, run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
-    if drawn:
+    head = st.container()
+    if drawn:  # the charts come first: judging a long run takes longer than drawing it
         _charts(store, run, window, None if every is None else float(every))
+    with head:
+        st.fragment(_head, run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
     st.fragment(_foot, run_every=every)(store, run.id)
 
 
@@ -213,7 +216,7 @@ def _charts(store: Store, run: RunInfo, window: str, seconds: float | None) -> N
     for name, chart in charts.items():
         with next(places):
             title = chart["layout"]["title"]["text"]
-            alt = f"{title} of {run.name} by learner step"
+            alt = f"{title} of {run.name} by learner step. {reading_of(chart)}"
             live_plot(chart, key=f"{name}-{run.id}", alt=alt, name=name, feed=feed)
 
 
