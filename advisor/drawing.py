@@ -26,7 +26,7 @@ ON_DARK = {BLUE: SKY, SKY: PALE}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 POINTS = 280
 """Up to so many values a curve is drawn as it is."""
-EXTREMES, MEANS = 260, 130
+EXTREMES, MEANS = 240, 120
 """Points of a longer one, at most: of its faint extremes, and of the mean over them."""
 FEWEST_MEANS = 10
 MARKED_STRETCHES = 20

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import streamlit as st
 
 from advisor.clip_bias import clip_bias_words
-from advisor.dashboard.archive import badge, diagnosis_of, open_archive, run_label, status_of
+from advisor.dashboard.archive import (
+    answers,
+    badge,
+    diagnosis_of,
+    open_archive,
+    run_label,
+    status_of,
+)
 from advisor.dashboard.feed import address, remember
 from advisor.dashboard.live_plot import Feed, live_plot
 from advisor.dashboard.run_charts import BIAS_PROBES, WINDOWS, run_charts
@@ -120,6 +127,8 @@ def _chosen(runs: Sequence[RunInfo], asked: str | None) -> RunInfo:
 
 
 def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
+    if not answers(store):
+        return
     run = store.run(run_id)
     alive = status_of(run).alive
     last = store.last_step(run_id)
@@ -137,6 +146,8 @@ def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
 
 
 def _foot(store: Store, run_id: str) -> None:
+    if not answers(store):
+        return
     show_samples(store, [store.run(run_id)])
     _events(store.events(run_id))
 
