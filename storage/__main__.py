@@ -86,6 +86,7 @@ def _add_import_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--group", help="runs that belong together")
     command.add_argument(
         "--set",
+        action="extend",
         nargs="+",
         metavar="K=V",
         help="settings the log does not hold: learning_rate, max_staleness (learner steps), steps, "

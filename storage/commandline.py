@@ -59,7 +59,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
         BadInput: an argument is unknown, given twice, missing its value, or not allowed.
     """
     words = _join_negative_values(argv)
-    if faults := [*_not_text(words), *_before_the_command(parser, words), *_twice(words)]:
+    if faults := [*_not_text(words), *_before_the_command(parser, words), *_twice(parser, words)]:
         raise BadInput(*faults)
     found, unknown = parser.parse_known_args(words)
     if unknown:
@@ -102,9 +102,20 @@ def _before_the_command(parser: argparse.ArgumentParser, words: Sequence[str]) -
     return [f"{_name(words[0])}: options come after the command; see {parser.prog} --help"]
 
 
-def _twice(words: Sequence[str]) -> list[str]:
-    """Name the options given more than once: which of the two was meant, only the person knows."""
+def _gathers(action: argparse.Action) -> bool:
+    return isinstance(action, argparse._AppendAction)  # "extend" is one too
+
+
+def _twice(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Name the options given more than once: which of the two was meant, only the person knows.
+
+    Those that gather what they are given may be.
+    """
+    gathering = {
+        name for each in _actions(parser) if _gathers(each) for name in each.option_strings
+    }
     names = [_name(word) for word in words if word.startswith("--")]
+    names = [name for name in names if name not in gathering]
     return [
         f"{name}: given twice; give it once"
         for name in dict.fromkeys(names)
