@@ -61,7 +61,8 @@ def endpoint(draw: Callable[[str, str], tuple[Figures, bool]]) -> Callable[[Requ
     """Return the feed as an endpoint; ``draw(run_id, window)`` returns the charts, and alive."""
 
     def feed(request: Request) -> Response:
-        if not secrets.compare_digest(request.path_params["secret"], _SECRET):
+        given = request.path_params["secret"].encode()
+        if not secrets.compare_digest(given, _SECRET.encode()):
             return Response(status_code=404)
         window = request.query_params.get("window", "")
         try:
