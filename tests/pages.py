@@ -1,10 +1,14 @@
 """What a page under AppTest shows: its words, its tiles, its charts."""
 
 import json
+import re
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
+
+FIELDS = ("Selectbox", "NumberInput", "TextInput")
 
 
 def elements(node: Any) -> Iterator[Any]:
@@ -25,9 +29,34 @@ def words(page: AppTest) -> list[str]:
             unknown = element.proto.placeholder if element.proto.HasField("placeholder") else "None"
             known = element.value.astype(object).where(element.value.notna(), unknown)
             shown += [str(cell) for row in known.values for cell in row]
+        elif kind == "Html":
+            shown.append(text_of(element.value))
+        elif kind in FIELDS and element.value in (None, ""):
+            shown.append(element.proto.placeholder)  # that is what an empty field shows
         elif kind not in ("UnknownElement", "Progress") and hasattr(element, "value"):
             shown.append(str(element.value))
     return shown
+
+
+def text_of(html: str) -> str:
+    """Return what is read of a piece of HTML."""
+    without_style = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", without_style)).split())
+
+
+def field(page: AppTest, label: str) -> Any:
+    """Return the text field of a page with this label."""
+    return next(each for each in page.text_input if each.label == label)
+
+
+def press(page: AppTest, label: str) -> AppTest:
+    """Press the button with this label."""
+    return next(each for each in page.button if each.label == label).click().run()
+
+
+def faults(page: AppTest) -> list[str]:
+    """Return the messages of error of a page as they are read, in alphabetical order."""
+    return sorted(each.value.replace("\\", "") for each in page.error)
 
 
 def charts(page: AppTest) -> dict[str, dict[str, Any]]:
