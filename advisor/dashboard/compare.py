@@ -200,9 +200,13 @@ def _curves(
             alt = f"{label_of(name)} of the chosen runs. {GLOSSARY[name].reading}"
             live_plot(chart, key=f"compare-{name}-{align}", alt=alt)
             st.dataframe(tables[label_of(name).capitalize()], hide_index=True)
-            lacking = [labels[r.id] for r in runs if not _measured(store, r, name)]
-            if lacking:
-                st.caption(literal(f"Not measured in: {', '.join(lacking)}"))
+            lacking: dict[str, list[str]] = {}
+            for run in runs:
+                if not _measured(store, run, name):
+                    lacking.setdefault(run.unmeasured.get(name, ""), []).append(labels[run.id])
+            for reason, whose in lacking.items():
+                words = f"Not measured in: {', '.join(whose)}"
+                st.caption(literal(f"{words}; {reason}" if reason else words))
 
 
 def _measured(store: Store, run: RunInfo, name: str) -> bool:
