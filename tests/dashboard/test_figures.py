@@ -3,7 +3,14 @@ import math
 
 import pytest
 
-from advisor.charts import edge_chart, map_chart, map_figure, probability_figure, rate_ticks
+from advisor.charts import (
+    boundary,
+    edge_chart,
+    map_chart,
+    map_figure,
+    probability_figure,
+    rate_ticks,
+)
 from advisor.drawing import (
     COLORS,
     DASHES,
@@ -370,7 +377,9 @@ def test_the_charts_of_an_answer_agree_with_the_answer(store):
     below = [p for rate, p in zip(curve["x"], curve["y"], strict=True) if rate < advice.edge]
     above = [p for rate, p in zip(curve["x"], curve["y"], strict=True) if rate > advice.edge]
     assert max(below) <= 0.5 <= min(above)
-    half, risk = map_chart(question, evidence, advice)["data"][:2]
+    places, trials = boundary(question, evidence)
+    assert {(t.learning_rate, t.unsafe) for t in trials} == {(2e-4, False), (4e-3, True)}
+    half, risk = map_chart(question, advice, places, trials)["data"][:2]
     at_three = half["x"].index(3 + 1)
     assert half["y"][at_three] == pytest.approx(advice.edge, rel=1e-3)
     assert risk["y"][at_three] < half["y"][at_three]
