@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import unescape
 from typing import Any
 
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.testing.v1 import AppTest
 
 FIELDS = ("Selectbox", "NumberInput", "TextInput")
@@ -52,6 +53,27 @@ def field(page: AppTest, label: str) -> Any:
 def press(page: AppTest, label: str) -> AppTest:
     """Press the button with this label."""
     return next(each for each in page.button if each.label == label).click().run()
+
+
+def headline(page: AppTest) -> tuple[str, str]:
+    """Return the big number of Advise and the words below it."""
+    shown = next(text for e in page.get("html") if (text := text_of(e.value)))
+    number, _, below = shown.partition(" ")
+    return number, below
+
+
+def click_in(page: AppTest, key: str, x: float, y: float) -> AppTest:
+    """Click in a chart at a place on its axes, and return the page as it is then."""
+    chart = next(
+        e.proto
+        for e in elements(page.main)
+        if type(e).__name__ == "UnknownElement" and e.proto.id.endswith(key)
+    )
+    state = page._tree.get_widget_states()  # AppTest has no click for a component of one's own
+    event = state.widgets.add()
+    event.id = _make_trigger_id(chart.id, "events")
+    event.json_trigger_value = json.dumps([{"event": "point", "value": {"x": x, "y": y}}])
+    return page._run(state)
 
 
 def faults(page: AppTest) -> list[str]:
