@@ -128,10 +128,10 @@ def _law(law: Mapping[str, Any], figures: list[Figure], kind: str) -> None:
                 st.markdown(f"- **{literal(name)}**: {literal(spelled(estimate))}")
 
 
-def _estimates(law: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Estimate]]:
+def _estimates(law: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Estimate]]:
     found: list[tuple[str, Estimate]] = []
     for name, value in law.items():
-        words = prefix + WORDS.get(name, name.replace("_", " "))
+        words = prefix + WORDS.get(name, str(name).replace("_", " "))
         if isinstance(value, Estimate):
             found.append((words, value))
         elif isinstance(value, Mapping):
