@@ -62,10 +62,9 @@ def page() -> None:
     """Choose the runs, then show each law with its figure, its estimates, and what is lacking."""
     store = open_archive()
     st.title("The laws on your own runs", anchor=False)
-    groups = sorted({run.group for run in store.runs(archived=False) if run.group is not None})
     chosen = st.selectbox(
         "Runs",
-        [STUDIED, *groups],
+        [STUDIED, *_groups(store)],
         key="group",
         bind="query-params",
         help="A law is read off a group of runs that vary learning rate and staleness.",
@@ -80,6 +79,15 @@ def page() -> None:
         st.subheader(title, anchor=False)
         st.write(words)
         _law(found[kind], figures.get(kind, []), kind)
+
+
+def _groups(store: Store) -> list[str]:
+    """Return the groups of which every run tells its rate and S, which a law is read off."""
+    runs = store.runs(archived=False)
+    unknown = {
+        run.group for run in runs if not {"learning_rate", "max_staleness"} <= run.config.keys()
+    }
+    return sorted({run.group for run in runs if run.group is not None} - unknown)
 
 
 @st.cache_data(show_spinner=False, max_entries=8)
