@@ -70,7 +70,8 @@ def endpoint(draw: Callable[[str, str], tuple[Figures, bool]]) -> Callable[[Requ
         except StorageError as error:
             return Response(str(error), status_code=503)
         answer = changes(request.query_params.get("have", ""), figures)
-        body = json.dumps({**answer, "alive": alive}, allow_nan=False).encode()
+        answer["alive"] = alive
+        body = json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
         headers = {"Content-Encoding": "gzip", "Cache-Control": "no-store"}
         return Response(gzip.compress(body, 5), media_type="application/json", headers=headers)
 
