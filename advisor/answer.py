@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
@@ -44,6 +45,8 @@ from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .safe_levels import safe_levels
 
 LEAST_STEPS, TIMED_STEPS = 20, 50
+FIRST_STEPS, LAST_STEPS = 2_000, 10_000
+"""What is read of a very long run."""
 NEAREST = 40
 """Ended runs that a diagnosis reads, the nearest in learning rate: their constants are those of
 other rates the less the farther, and a live page asks every other second."""
@@ -66,6 +69,7 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
     evaluations = store.evaluations(run.id)
     start = evaluations[0].reward if evaluations and evaluations[0].step == 0 else None
     newest = store.steps(run.id, last=1)
+    series, last = ends_of(store, run.id, SERIES), store.last_step(run.id)
     facts = run_facts(
         run_id=run.id,
         name=run.name,
@@ -74,7 +78,8 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
         onset=run.collapse_step,
         reward_start=start,
         reward_final=run.reward_final,
-        series=store.series(run.id, SERIES),
+        series=series,
+        steps=len(series["step"]) if last is None or last < FIRST_STEPS + LAST_STEPS else last + 1,
         radii=(newest[0].clipping_radii if newest else None) or {},
         ended=run.status in ENDED,
         parameters=run.parameters,
@@ -82,6 +87,19 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
     if not run.status.alive:
         kept[run.id] = run, facts
     return facts
+
+
+def ends_of(store: Store, run_id: str, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return columns of a run; of a very long one its first and last steps only.
+
+    What a diagnosis reads lies there: the first updates, and how the run is now.
+    """
+    last = store.last_step(run_id)
+    if last is None or last < FIRST_STEPS + LAST_STEPS:
+        return store.series(run_id, names)
+    first = store.series(run_id, names, until=FIRST_STEPS - 1)
+    newest = store.series(run_id, names, after=last - LAST_STEPS)
+    return {name: first[name] + newest[name] for name in names}
 
 
 def config_of(run: RunInfo) -> TrainerConfig | None:
@@ -305,7 +323,7 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
     facts = facts_of(store, run, config)
     if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
         return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
-    flags = red_flags(store.series(run_id, RED_FLAG_SERIES), run.config)
+    flags = red_flags(ends_of(store, run_id, RED_FLAG_SERIES), run.config)
     return diagnosis_of(facts, _neighbors(store, run, config), flags)
 
 

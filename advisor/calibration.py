@@ -48,6 +48,9 @@ NOT_THE_SETTING = {
     "bias_every",
     "bias_study",
     "bias_shards",
+    "sample_every",
+    "samples_kept",
+    "checkpoint_every",
     "bias_prompts",
     "stop_on_collapse",
 }
@@ -125,8 +128,9 @@ def run_facts(
     radii: Mapping[str, float | None],
     ended: bool,
     parameters: int | None = None,
+    steps: int | None = None,
 ) -> RunFacts:
-    """Summarise the stored steps of one run.
+    """Summarise the stored steps of one run; ``steps`` is how many it has, if ``series`` has fewer.
 
     ``verdict`` counts as an outcome only when the run has ``ended``; a run that was stopped by
     hand before its end is evidence of drift and clipping but not of safety.
@@ -138,7 +142,7 @@ def run_facts(
         run_id=run_id,
         name=name,
         config=config,
-        steps=len(displacement),
+        steps=len(displacement) if steps is None else steps,
         verdict=verdict,
         unsafe=_is_unsafe(verdict, ended),
         onset=onset,

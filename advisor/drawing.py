@@ -6,6 +6,7 @@ speaks alone. A missing value is a gap and a non-finite one a marked line, never
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from textwrap import wrap
 from typing import Any
@@ -122,6 +123,47 @@ def traces(
     return [
         line | {"line": {**pen, "dash": "solid", "width": 1}} | faint,
         line | {"x": mean_x, "y": mean_y},
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """A curve too long to be read whole: its extremes, and means between them; x ascending."""
+
+    x: Sequence[Number]
+    y: Sequence[Number]
+    mean_x: Sequence[Number]
+    mean_y: Sequence[Number]
+
+
+def outline_traces(outline: Outline, name: str, index: int = 0) -> list[dict[str, Any]]:
+    """Return the traces of a curve of which only the outline is known; see ``traces``."""
+    color = COLORS[index % len(COLORS)]
+    common = {
+        "type": "scatter",
+        "name": name,
+        "mode": "lines",
+        "connectgaps": False,
+        "legendgroup": name,
+    }
+    x, y = thin(outline.x, outline.y, EXTREMES)
+    mean_x, mean_y = means(outline.mean_x, outline.mean_y, MEANS)
+    return [
+        {
+            **common,
+            "x": x,
+            "y": y,
+            "line": {"color": color, "dash": "solid", "width": 1},
+            "opacity": 0.3,
+            "showlegend": False,
+            "hoverinfo": "skip",
+        },
+        {
+            **common,
+            "x": mean_x,
+            "y": mean_y,
+            "line": {"color": color, "dash": DASHES[index % len(DASHES)], "width": 1.8},
+        },
     ]
 
 

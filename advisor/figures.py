@@ -9,9 +9,11 @@ from .drawing import (
     ORANGE,
     Figure,
     Number,
+    Outline,
     figure,
     mark,
     mark_non_finite,
+    outline_traces,
     say,
     thin,
     traces,
@@ -37,12 +39,16 @@ def metric_figure(
     *,
     cycle: int = 1,
     unmeasured: Mapping[str, str] | None = None,
+    outlines: Mapping[str, Outline] | None = None,
     **axes: Any,
 ) -> Figure:
     """Draw some metrics of one run, of like units, over its learner steps.
 
-    ``cycle`` is S + 1; ``unmeasured`` gives the reasons of metrics that this run never has.
+    ``cycle`` is S + 1; ``unmeasured`` gives the reasons of metrics that this run never has;
+    ``outlines`` stand in for the series of a run that is too long to be read whole.
     """
+    if outlines:
+        return _outlined(title, outlines, names, unmeasured or {}, axes)
     steps = series["step"]
     data = [
         trace
@@ -55,10 +61,31 @@ def metric_figure(
     return mark_non_finite(chart, steps, [series[n] for n in names])
 
 
+def _outlined(
+    title: str,
+    outlines: Mapping[str, Outline],
+    names: Sequence[str],
+    unmeasured: Mapping[str, str],
+    axes: Mapping[str, Any],
+) -> Figure:
+    data = [
+        trace
+        for i, name in enumerate(names)
+        for trace in outline_traces(outlines[name], label_of(name), i)
+    ]
+    chart = figure(title, data, axis_title(names[0]), **axes)
+    if not any(outlines[name].x for name in names):
+        return say(chart, unmeasured.get(names[0], "not measured"))
+    for name in names:
+        mark_non_finite(chart, outlines[name].x, [outlines[name].y])
+    return chart
+
+
 def reward_figure(
     series: Mapping[str, Sequence[Number]],
     evaluations: Sequence[tuple[int, float]],
     collapse_step: int | None,
+    outlines: Mapping[str, Outline] | None = None,
 ) -> Figure:
     """Draw the batch reward by sampling version, and evaluations of the policy itself.
 
@@ -68,13 +95,13 @@ def reward_figure(
         v if v is not None else s
         for v, s in zip(series["sampled_at_step"], series["step"], strict=True)
     ]
+    if outlines:
+        versions = list(outlines["reward_mean"].x)
     steps, rewards = [s for s, _ in evaluations], [reward for _, reward in evaluations]
     evaluated_x, evaluated_y = thin(steps, rewards, EVALUATIONS)
-    gold = series.get("gold_reward_mean", ())
-    has_gold = any(value is not None for value in gold)
+    batch, has_gold = _batch_rewards(series, versions, outlines)
     data = [
-        *traces(versions, series["reward_mean"], "batch reward", 0),
-        *(traces(versions, gold, "batch gold reward", 2) if has_gold else ()),
+        *batch,
         {
             "type": "scatter",
             "mode": "lines+markers",
@@ -91,7 +118,24 @@ def reward_figure(
         before = collapse_step > last / 2
         mark(chart, collapse_step, collapse_step, "collapse", before=before, dash="dash")
     mark_non_finite(chart, steps, [rewards])
-    return mark_non_finite(chart, versions, [series["reward_mean"]])
+    batch_reward = outlines["reward_mean"].y if outlines else series["reward_mean"]
+    return mark_non_finite(chart, versions, [batch_reward])
+
+
+def _batch_rewards(
+    series: Mapping[str, Sequence[Number]],
+    versions: Sequence[Number],
+    outlines: Mapping[str, Outline] | None,
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return the traces of the batch reward, and of gold where there is any; and whether."""
+    if outlines:
+        gold = outlines["gold_reward_mean"]
+        data = outline_traces(outlines["reward_mean"], "batch reward", 0)
+        return data + (outline_traces(gold, "batch gold reward", 2) if gold.x else []), bool(gold.x)
+    golds = series.get("gold_reward_mean", ())
+    has_gold = any(value is not None for value in golds)
+    data = traces(versions, series["reward_mean"], "batch reward", 0)
+    return data + (traces(versions, golds, "batch gold reward", 2) if has_gold else []), has_gold
 
 
 def run_figures(
@@ -101,13 +145,14 @@ def run_figures(
     *,
     unmeasured: Mapping[str, str],
     cycle: int = 1,
+    outlines: Mapping[str, Outline] | None = None,
 ) -> dict[str, Figure]:
     """Return the charts of one run by key, in the order in which Watch shows them.
 
     ``cycle`` is S + 1: means are taken over whole staleness cycles, or they would beat with them.
     What the run never measures gives its reason in place of a curve.
     """
-    charts = {"reward": reward_figure(series, evaluations, collapse_step)}
+    charts = {"reward": reward_figure(series, evaluations, collapse_step, outlines)}
     ess = ["sequence_ess_fraction", "ess_fraction"]
     up_to_one = {"range": [0, 1.05], "exponentformat": "none"}
     clip = ["clip_fraction_low", "clip_fraction_high"]
@@ -125,7 +170,13 @@ def run_figures(
         ("learning_rate", "Learning rate", ["learning_rate"], FROM_ZERO),
     ):
         charts[key] = metric_figure(
-            title, series, names, cycle=cycle, unmeasured=unmeasured, yaxis=yaxis
+            title,
+            series,
+            names,
+            cycle=cycle,
+            unmeasured=unmeasured,
+            outlines=outlines,
+            yaxis=yaxis,
         )
     return charts
 

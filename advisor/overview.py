@@ -9,7 +9,7 @@ from typing import Any
 
 from storage.records import RunInfo, StepMetrics, missing_reason
 
-from .wording import MISSING, NOT_FINITE, rate, short
+from .wording import MISSING, NOT_FINITE, rate, short, time_left
 
 RECENT_STEPS = 20
 
@@ -98,8 +98,13 @@ def _tile(
     return Tile(label=label, value=value, help=READINGS[name] + over)
 
 
-def table_row(run: RunInfo, status: str, steps: int) -> dict[str, Any]:
-    """Return one row of the archive's table; what is unknown is None."""
+def table_row(
+    run: RunInfo, status: str, steps: int, tags: Sequence[str] = (), now: float | None = None
+) -> dict[str, Any]:
+    """Return one row of the archive's table; what is unknown is None.
+
+    ``now`` is the time for a run that is alive, for what is left of it; None for any other.
+    """
     done = share_done(run, steps)
     return {
         "status": status + (" (archived)" if run.archived else ""),
@@ -108,10 +113,13 @@ def table_row(run: RunInfo, status: str, steps: int) -> dict[str, Any]:
         "S": run.config.get("max_staleness"),
         "steps": steps,
         "done": None if done is None else 100 * done,
+        "left": None if now is None else time_left(steps, planned_steps(run), run.started_at, now),
         "outcome": run.outcome,
         "reward first": _finite(run.reward_first),
         "reward last": _finite(run.reward_last),
         "collapse step": run.collapse_step,
+        "tags": ", ".join(tags) or None,
+        "note": run.notes,
         "created (UTC)": time.strftime("%Y-%m-%d %H:%M", time.gmtime(run.created_at)),
         "id": run.id,
     }

@@ -24,11 +24,16 @@ def pace(steps: int, planned: int | None, started_at: float | None, now: float) 
     seconds = now - started_at
     if steps == 0 or seconds <= 0:
         return "no learner step yet"
-    speed = steps / seconds
-    words = f"{speed:.1f} steps/s"
-    if planned is None:
-        return words
-    return f"{words}, about {duration(max(0, planned - steps) / speed)} left"
+    words = f"{steps / seconds:.1f} steps/s"
+    left = time_left(steps, planned, started_at, now)
+    return words if left is None else f"{words}, about {left} left"
+
+
+def time_left(steps: int, planned: int | None, started_at: float | None, now: float) -> str | None:
+    """Return how long the rest takes at the mean pace since the start; None where unknown."""
+    if started_at is None or planned is None or steps == 0 or now <= started_at:
+        return None
+    return duration(max(0, planned - steps) * (now - started_at) / steps)
 
 
 def duration(seconds: float) -> str:

@@ -27,6 +27,11 @@ def home() -> Path:
     return Path(os.environ.get("ETALON_HOME") or "runs")
 
 
+def checkpoint_folder(run_id: str) -> Path:
+    """Return where the checkpoints of a run lie, by the number of learner steps taken."""
+    return home() / "checkpoints" / run_id
+
+
 def database_url(given: str | None) -> URL:
     """Return the archive's URL: the given one, else ``ETALON_DB``, else a file in ``home()``.
 

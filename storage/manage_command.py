@@ -11,11 +11,10 @@ from .commandline import BadInput, print_json
 from .engine import unchecked_engine
 from .errors import ArchiveUnavailable
 from .liveness import PulseReader
+from .marks import checked_note, checked_tags
 from .records import RunInfo
+from .removal import remove_run
 from .store import Store
-
-LONGEST_TAG = 64
-LONGEST_NOTE = 20_000
 
 
 def check(store: Store, options: argparse.Namespace) -> int:
@@ -85,7 +84,7 @@ def delete(store: Store, options: argparse.Namespace) -> int:
         print("nothing is deleted", file=sys.stderr)
         return 0
     for run_id in given:
-        store.delete_run(run_id)
+        remove_run(store, run_id)
     if options.json:
         print_json({"deleted": given, "steps": steps})
     else:
@@ -111,13 +110,7 @@ def tag(store: Store, options: argparse.Namespace) -> int:
     Raises:
         BadInput: a tag is empty or too long.
     """
-    words = list(dict.fromkeys(word.strip() for word in options.words))
-    if faults := [
-        f"tag: {word[:80]!r} is not allowed; allowed: 1 to {LONGEST_TAG} characters"
-        for word in words
-        if not 0 < len(word) <= LONGEST_TAG
-    ]:
-        raise BadInput(*faults)
+    words = checked_tags(options.words)
     run = store.run(options.run)
     store.tag_run(run.id, words)
     if options.json:
@@ -133,9 +126,7 @@ def note(store: Store, options: argparse.Namespace) -> int:
     Raises:
         BadInput: it is too long.
     """
-    if len(options.text) > LONGEST_NOTE:
-        raise BadInput(f"note: {len(options.text)} characters; allowed: at most {LONGEST_NOTE}")
-    text = options.text.strip() or None
+    text = checked_note(options.text)
     store.update_run(options.run, notes=text)
     if options.json:
         reason = {"notes_reason": "taken away"} if text is None else {}

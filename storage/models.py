@@ -173,6 +173,7 @@ rollups = Table(
     Column("low_step", Integer),
     Column("high", Float),
     Column("high_step", Integer),
+    Column("mean", Float),
     Column("not_finite_step", Integer),
 )
 

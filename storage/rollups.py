@@ -1,9 +1,9 @@
-"""Extremes of each metric over blocks of learner steps, so that a million steps open at once.
+"""Outline of each metric over blocks of learner steps, so that a million steps open at once.
 
 A block is ``BLOCK`` steps. Of each metric it keeps the lowest and the highest finite value, the
-steps at which they are, and a step at which the value was not finite. The entry named ``step``
-marks a block as rolled up. A block without it is read row by row, so rollups save time and are
-never needed.
+steps at which they are, the mean of the finite ones, and a step at which the value was not finite.
+The entry named ``step`` marks a block as rolled up. A block without it is read row by row, so
+rollups save time and are never needed.
 """
 
 import math
@@ -77,7 +77,7 @@ def extremes(
         for name, values in named:
             found = _extremes_of(at, values)
             if found or name in not_finite_at:
-                low, low_step, high, high_step = found or (None, None, None, None)
+                low, low_step, high, high_step, mean = found or (None,) * 5
                 yield {
                     "run_id": run_id,
                     "metric": name,
@@ -86,17 +86,21 @@ def extremes(
                     "low_step": low_step,
                     "high": high,
                     "high_step": high_step,
+                    "mean": mean,
                     "not_finite_step": not_finite_at.get(name),
                 }
 
 
-def _extremes_of(at: Sequence[int], values: Sequence[Any]) -> tuple[float, int, float, int] | None:
+def _extremes_of(
+    at: Sequence[int], values: Sequence[Any]
+) -> tuple[float, int, float, int, float] | None:
     measured = [v for v in values if v is not None] if None in values else values
     finite = measured if _all_finite(measured) else [v for v in measured if math.isfinite(v)]
     if not finite:
         return None
     low, high = min(finite), max(finite)
-    return low, at[values.index(low)], high, at[values.index(high)]
+    mean = sum(value / len(finite) for value in finite)  # a sum of large ones may overflow
+    return low, at[values.index(low)], high, at[values.index(high)], mean
 
 
 def _all_finite(values: Sequence[Any]) -> bool:
@@ -128,6 +132,26 @@ def overview(
     if stored <= 4 * points:
         return lines
     return {name: _coarse(line, first, last, points) for name, line in lines.items()}
+
+
+def block_means(
+    connection: Connection, run_id: str, names: Sequence[str]
+) -> tuple[int, dict[str, Line]]:
+    """Return up to where every block is rolled up, and the mean of each metric at block middles.
+
+    The first number is the first learner step that no such block holds.
+    """
+    whole = rolled_up(connection, run_id)
+    blocks = next((n for n in range(len(whole) + 1) if n not in whole), 0)
+    query = select(rollups.c.metric, rollups.c.block, rollups.c.mean).where(
+        rollups.c.run_id == run_id, rollups.c.metric.in_(names), rollups.c.block < blocks
+    )
+    lines: dict[str, Line] = {name: ([], []) for name in names}
+    for metric, block, mean in connection.execute(query.order_by(rollups.c.block)):
+        if mean is not None:
+            lines[metric][0].append(block * BLOCK + BLOCK // 2)
+            lines[metric][1].append(mean)
+    return blocks * BLOCK, lines
 
 
 def _rows_within(connection: Connection, run_id: str, first: int, last: int, enough: int) -> int:
@@ -220,7 +244,7 @@ def _peaks(at: list[int], values: list[float]) -> dict[int, float]:
         chosen = {s: v for s, v in zip(at, values, strict=True) if not math.isfinite(v)}
         chosen = dict(list(chosen.items())[:1])
     if found := _extremes_of(at, values):
-        low, low_step, high, high_step = found
+        low, low_step, high, high_step, _ = found
         chosen |= {low_step: low, high_step: high}
     return dict(sorted(chosen.items()))
 

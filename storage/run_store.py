@@ -2,11 +2,11 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import ColumnElement, delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from .errors import RunExists, RunNotFound
@@ -43,16 +43,31 @@ class RunStore(Transactions):
         Raises:
             RunNotFound: there is no such run.
         """
-        this = runs.c.id == run_id
-        with self.writing() as connection:
-            found = connection.execute(select(runs.c.non_finite).where(this)).first()
-            if found is not None:
-                kept = [name for name in found.non_finite or () if name not in changes]
-                values = storable(changes)
-                values["non_finite"] = kept + (values["non_finite"] or []) or None
-                connection.execute(update(runs).where(this).values(values))
-        if found is None:
+        if not self._change(runs.c.id == run_id, changes):
             raise self._not_found(run_id)
+
+    def reclaim_run(self, run: RunInfo, **changes: Any) -> bool:
+        """Change a run that is still as it was read; False when it has been taken or lives.
+
+        Of all processes that try with the same reading, one succeeds: it counts a sign of life.
+        """
+        as_read = (
+            (runs.c.id == run.id)
+            & (runs.c.status == run.status)
+            & (runs.c.heartbeat_count == run.heartbeat_count)
+        )
+        return self._change(as_read, {**changes, "heartbeat_count": run.heartbeat_count + 1})
+
+    def _change(self, chosen: ColumnElement[bool], changes: Mapping[str, Any]) -> bool:
+        """Change the run of a condition, if there is one, and say whether there was."""
+        with self.writing() as connection:
+            found = connection.execute(select(runs.c.non_finite).where(chosen)).first()
+            if found is None:
+                return False
+            kept = [name for name in found.non_finite or () if name not in changes]
+            values = storable(dict(changes))
+            values["non_finite"] = kept + (values["non_finite"] or []) or None
+            return connection.execute(update(runs).where(chosen).values(values)).rowcount == 1
 
     def run(self, run_id: str) -> RunInfo:
         """Return one run.

@@ -10,7 +10,16 @@ from sqlalchemy.exc import IntegrityError
 
 from .models import bias_probes, drifts, evaluations, rollups, runs, samples, steps
 from .records import RunInfo, StepMetrics
-from .rollups import BLOCK, Line, missing_blocks, newest_step, overview, roll_up, rolled_up
+from .rollups import (
+    BLOCK,
+    Line,
+    block_means,
+    missing_blocks,
+    newest_step,
+    overview,
+    roll_up,
+    rolled_up,
+)
 from .rows import from_row, run_info, to_row
 from .run_store import RunStore
 
@@ -86,12 +95,19 @@ class StepStore(RunStore):
         found = [from_row(StepMetrics, row) for row in rows]
         return found[::-1] if last is not None else found
 
-    def series(self, run_id: str, names: Sequence[str], *, after: int = -1) -> dict[str, list[Any]]:
-        """Return whole columns of a run by name, ordered by step; None and NaN are kept apart."""
+    def series(
+        self, run_id: str, names: Sequence[str], *, after: int = -1, until: int | None = None
+    ) -> dict[str, list[Any]]:
+        """Return columns of a run by name, ordered by step; None and NaN are kept apart.
+
+        Of the steps beyond ``after`` up to and with ``until``, if given.
+        """
         columns = [steps.c[name] for name in names]
         query = select(steps.c.non_finite, *columns).where(
             steps.c.run_id == run_id, steps.c.step > after
         )
+        if until is not None:
+            query = query.where(steps.c.step <= until)
         series: dict[str, list[Any]] = {name: [] for name in names}
         with self.reading() as connection:
             for non_finite, *values in connection.execute(query.order_by(steps.c.step)):
@@ -128,6 +144,16 @@ class StepStore(RunStore):
         """
         with self.reading() as connection:
             return overview(connection, run_id, names, first=first, last=last, points=points)
+
+    def block_means(self, run_id: str, names: Sequence[str]) -> tuple[int, dict[str, Line]]:
+        """Return the mean of metrics over blocks of 512 steps, at their middles.
+
+        Returns:
+            The first learner step beyond the blocks that are whole, and for each name steps and
+            means of the finite values; a block in which it was not measured is left out.
+        """
+        with self.reading() as connection:
+            return block_means(connection, run_id, names)
 
     def last_step(self, run_id: str) -> int | None:
         """Return the newest learner step of a run; None before the first."""

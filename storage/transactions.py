@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -45,6 +45,15 @@ class Transactions:
     def close(self) -> None:
         """Return every connection."""
         self._engine.dispose()
+
+    def check_answers(self) -> None:
+        """Read next to nothing, so that an archive that does not answer says so here.
+
+        Raises:
+            ArchiveUnavailable: it does not.
+        """
+        with self.reading() as connection:
+            connection.execute(select(runs.c.id).limit(1)).first()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

@@ -1,4 +1,4 @@
-"""Command line of the trainer: ``python -m trainer run|sweep|stop``.
+"""Command line of the trainer: ``python -m trainer run|sweep|resume|stop``.
 
 ``work`` and ``pool`` are the child processes of a detached run and of a sweep.
 """
@@ -14,12 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import Parser, add_common_options, parse, print_json, run_command
+from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, config_from_options
-from .launch import create_run, launch, stop
+from .launch import claim, create_run, launch, reopen, resume, stop
 from .pool import WorkersFailed, carry_out_offered
 from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m trainer", description="Train, and measure every learner step.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="run|sweep|stop")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run|sweep|resume|stop")
     run = commands.add_parser("run", help="train", description="Train one run into the archive.")
     add_common_options(run)
     run.add_argument("--detach", action="store_true", help="return at once; the run goes on")
@@ -54,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     halt = commands.add_parser("stop", help="stop a run", description="Stop after this step.")
     add_common_options(halt)
     halt.add_argument("run", help="id of the run")
+    again = commands.add_parser(
+        "resume", help="let a run go on", description="Let a run go on from its last checkpoint."
+    )
+    add_common_options(again)
+    again.add_argument("run", help="id of a run that was stopped, failed, or lost its process")
+    again.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    again.add_argument("--steps", metavar="N", help="a longer horizon (default: as planned)")
     work = commands.add_parser("work")
     add_common_options(work)
     work.add_argument("run")
@@ -73,16 +80,30 @@ def _run(options: argparse.Namespace) -> int:
             _print(options, {"run_id": run_id}, f"{run_id} is starting")
             return 0
         import_module(".worker", __package__)  # for seconds: interrupted, it leaves no queued run
-        run = create_run(store, config)
-        try:
-            run = _carry_out(store, run)
-        except Exception as error:  # the worker has recorded it in the run with its traceback
-            print(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
-            run = store.run(run.id)
-        _print(options, result(store, run), _sentence(run))
-        return exit_code(run.status)
+        return _carried_out(store, options, create_run(store, config))
     finally:
         store.close()
+
+
+def _resume(store: Store, options: argparse.Namespace) -> int:
+    if options.detach:
+        resume(store, options.run, options.steps)
+        _print(options, {"run_id": options.run}, f"{options.run} goes on")
+        return 0
+    import_module(".worker", __package__)  # for seconds: interrupted, nothing has changed
+    run = reopen(store, options.run, RunStatus.RUNNING, options.steps)
+    return _carried_out(store, options, run)
+
+
+def _carried_out(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
+    """Carry a run out, print how it ended, and return its exit code."""
+    try:
+        run = _carry_out(store, run)
+    except Exception as error:  # the worker has recorded it in the run with its traceback
+        print(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
+        run = store.run(run.id)
+    _print(options, result(store, run), _sentence(run))
+    return exit_code(run.status)
 
 
 def _check_device(config: TrainerConfig) -> None:
@@ -169,12 +190,16 @@ def _carry_out(store: Store, run: RunInfo) -> RunInfo:
 
         def progress(words: str, step: int, steps: int) -> None:
             bar.set_description(words, refresh=False)
+            if bar.n == 0 and step > 1:  # what was done before says nothing about the time left
+                bar.initial = bar.n = step - 1
             bar.update(step - bar.n)
 
         return Worker(store, run, progress).run()
 
 
 def _work(store: Store, options: argparse.Namespace) -> int:
+    if not claim(store, options.run):
+        raise BadInput(f"run: {options.run} is {store.run(options.run).status}; allowed: queued")
     return exit_code(_carry_out(store, store.run(options.run)).status)
 
 
@@ -239,7 +264,7 @@ def _print(options: argparse.Namespace, answer: dict[str, Any], words: str) -> N
         print(words)
 
 
-_COMMANDS = {"stop": _stop, "work": _work, "pool": _pool}
+_COMMANDS = {"resume": _resume, "stop": _stop, "work": _work, "pool": _pool}
 
 if __name__ == "__main__":
     sys.exit(run_command(main, sys.argv[1:]))

@@ -1,18 +1,28 @@
 """Folders that are made once: named by the hash of everything they depend on.
 
 A folder is published by a rename, complete with its card; a process that dies half-way leaves
-nothing under the final name, and of two that make the same one the first wins.
+nothing under the final name, and of two that make the same one the first wins. What it leaves under
+another, hidden name, which says whose it is, goes when the next folder is made.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from storage.liveness import START_TIME_TOLERANCE
+
+ABANDONED_SECONDS = 24 * 3600
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +45,8 @@ def cached_folder(
     if (folder / card).exists():
         return folder
     shelf.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=shelf))
+    _clear(shelf)
+    making = Path(tempfile.mkdtemp(prefix=f".{key}-{_owner(os.getpid())}-", dir=shelf))
     try:
         found = make(making)
         (making / card).write_text(json.dumps({**identity, **found}, indent=1))
@@ -43,6 +54,36 @@ def cached_folder(
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return folder
+
+
+def _owner(pid: int) -> str:
+    """Name a process as none before or after it on any host, as far as a file name goes."""
+    return f"{_host()}-{pid}-{psutil.Process(pid).create_time():.2f}"
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _clear(shelf: Path) -> None:
+    """Remove half-made folders whose process is gone from this host, or that are a day old."""
+    for folder in shelf.glob(".*-*"):
+        with contextlib.suppress(FileNotFoundError):  # its process has just finished it
+            old = time.time() - folder.stat().st_mtime > ABANDONED_SECONDS
+            if old or _abandoned(folder.name):
+                logger.info("removing %s, which was never finished", folder)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(name: str) -> bool:
+    match name.split("-"):
+        case [_, host, pid, started, _] if host == _host():
+            try:
+                since = psutil.Process(int(pid)).create_time()
+            except psutil.NoSuchProcess:
+                return True
+            return abs(since - float(started)) >= START_TIME_TOLERANCE
+    return False
 
 
 def read_card(folder: Path, card: str) -> dict[str, Any]:

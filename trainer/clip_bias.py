@@ -9,8 +9,10 @@ backward pass goes through the sequences with a clipped token only.
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +44,18 @@ class ClipBiasStream:
         self._stale_steps = 0
         self._sketch = CountSketch(weights.vector.numel(), weights.vector.device)
         self._windows: dict[int, _Window] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many stale steps were counted, and the windows by lowest age."""
+        windows = {age: window.state_dict() for age, window in self._windows.items()}
+        return {"stale_steps": self._stale_steps, "windows": windows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of another stream of the same run."""
+        self._stale_steps = state["stale_steps"]
+        self._windows = {age: _Window() for age in state["windows"]}
+        for age, window in self._windows.items():
+            window.load_state_dict(state["windows"][age])
 
     def due(self, staleness: int) -> bool:
         """Count a learner step of this age and say whether it is to be measured."""
@@ -108,6 +122,13 @@ class _Window:
     def __init__(self) -> None:
         self._vectors: deque[tuple[Tensor, Tensor]] = deque(maxlen=WINDOW)
         self._products = {pair: np.zeros((0, 0)) for pair in product(range(2), range(2))}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"vectors": list(self._vectors), "products": list(self._products.values())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._vectors.extend((bias, unclipped) for bias, unclipped in state["vectors"])
+        self._products = dict(zip(self._products, state["products"], strict=True))
 
     def __len__(self) -> int:
         return len(self._vectors)

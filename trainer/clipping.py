@@ -6,6 +6,8 @@ r > 1 + ε_h and A > 0 (high) or r < 1 − ε_l and A < 0 (low). Definitions: th
 
 import math
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,6 +128,15 @@ class ClippingPool:
         self._batches: deque[tuple[NDArray[np.float32], int]] = deque()
         self._kept = self._all = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the pooled batches."""
+        return {"batches": list(self._batches), "kept": self._kept, "all": self._all}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Pool what another pool of this capacity held."""
+        self._batches = deque((drifts, tokens) for drifts, tokens in state["batches"])
+        self._kept, self._all = state["kept"], state["all"]
+
     def add(self, critical_drift_N: Tensor, advantage_N: Tensor) -> None:
         """Pool one batch of N tokens."""
         kept, tokens = critical_drift_N[advantage_N != 0].detach().cpu().numpy(), len(advantage_N)
@@ -171,6 +182,14 @@ class WeightPool:
         """Start empty; sequences are forgotten, oldest batch first, beyond ``capacity``."""
         self._capacity = capacity
         self._batches: deque[tuple[NDArray[np.float32], float]] = deque()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the pooled batches."""
+        return {"batches": list(self._batches)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Pool what another pool of this capacity held."""
+        self._batches = deque((batch, m2) for batch, m2 in state["batches"])
 
     def add(self, sequence_log_ratio_B: Tensor, m2: float, drift: float) -> None:
         """Pool one batch: log-ratios of whole sequences, and M2 (NaN if no token moved)."""

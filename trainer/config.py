@@ -17,6 +17,8 @@ from storage.commandline import BadInput
 from .own_files import own_file_faults
 from .workload_settings import WorkloadSettings
 
+MOST_SAMPLED_STEPS = 400
+
 
 class TrainerConfig(WorkloadSettings):
     """The setting of one run; field descriptions are the help text, bounds the allowed range."""
@@ -99,6 +101,23 @@ class TrainerConfig(WorkloadSettings):
     bias_prompts: int = Field(
         default=320, ge=1, le=1_000_000, description="prompts per shard in that study"
     )
+    sample_every: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="steps between those of which a few rollouts are kept for reading; 0 = never "
+        "(default: max(50, steps/40))",
+    )
+    samples_kept: int = Field(
+        default=8, ge=1, le=64, description="rollouts kept of each such step, whole groups first"
+    )
+    checkpoint_every: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000_000,
+        description="steps between checkpoints from which the run can be resumed; 0 = never "
+        "(default: at most one a minute, and when it is stopped)",
+    )
     stop_on_collapse: bool = Field(
         default=True,
         description="end a run 100 batches after the onset of a confirmed collapse, and extend one "
@@ -159,6 +178,19 @@ class TrainerConfig(WorkloadSettings):
     def evaluation_interval(self) -> int:
         """Learner steps between two evaluations of the current policy (theory.md §6)."""
         return self.evaluate_every or max(25, self.max_staleness + 1)
+
+    @property
+    def sample_interval(self) -> int | None:
+        """Learner steps between two of which rollouts are kept; None for never.
+
+        A run keeps its samples evenly spread and no more than ``MOST_SAMPLED_STEPS`` of them,
+        however often it was asked to.
+        """
+        if self.sample_every == 0:
+            return None
+        if self.sample_every is None:
+            return max(50, -(-self.steps // 40))
+        return max(self.sample_every, -(-self.steps // MOST_SAMPLED_STEPS))
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of learner step ``step`` (from 0): linear warm-up, then constant or rising.

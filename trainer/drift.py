@@ -4,6 +4,8 @@ Parameter space, on fp32 weights, in Euclidean units (theory.md §4, "Drift").
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +54,15 @@ class DriftTracker:
         self._before = start.clone()
         self._path_length = torch.zeros((), device=start.device, dtype=torch.float64)
         self._last_gradient: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what has to be known between two learner steps besides θ_0."""
+        return {"path_length": self._path_length, "last_gradient": self._last_gradient}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of another tracker of the same start."""
+        self._path_length.copy_(state["path_length"])
+        self._last_gradient = state["last_gradient"]
 
     def before_update(
         self, weights: Tensor, behavior: Tensor, gradient: Tensor
@@ -125,6 +136,15 @@ class LagTracker:
         self._start = start.clone()
         self._windows: dict[int, tuple[Tensor, float]] = {}
         self._rate_sum = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the windows by lag, and Σ η so far; windows of one step share a snapshot."""
+        return {"windows": dict(self._windows), "rate_sum": self._rate_sum}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of another tracker of the same start."""
+        self._windows = {lag: (kept, rates) for lag, (kept, rates) in state["windows"].items()}
+        self._rate_sum = state["rate_sum"]
 
     def after_update(
         self, step: int, weights: Tensor, learning_rate: float

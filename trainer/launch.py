@@ -1,4 +1,4 @@
-"""Start a run as a detached process, and stop one. Imports neither torch nor transformers.
+"""Start a run as a detached process, stop one, resume one. Imports neither torch nor transformers.
 
 Whoever starts a run shares nothing with it but the archive: closing the dashboard ends no training.
 """
@@ -11,19 +11,28 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
-from storage.engine import home
+from storage.commandline import BadInput
+from storage.engine import checkpoint_folder, home
 from storage.liveness import process_gone
 from storage.models import SCHEMA_REVISION
 from storage.records import RunInfo, RunStatus
 from storage.store import Store, new_run_id
 
-from .config import TrainerConfig
+from .config import TrainerConfig, checked_config
 
 VERSION = "0.1.0"
+SILENT_SECONDS = 300.0
+"""A run on another host, whose clock may differ, counts as lost after this long without a sign."""
+_OUTCOME = (
+    "collapse_step",
+    "slide_step",
+    *("reward_first", "reward_best", "reward_last", "reward_final"),
+    *("gold_reward_first", "gold_reward_last", "gold_reward_final"),
+)
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -64,15 +73,109 @@ def launch(store: Store, config: TrainerConfig) -> str:
     What the process prints goes to ``logs/RUN.log`` in ``ETALON_HOME``.
     """
     run = create_run(store, config)
-    with log_file(run.id).open("wb") as log:
-        process = spawn(["work", run.id], store.url, log)
-    store.update_run(
-        run.id,
-        host=socket.gethostname(),
-        pid=process.pid,
-        pid_started=psutil.Process(process.pid).create_time(),
-    )
+    _detach(store, run.id)
     return run.id
+
+
+def resume(store: Store, run_id: str, steps: str | int | None = None) -> None:
+    """Let a run go on from its newest checkpoint in a process of its own, detached from this one.
+
+    Raises:
+        RunNotFound: there is no such run.
+        BadInput: it cannot be resumed; see ``reopen``.
+    """
+    _detach(store, reopen(store, run_id, RunStatus.QUEUED, steps).id)
+
+
+def _detach(store: Store, run_id: str) -> None:
+    with log_file(run_id).open("ab") as log:
+        process = spawn(["work", run_id], store.url, log)
+    store.update_run(run_id, **_process(process.pid))
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """Return the columns of a run that tell its process from any other."""
+    started = psutil.Process(pid).create_time()
+    return {"host": socket.gethostname(), "pid": pid, "pid_started": started}
+
+
+def claim(store: Store, run_id: str) -> bool:
+    """Take a queued run for this process; False when it is not to be had."""
+    now = time.time()
+    return store.claim_run(
+        run_id,
+        started_at=store.run(run_id).started_at or now,
+        heartbeat_at=now,
+        **_process(os.getpid()),
+    )
+
+
+def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None = None) -> RunInfo:
+    """Take a run that has come to a halt for this process, and return it as it is now.
+
+    Args:
+        store: the archive.
+        run_id: a run that was stopped, failed, or whose process is gone.
+        status: what it shall be: running here, or queued for a process that claims it.
+        steps: a longer horizon; None for the one it had.
+
+    Raises:
+        RunNotFound: there is no such run.
+        BadInput: it lives or has come to its end, has no checkpoint, its configuration cannot be
+            used, or another process was first.
+    """
+    run = store.run(run_id)
+    if fault := _resume_fault(store, run):
+        raise BadInput(f"run: {run_id} {fault}")
+    planned = int(run.config["steps"])
+    config = checked_config({**run.config, "steps": planned if steps is None else steps})
+    if fault := _horizon_fault(config, planned):
+        raise BadInput(f"steps: {fault}")
+    ends = dict.fromkeys(("ended_at", "error", "outcome", "outcome_reason", *_OUTCOME))
+    changes = {"stop_requested": False, "config": config.model_dump(mode="json"), **ends}
+    if not store.reclaim_run(run, status=status, **_process(os.getpid()), **changes):
+        raise BadInput(f"run: {run_id} was taken up by another process just now")
+    return store.run(run_id)
+
+
+def _resume_fault(store: Store, run: RunInfo) -> str | None:
+    allowed = "allowed: a run that was stopped, failed, or whose process is gone"
+    if run.status.alive and not _is_lost(run):
+        return f"is {run.status}; {allowed}"
+    if not run.status.alive and run.status not in (RunStatus.STOPPED, RunStatus.FAILED):
+        return f"has come to its end, {run.status}; {allowed}"
+    if run.archived:
+        return "is archived; allowed: a run that is not"
+    if run.kind in ("imported", "attached"):
+        return f"was {run.kind}, so it has nothing to go on from; allowed: a run of this trainer"
+    if not has_checkpoint(run.id) and store.steps(run.id, last=1):
+        return f"has no checkpoint in {checkpoint_folder(run.id)}; start it again with trainer run"
+    return None
+
+
+def _is_lost(run: RunInfo) -> bool:
+    """Whether nobody carries out a living run; of one on another host only silence tells."""
+    gone = process_gone(run)
+    if gone is not None or run.pid is None:
+        return gone is True
+    return time.time() - (run.heartbeat_at or run.created_at) > SILENT_SECONDS
+
+
+def _horizon_fault(config: TrainerConfig, planned: int) -> str | None:
+    if config.steps == planned:
+        return None
+    if config.steps < planned:
+        return f"{config.steps} is below the {planned} that were planned; allowed: at least those"
+    for name in ("ramp_from", "bias_study"):
+        if getattr(config, name) is not None:
+            return f"{config.steps} is not allowed with {name}, which was set for {planned} steps"
+    return None
+
+
+def has_checkpoint(run_id: str) -> bool:
+    """Whether a run has any checkpoint, sound or not."""
+    folder = checkpoint_folder(run_id)
+    return folder.is_dir() and any(each.name.isdigit() for each in folder.iterdir())
 
 
 def log_file(name: str) -> Path:

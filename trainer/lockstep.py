@@ -7,79 +7,52 @@ from φ, reward, compare within groups, score under θ, step, measure.
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from storage.records import BiasProbe, Evaluation, LagDrift, StepMetrics
+from storage.commandline import BadInput
+from storage.records import BiasProbe, Evaluation, LagDrift, Sample, StepMetrics
 
+from .beginning import Beginning
 from .bias_study import study
 from .config import TrainerConfig
-from .drift import MEASURED_WHOLE_UP_TO, kl_from
 from .gradients import Checkpoint
 from .meter import Meter, Scored
 from .objective import clipped_surrogate, group_advantages, kl_penalty
-from .outcome import HELD_BATCHES, Outcome, OutcomeTracker, Start
+from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
 from .randomness import generator
 from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts, score
+from .samples import Learned, samples_of
+from .schedule import BehaviorSchedule
 
 logger = logging.getLogger(__name__)
 
 START_ROLLOUTS = 512
 FINAL_ROLLOUTS = 1024
-KL_TO_START_ROLLOUTS = 256
-KL_TO_START_ROLLOUTS_LARGE = 64  # a forward pass of more would show in the time of a step
-
-
-class BehaviorSchedule:
-    """Which past weights sample the rollouts of learner step t.
-
-    ``cyclic``: θ of the newest multiple of S+1, so staleness runs 0…S and is S/2 on average.
-    ``constant``: θ_{t−S}, and θ_0 while t < S (theory.md §2).
-    """
-
-    def __init__(self, schedule: str, max_staleness: int) -> None:
-        """Begin with no snapshot."""
-        self.max_staleness = max_staleness
-        self._cyclic = schedule == "cyclic"
-        self._snapshots: deque[tuple[int, Tensor]] = deque()
-
-    def behavior(self, step: int, weights: Tensor) -> tuple[int, Tensor]:
-        """Return the version and the weights of φ for learner step ``step`` with θ = weights."""
-        if self._cyclic:
-            if step % (self.max_staleness + 1) == 0:
-                self._snapshots.clear()
-                self._snapshots.append((step, weights.clone()))
-        else:
-            self._snapshots.append((step, weights.clone()))
-            while len(self._snapshots) > self.max_staleness + 1:
-                self._snapshots.popleft()
-        return self._snapshots[0]
+NOT_LOADED = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """What the loop tells and asks the world; it knows no database."""
+    """What the loop tells and asks the world; it knows no database.
+
+    ``on_rest(step, stopping)`` is called between learner steps, with the number of steps taken:
+    ``Lockstep.state_dict`` then holds all that the rest of the run depends on.
+    """
 
     on_step: Callable[[StepMetrics], None]
     on_evaluation: Callable[[Evaluation], None]
     stop_requested: Callable[[], bool]
     on_drift: Callable[[LagDrift], None]
     on_bias: Callable[[BiasProbe], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
-    """What θ_0 earned of the reward that matters, and some of its rollouts as it scored them."""
-
-    reward: Start
-    batch: Rollouts
-    log_prob_B_T: Tensor
+    on_samples: Callable[[list[Sample]], None]
+    on_rest: Callable[[int, bool], None]
 
 
 class Lockstep:
@@ -104,6 +77,8 @@ class Lockstep:
         self._behavior_version = 0
         self._versions: dict[int, Tensor] = {}
         self._keep_for_study(0)
+        self._learned: Learned | None = None
+        self._step = 0
 
     # -- the run ------------------------------------------------------------------------------
 
@@ -111,29 +86,50 @@ class Lockstep:
         """Run to the end of the horizon, a collapse, a divergence, or a request to stop.
 
         A reward that is down but has not been so for 20 batches extends the run until it is clear.
+        After ``load_state_dict`` it goes on from there.
         """
-        hooks.on_evaluation(self.evaluate(0, max(START_ROLLOUTS, self.config.evaluation_rollouts)))
-        self.outcome = OutcomeTracker(self._begun().reward, self.task.chance_reward)
-        step = 0
-        while not self._over(step) and not hooks.stop_requested():
+        outcome = self.outcome or self._evaluated_start(hooks)
+        while not self._over(self._step):
+            stopping = hooks.stop_requested()
+            hooks.on_rest(self._step, stopping)
+            if stopping:
+                break
+            if self._step > 0 and self._step % self.config.evaluation_interval == 0:
+                rollouts = self.config.evaluation_rollouts
+                hooks.on_evaluation(self.evaluate(self._step, rollouts))
             try:
-                row = self.learner_step(step)
+                row = self.learner_step(self._step)
             except NonFinitePolicy as error:
-                self.outcome.diverge(f"{error} at batch {step}")
+                outcome.diverge(f"{error} at batch {self._step}")
                 break
             hooks.on_step(row)
             self._tell(hooks)
-            self._keep_for_study(step + 1)
-            self.outcome.observe(_decisive(row), _version(row), finite=_finite(row))
-            step += 1
-            if step % self.config.evaluation_interval == 0 and not self._over(step):
-                hooks.on_evaluation(self.evaluate(step, self.config.evaluation_rollouts))
-        if not self.outcome.diverged and step > 0:
+            self._keep_for_study(self._step + 1)
+            onset = outcome.onset
+            outcome.observe(_decisive(row), _version(row), finite=_finite(row))
+            self._tell_samples(hooks, alarm=onset is None and outcome.onset is not None)
+            self._step += 1
+        self._tell_samples(hooks, alarm=True)
+        if not outcome.diverged and self._step > 0:
             rollouts = max(FINAL_ROLLOUTS, self.config.evaluation_rollouts)
-            hooks.on_evaluation(self.evaluate(step, rollouts))
-        if step == self.config.steps and not self.outcome.diverged:
+            hooks.on_evaluation(self.evaluate(self._step, rollouts))
+        if self._step == self.config.steps and not outcome.diverged:
             self._study(hooks)
-        return self.outcome.conclude()
+        return outcome.conclude()
+
+    def _evaluated_start(self, hooks: Hooks) -> OutcomeTracker:
+        hooks.on_evaluation(self.evaluate(0, max(START_ROLLOUTS, self.config.evaluation_rollouts)))
+        self.outcome = OutcomeTracker(self._begun().reward, self.task.chance_reward)
+        return self.outcome
+
+    def _tell_samples(self, hooks: Hooks, *, alarm: bool) -> None:
+        """Show the last batch when its step is due, or when there is a reason to look at it."""
+        every, learned = self.config.sample_interval, self._learned
+        if every is None or learned is None:
+            return
+        if alarm or learned.step % every == 0:
+            hooks.on_samples(samples_of(self.run_id, learned, self.config.samples_kept))
+            self._learned = None  # each batch once
 
     def _tell(self, hooks: Hooks) -> None:
         for drift in self.meter.drifts:
@@ -196,6 +192,13 @@ class Lockstep:
         penalty = self._kl_penalty(scored)
         if penalty is not None:
             loss = loss + self.config.kl_coefficient * penalty
+        self._learned = Learned(
+            step=step,
+            staleness=step - version,
+            batch=batch,
+            advantage_B=scored.advantage_B,
+            log_ratio_B_T=scored.log_ratio_B_T.detach(),
+        )
         self.weights.gradient.zero_()
         torch.autograd.backward(loss)
         learned = time.perf_counter()
@@ -208,7 +211,7 @@ class Lockstep:
         numbers, reasons = self.meter.after_update(step, learning_rate, scored)
         numbers["loss"] = float(loss.detach())
         if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
-            numbers["kl_to_start"] = float(self._kl_to_start())
+            numbers["kl_to_start"] = float(self._begun().kl_to(self.policy))
         else:
             reasons["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
         return StepMetrics(
@@ -268,34 +271,63 @@ class Lockstep:
         self.optimizer.step()
         return learning_rate
 
-    # -- evaluations --------------------------------------------------------------------------
+    # -- going on later -----------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _kl_to_start(self) -> Tensor:
-        """Return KL(θ_0‖θ_{t+1}) on completions that θ_0 sampled before the run."""
-        start = self._begun()
-        log_prob, _ = score(self.policy, start.batch)
-        return kl_from(start.log_prob_B_T, log_prob, start.batch.mask_B_T)
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the run depends on, besides its configuration and start.
+
+        It holds the tensors themselves, about 3 + (S+1 of the constant schedule) + log2(T) vectors
+        the size of the weights, and is to be written away before the next learner step.
+        """
+        if self.outcome is None:
+            raise RuntimeError("a run has a state once its start is evaluated")
+        return {
+            "step": self._step,
+            "device": self.device.type,
+            "weights": self.weights.vector,
+            "optimizer": self.optimizer.state_dict()["state"],
+            "schedule": self.schedule.state_dict(),
+            "meter": self.meter.state_dict(),
+            "generator": self.generator.get_state(),
+            "evaluator": self.evaluator.get_state(),
+            "outcome": self.outcome.state_dict(),
+            "beginning": self._begun().state_dict(),
+            "versions": self._versions,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of another learner of the same run; it takes over the tensors.
+
+        Raises:
+            BadInput: the state comes from another kind of device, whose random numbers differ.
+        """
+        if state["device"] != self.device.type:
+            raise BadInput(
+                f"device: the run was trained on {state['device']} and this would be "
+                f"{self.device.type}, whose random numbers differ; allowed: {state['device']}"
+            )
+        if state["step"] == 0:
+            return  # nothing was learned, and a learner at its start evaluates that itself
+        self.weights.load(state["weights"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.schedule.load_state_dict(state["schedule"])
+        self.meter.load_state_dict(state["meter"])
+        self.generator.set_state(state["generator"])
+        self.evaluator.set_state(state["evaluator"])
+        self._beginning = Beginning.from_state_dict(state["beginning"])
+        self.outcome = OutcomeTracker(self._beginning.reward, self.task.chance_reward)
+        self.outcome.load_state_dict(state["outcome"])
+        self._versions = state["versions"]
+        self._behavior_version = NOT_LOADED
+        self._step = state["step"]
+
+    # -- evaluations --------------------------------------------------------------------------
 
     def _begun(self) -> Beginning:
         if self._beginning is None:
             raise RuntimeError("the start is sampled by evaluate(0, …) before the first step")
         return self._beginning
-
-    def _begin(self, batch: Rollouts) -> Beginning:
-        rewards = batch.decisive_P_G
-        large = self.weights.vector.numel() > MEASURED_WHOLE_UP_TO
-        rollouts = KL_TO_START_ROLLOUTS_LARGE if large else KL_TO_START_ROLLOUTS
-        kept = batch.first(min(rollouts, len(batch.prompts)))
-        return Beginning(
-            reward=Start(
-                reward=float(rewards.mean()),
-                reward_std=float(rewards.std()),
-                rollouts=rewards.numel(),
-            ),
-            batch=kept,
-            log_prob_B_T=score(self.policy, kept)[0],
-        )
 
     @torch.no_grad()
     def evaluate(self, step: int, rollouts: int) -> Evaluation:
@@ -303,7 +335,8 @@ class Lockstep:
         prompts = self.task.sample_prompts(rollouts, self.evaluator)
         batch = sample_rollouts(self.policy, self.tokenizer, self.task, prompts, 1, self.evaluator)
         if step == 0:
-            self._beginning = self._begin(batch)
+            parameters = self.weights.vector.numel()
+            self._beginning = Beginning.of(self.policy, parameters, batch)
         return Evaluation(
             run_id=self.run_id,
             step=step,

@@ -2,8 +2,9 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +50,19 @@ class Scored:
     entropy_B_T: Tensor
 
 
+class _Part(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Meter:
     """Measures one run. ``drifts`` and ``bias`` hold what the last step brought besides its row."""
 
     def __init__(
         self, run_id: str, config: TrainerConfig, policy: nn.Module, weights: FlatWeights
     ) -> None:
-        """Begin at θ_0 = the present weights."""
+        """Begin at θ_0 = the present weights, whatever state is loaded later."""
         self._run_id, self._config, self._weights = run_id, config, weights
         self._epsilon = (config.epsilon_low, config.epsilon_high)
         self._sample = WeightSample(weights.vector.numel(), weights.vector.device)
@@ -65,9 +72,25 @@ class Meter:
         self._stream = ClipBiasStream(
             policy, weights, every=config.bias_every, max_staleness=config.max_staleness
         )
+        self._parts: dict[str, _Part] = {
+            "drift": self._drift,
+            "lags": self._lags,
+            "clipping": self._clipping,
+            "importance": self._importance,
+            "stream": self._stream,
+        }
         self._found: dict[str, Tensor] = {}
         self.drifts: list[LagDrift] = []
         self.bias: BiasProbe | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that earlier steps left to measure later ones by, but θ_0."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of another meter of the same run."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
     def before_update(self, step: int, version: int, behavior: Tensor, scored: Scored) -> Tensor:
         """Measure at θ_t, with the raw gradient of the batch in place; return its norm."""

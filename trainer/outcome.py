@@ -8,8 +8,9 @@ reward.
 import bisect
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 HALF_LIFE_BATCHES = 10
 HELD_BATCHES = 20
@@ -71,6 +72,14 @@ class OutcomeTracker:
         self._diverged: str | None = None
         if not math.isfinite(start.reward):
             self.diverge(f"the reward of the start is {start.reward}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that ``load_state_dict`` needs to go on as if nothing had happened."""
+        return vars(self) | {"start": asdict(self.start)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take on the state of another tracker."""
+        vars(self).update(state, start=Start(**state["start"]))
 
     def diverge(self, reason: str) -> None:
         """Call the run diverged; the first reason stands."""

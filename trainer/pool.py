@@ -20,15 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 from storage.engine import home
 from storage.liveness import START_TIME_TOLERANCE
 from storage.records import RunInfo, RunStatus
 from storage.store import Store, new_run_id
 
 from .config import TrainerConfig
-from .launch import log_file, spawn
+from .launch import claim, log_file, spawn
 
 logger = logging.getLogger(__name__)
 
@@ -197,25 +195,13 @@ def carry_out_offered(store: Store, *, warm: bool) -> None:
         if warm:
             _warm_up(store, [run_id, *offers.pending])
             warm = False
-        if not _claim(store, run_id):
+        if not claim(store, run_id):
             continue
         try:
             Worker(store, store.run(run_id), _silent).run()
         except Exception:
             logger.exception("run %s failed", run_id)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the Worker took it as a request to stop
-
-
-def _claim(store: Store, run_id: str) -> bool:
-    now = time.time()
-    return store.claim_run(
-        run_id,
-        started_at=now,
-        heartbeat_at=now,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        pid_started=psutil.Process().create_time(),
-    )
 
 
 def _warm_up(store: Store, run_ids: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from storage.commandline import BadInput
+from storage.engine import checkpoint_folder
 from storage.liveness import PulseReader, process_gone
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
@@ -201,8 +203,11 @@ class Cells:
         """
         found = self._current(self._store.runs(group=self.group, archived=False))
         if len(found) < len(self._configs) or any(self._due(k, r, owns) for k, r in found.items()):
+            before = {run.id for run in found.values()}
             self._store.revise_group(self.group, lambda runs: self._revised(runs, owns))
             found = self._current(self._store.runs(group=self.group, archived=False))
+            for run_id in before - {run.id for run in found.values()}:  # put away: made again
+                shutil.rmtree(checkpoint_folder(run_id), ignore_errors=True)
         self._watched.update(run.id for run in found.values() if run.status.alive)
         return [found[key] for key in self._configs]
 

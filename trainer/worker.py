@@ -4,6 +4,7 @@ The one place that catches everything: a failure is recorded in the run with its
 raised again.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -12,19 +13,22 @@ import statistics
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import psutil
 import torch
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from storage.engine import home
+from storage.engine import checkpoint_folder, home
 from storage.errors import StorageError
 from storage.records import Evaluation, Event, RunInfo, RunStatus, StepMetrics
 from storage.store import Store
 
+from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
 from .lockstep import Hooks, Lockstep, parameter_count
 from .meter import unmeasured
@@ -68,6 +72,9 @@ class Worker:
         self._ends, self._gold_ends = Ends(), Ends()
         self._final: Evaluation | None = None
         self._steps = 0
+        self._checkpoints = Checkpoints(checkpoint_folder(run.id))
+        self._pace = Pace(self._config.checkpoint_every)
+        self._interrupted = False
 
     def run(self) -> RunInfo:
         """Carry the run out and return it as it ended.
@@ -113,7 +120,7 @@ class Worker:
         self._store.update_run(
             self._run.id,
             status=RunStatus.RUNNING,
-            started_at=now,
+            started_at=self._run.started_at or now,
             heartbeat_at=now,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -130,8 +137,9 @@ class Worker:
             except StorageError:
                 logger.exception("a heartbeat was lost")
 
-    def _end(self, **changes: Any) -> None:
-        self._store.update_run(self._run.id, ended_at=time.time(), **changes)
+    def _end(self, *, status: RunStatus, **changes: Any) -> None:
+        self._store.update_run(self._run.id, ended_at=time.time(), status=status, **changes)
+        self._checkpoints.keep(1 if status in (RunStatus.STOPPED, RunStatus.FAILED) else 0)
 
     def _event(
         self,
@@ -166,17 +174,85 @@ class Worker:
             chance_reward=task.chance_reward,
             parameters=parameters,
         )
-        words = f"{parameters} parameters, starting from {start.name}"
-        self._event("start", words, data=task.facts)
-        return lockstep.train(
-            Hooks(
-                on_step=self._keep_step,
-                on_evaluation=self._keep_evaluation,
-                stop_requested=self._stop.is_set,
-                on_drift=self._store.append_drift,
-                on_bias=self._store.append_bias_probe,
+        if not self._taken_up(lockstep):
+            words = f"{parameters} parameters, starting from {start.name}"
+            self._event("start", words, data=task.facts)
+        with self._interrupts_heard_at_rest():
+            outcome = lockstep.train(
+                Hooks(
+                    on_step=self._keep_step,
+                    on_evaluation=self._keep_evaluation,
+                    stop_requested=lambda: self._stop.is_set() or self._interrupted,
+                    on_drift=self._store.append_drift,
+                    on_bias=self._store.append_bias_probe,
+                    on_samples=self._store.append_samples,
+                    on_rest=lambda step, stopping: self._rest(lockstep, step, stopping),
+                )
             )
-        )
+            if self._interrupted:
+                raise KeyboardInterrupt
+        return outcome
+
+    # -- going on later -----------------------------------------------------------------------
+
+    def _taken_up(self, lockstep: Lockstep) -> bool:
+        """Go on from the newest checkpoint and forget what came after it; False at a new run.
+
+        Raises:
+            NoCheckpoint: the run has taken steps, and no checkpoint of it can be read.
+        """
+        newest = self._store.steps(self._run.id, last=1)
+        taken = newest[0].step + 1 if newest else 0
+        if taken == 0 and not self._checkpoints.steps():
+            return False
+        found = self._checkpoints.load(lockstep.device, most=taken)
+        for damage in found.damaged:
+            self._event("checkpoint", damage, level="warning")
+        lockstep.load_state_dict(found.state)
+        self._steps = found.step
+        self._store.delete_steps_after(self._run.id, found.step - 1)
+        series = self._store.series(self._run.id, ("reward_mean", "gold_reward_mean"))
+        for reward, gold in zip(*series.values(), strict=True):
+            self._count(reward, gold)
+        words = f"goes on from the checkpoint after {found.step} steps"
+        self._event("resumed", words, step=found.step, data={"steps_forgotten": taken - found.step})
+        return True
+
+    def _rest(self, lockstep: Lockstep, step: int, stopping: bool) -> None:
+        """Write a checkpoint when one is due; one that cannot be written ends no run."""
+        if self._pace.due(step) or (stopping and self._pace.ever):
+            started = time.monotonic()
+            try:
+                self._checkpoints.save(step, lockstep.state_dict())
+            except (OSError, SafetensorError) as error:
+                words = f"a checkpoint could not be written: {error}"
+                self._event("checkpoint", words, level="warning", step=step)
+            else:
+                if stopping:
+                    self._event("checkpoint", f"can go on after {step} steps", step=step)
+            self._pace.saved(time.monotonic() - started)
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def _interrupts_heard_at_rest(self) -> Iterator[None]:
+        """Let the first interrupt wait for the end of a learner step, so that it can go on."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    # -- rows ---------------------------------------------------------------------------------
 
     def _warming(self, words: str) -> None:
         if self._stop.is_set():
@@ -187,11 +263,14 @@ class Worker:
     def _keep_step(self, row: StepMetrics) -> None:
         self._store.append_step(row)
         self._steps = row.step + 1
-        if row.reward_mean is not None:
-            self._ends.add(row.reward_mean)
-        if row.gold_reward_mean is not None:
-            self._gold_ends.add(row.gold_reward_mean)
+        self._count(row.reward_mean, row.gold_reward_mean)
         self._progress("learner steps", self._steps, self._config.steps)
+
+    def _count(self, reward: float | None, gold: float | None) -> None:
+        if reward is not None:
+            self._ends.add(reward)
+        if gold is not None:
+            self._gold_ends.add(gold)
 
     def _keep_evaluation(self, row: Evaluation) -> None:
         self._store.append_evaluation(row)

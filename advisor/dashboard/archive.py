@@ -53,7 +53,7 @@ def open_archive() -> Store:
     """Return the open archive; when it cannot be opened or read, say so and end the page."""
     try:
         store = shared_store()
-        store.step_counts()
+        store.check_answers()
     except StorageError as error:
         shared_store.clear()
         st.error(f"The archive cannot be read. {error}", icon=":material/database_off:")

@@ -1,13 +1,16 @@
 """The columns of runs that pages draw, read once by this server and then only what is new."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from advisor.drawing import Outline
 from storage.store import Store
 
 Columns = dict[str, list[Any]]
+Line = tuple[list[int], list[float]]
 
 WATCHED = (
     "step",
@@ -31,8 +34,11 @@ WATCHED = (
 )
 """The columns that Watch and Compare draw."""
 RUNS_KEPT = 32
+LONG = 20_000
+"""Learner steps from which on a run is drawn from its outline."""
 
 _kept: OrderedDict[tuple[str, str], Columns] = OrderedDict()
+_outlined: OrderedDict[tuple[str, str], tuple[int, dict[str, Line]]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -66,6 +72,52 @@ def _newer(store: Store, run_id: str, columns: Columns) -> Columns | None:
         return None
     newest = [repr(columns[name][-1]) for name in WATCHED]  # of which NaN equals itself
     return found if [repr(found[name][0]) for name in WATCHED] == newest else None
+
+
+def outlines_of(store: Store, run_id: str) -> dict[str, Outline]:
+    """Return the watched columns of a long run in outline: blocks, then its newest steps.
+
+    The blocks are read again only when one more is whole.
+    """
+    names = [name for name in WATCHED if name not in ("step", "time", "sampled_at_step")]
+    beyond, block_means = store.block_means(run_id, names)
+    with _lock:
+        kept = _outlined.get((store.url, run_id))
+    if kept is None or kept[0] != beyond:
+        kept = beyond, store.overview(run_id, names, last=max(0, beyond - 1))
+        with _lock:
+            _outlined[store.url, run_id] = kept
+            while len(_outlined) > RUNS_KEPT:
+                _outlined.popitem(last=False)
+    newest = store.series(run_id, ["step", *names], after=beyond - 1)
+    return {name: _outline(kept[1][name], block_means[name], newest, name) for name in names}
+
+
+def _outline(
+    extremes: tuple[list[int], list[float]],
+    block_means: tuple[list[int], list[float]],
+    newest: Mapping[str, list[Any]],
+    name: str,
+) -> Outline:
+    measured = [(s, v) for s, v in zip(newest["step"], newest[name], strict=True) if v is not None]
+    x, y = [step for step, _ in measured], [value for _, value in measured]
+    finite = [value for value in y if math.isfinite(value)]
+    mean_x, mean_y = block_means
+    if finite:
+        mean_x, mean_y = [*mean_x, x[len(x) // 2]], [*mean_y, sum(finite) / len(finite)]
+    return Outline(x=[*extremes[0], *x], y=[*extremes[1], *y], mean_x=mean_x, mean_y=mean_y)
+
+
+def drawn_part(
+    store: Store, run_id: str, last: int | None
+) -> tuple[Columns, dict[str, Outline] | None]:
+    """Return what to draw of a run over its last steps (None: all): columns, or outlines."""
+    newest = store.last_step(run_id)
+    if newest is None or newest < LONG:
+        return window_of(columns_of(store, run_id), last), None
+    if last is not None:
+        return store.series(run_id, WATCHED, after=newest - last), None
+    return {name: [] for name in WATCHED}, outlines_of(store, run_id)
 
 
 def window_of(columns: Mapping[str, list[Any]], last: int | None) -> Columns:

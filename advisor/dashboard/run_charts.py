@@ -2,7 +2,7 @@
 
 from advisor.clip_bias import clip_bias_figure
 from advisor.dashboard.archive import shared_store, status_of
-from advisor.dashboard.curves import columns_of, window_of
+from advisor.dashboard.curves import drawn_part
 from advisor.drawing import Figure
 from advisor.figures import run_figures
 from advisor.overview import cycle_of
@@ -19,7 +19,7 @@ def run_charts(store: Store, run: RunInfo, window: str) -> dict[str, Figure]:
 
     A window that is not known is all steps.
     """
-    columns = window_of(columns_of(store, run.id), WINDOWS.get(window))
+    columns, outlines = drawn_part(store, run.id, WINDOWS.get(window))
     first = columns["step"][0] if columns["step"] else 0
     evaluations = [
         (each.step, each.reward if each.gold is None else each.gold)
@@ -32,6 +32,7 @@ def run_charts(store: Store, run: RunInfo, window: str) -> dict[str, Figure]:
         run.collapse_step,
         unmeasured=run.unmeasured,
         cycle=cycle_of(run),
+        outlines=outlines,
     )
     if "clip_fraction_low" not in run.unmeasured:
         charts["clip_bias"] = clip_bias_figure(store.bias_probes(run.id, last=BIAS_PROBES))

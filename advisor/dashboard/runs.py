@@ -1,32 +1,24 @@
-"""Runs: the archive as a table; start, stop and put away. Page script of Streamlit."""
+"""Runs: the archive as a table; start, import, and look after runs. Page script of Streamlit."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
-from advisor.dashboard.archive import SYMBOLS, badge, open_archive, status_of
+from advisor.dashboard.archive import SYMBOLS, open_archive, status_of
 from advisor.dashboard.config_form import config_fields
+from advisor.dashboard.import_form import import_form
+from advisor.dashboard.run_actions import run_actions
 from advisor.overview import table_row
 from advisor.wording import MISSING, literal
 from storage.commandline import BadInput
 from storage.records import RunInfo
 from storage.store import Store
-from trainer.config import checked_config
-from trainer.launch import launch, stop
+from trainer.config import checked_config, web_fields
+from trainer.launch import launch
 
-SIX_FIELDS = ("workload", "learning_rate", "max_staleness", "steps", "schedule", "seed")
-MORE_FIELDS = (
-    "clip_epsilon",
-    "prompts",
-    "group_size",
-    "optimizer",
-    "warmup_steps",
-    "max_grad_norm",
-    "hidden_size",
-    "layers",
-    "name",
-)
+FIRST_FIELDS = ("workload", "learning_rate", "max_staleness", "steps", "schedule", "seed")
 FIRST_VALUES = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300}
 REFRESH_SECONDS = 2
 COLUMNS = {
@@ -34,6 +26,7 @@ COLUMNS = {
     "name": st.column_config.TextColumn(width=150),
     "S": st.column_config.NumberColumn(help="max staleness, in learner steps"),
     "done": st.column_config.ProgressColumn(format="%.0f%%", min_value=0, max_value=100),
+    "left": st.column_config.TextColumn(help="time left at the mean pace since the start"),
     "reward first": st.column_config.NumberColumn(format="%.3f", help="mean of the first 20 steps"),
     "reward last": st.column_config.NumberColumn(format="%.3f", help="mean of the last 20 steps"),
     "collapse step": st.column_config.NumberColumn(help="learner step at which the collapse began"),
@@ -41,12 +34,13 @@ COLUMNS = {
 
 
 def page() -> None:
-    """Start a run, or look after those that are there."""
+    """Start or import a run, or look after those that are there."""
     store = open_archive()
     st.title("Runs", anchor=False)
     _start(store)
+    import_form(store)
     if not store.runs():
-        st.info("The archive is empty. Start the first run above.")
+        st.info("The archive is empty. Start the first run above, or import a log.")
         return
     alive = any(status_of(run).alive for run in store.runs(archived=False))
     st.fragment(_listing, run_every=REFRESH_SECONDS if alive else None)(store, alive)
@@ -55,9 +49,10 @@ def page() -> None:
 def _start(store: Store) -> None:
     with st.expander("Start a run", icon=":material/play_arrow:", expanded=not store.runs()):
         with st.form("start", border=False):
-            entered = config_fields(SIX_FIELDS, FIRST_VALUES, key="start", columns=3)
+            entered = config_fields(FIRST_FIELDS, FIRST_VALUES, key="start", columns=3)
             with st.expander("More settings"):
-                entered |= config_fields(MORE_FIELDS, {}, key="start", columns=3)
+                more = [name for name in web_fields() if name not in FIRST_FIELDS]
+                entered |= config_fields(more, {}, key="start", columns=3)
             pressed = st.form_submit_button("Start", type="primary", icon=":material/play_arrow:")
         if pressed:
             _launch(store, entered)
@@ -78,64 +73,59 @@ def _listing(store: Store, was_alive: bool) -> None:
     alive = any(status_of(run).alive for run in store.runs(archived=False))
     if was_alive and not alive:
         st.rerun()
-    shown = _filtered(store.runs())
+    tags = store.tags()
+    shown = _filtered(store.runs(), tags)
     if not shown:
         st.info("No run matches. Clear the filter, or show the archived ones.")
         return
-    counts = store.step_counts()
+    counts, now = store.step_counts(), time.time()
     ids = [run.id for run in shown]
     picked = st.dataframe(
         [
-            table_row(run, f"{SYMBOLS[status_of(run)]} {status_of(run)}", counts.get(run.id, 0))
+            table_row(
+                run,
+                f"{SYMBOLS[status_of(run)]} {status_of(run)}",
+                counts.get(run.id, 0),
+                tags.get(run.id, ()),
+                now if status_of(run).alive else None,
+            )
             for run in shown
         ],
         hide_index=True,
         on_select="rerun",
-        selection_mode="single-row",
+        selection_mode="multi-row",
         key=f"runs-{hash(tuple(ids))}",  # a selection is a row number: other rows, another table
         placeholder=MISSING,
         column_config=COLUMNS,
     )
     rows = picked["selection"]["rows"]
     if rows:
-        _actions(store, store.run(ids[rows[0]]))
+        run_actions(store, [store.run(ids[row]) for row in rows])
     else:
-        st.caption("Select a row to watch, stop or archive that run.")
+        st.caption("Select rows to watch, compare, stop, resume, tag, archive or delete runs.")
 
 
-def _filtered(runs: Sequence[RunInfo]) -> list[RunInfo]:
+def _filtered(runs: Sequence[RunInfo], tags: Mapping[str, Sequence[str]]) -> list[RunInfo]:
     left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
-    words = left.text_input("Search", placeholder="name, id, group", key="runs-search").lower()
+    words = left.text_input(
+        "search", placeholder="name, id, group, tag, note", key="search", bind="query-params"
+    ).lower()
     states = sorted({str(status_of(run)) for run in runs})
-    wanted = middle.multiselect("Status", states, key="runs-status", placeholder="any")
-    archived = right.toggle("Archived too", key="runs-archived")
+    wanted = middle.multiselect(
+        "status", states, key="status", placeholder="any", bind="query-params"
+    )
+    archived = right.toggle("archived too", key="archived", bind="query-params")
     return [
         run
         for run in runs
         if (archived or not run.archived)
         and (not wanted or status_of(run) in wanted)
-        and words in f"{run.name} {run.id} {run.group or ''}".lower()
+        and words in _searched(run, tags.get(run.id, ()))
     ]
 
 
-def _actions(store: Store, run: RunInfo) -> None:
-    status = status_of(run)
-    with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{badge(status)} **{literal(run.name)}**")
-        st.page_link(
-            "advisor/dashboard/watch.py",
-            label="Watch",
-            icon=":material/monitoring:",
-            query_params={"run": run.id},
-        )
-        if run.status.alive and st.button("Stop", icon=":material/stop:", key=f"stop-{run.id}"):
-            now = stop(store, run.id)
-            words = "stops after its present step" if now.alive else f"is {now}"
-            st.toast(f"{literal(run.name)} {words}.")
-        words = "Bring back" if run.archived else "Archive"
-        if st.button(words, icon=":material/archive:", key=f"archive-{run.id}"):
-            store.update_run(run.id, archived=not run.archived)
-            st.rerun()
+def _searched(run: RunInfo, tags: Sequence[str]) -> str:
+    return " ".join([run.name, run.id, run.group or "", run.notes or "", *tags]).lower()
 
 
 page()

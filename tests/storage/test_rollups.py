@@ -55,6 +55,9 @@ def true_ones(store, run, blocks):
                     "low_step": low[1],
                     "high": high[0],
                     "high_step": high[1],
+                    "mean": pytest.approx(sum(v for v, _ in finite) / len(finite))
+                    if finite
+                    else None,
                     "not_finite_step": strange[0] if strange else None,
                 }
             )

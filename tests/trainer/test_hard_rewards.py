@@ -54,6 +54,8 @@ def kept(stop=lambda: False):
         stop_requested=stop,
         on_drift=ignore,
         on_bias=ignore,
+        on_samples=ignore,
+        on_rest=ignore,
     )
     return hooks, rows, evaluations
 

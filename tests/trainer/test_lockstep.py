@@ -10,8 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from storage.records import RunInfo, missing_reason
 from storage.store import Store
-from trainer.lockstep import BehaviorSchedule, Hooks
+from trainer.lockstep import Hooks
 from trainer.meter import unmeasured
+from trainer.schedule import BehaviorSchedule
 
 # Everything but the clock readings must be the same in two runs.
 TIMES = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait"}

@@ -48,6 +48,8 @@ def trained(folder, reward, **changes):
         stop_requested=lambda: False,
         on_drift=ignore,
         on_bias=ignore,
+        on_samples=ignore,
+        on_rest=ignore,
     )
     return Lockstep("a run", config, task, start).train(hooks), rows
 

@@ -321,6 +321,8 @@ def test_a_run_is_judged_on_gold(small, rewards, gold, verdict):
             stop_requested=lambda: False,
             on_drift=ignore,
             on_bias=ignore,
+            on_samples=ignore,
+            on_rest=ignore,
         )
     )
     assert outcome.verdict == verdict

@@ -355,14 +355,14 @@ def test_what_was_put_away_is_evidence_for_nothing(store):
 def test_a_sweep_trains_every_cell_once_and_the_same_command_again_does_nothing(
     own_home, store, monkeypatch
 ):
-    words = sweep_words(rates="1e-4,5e-1", ages="0,2")
+    words = sweep_words(rates="1e-4,1e-3", ages="0,2")
     answer = answer_of(command(*words, home=own_home))
     cells = answer["cells"]
     assert [(c["learning_rate"], c["max_staleness"], c["seed"]) for c in cells] == [
         (1e-4, 0, 0),
         (1e-4, 2, 0),
-        (5e-1, 0, 0),
-        (5e-1, 2, 0),
+        (1e-3, 0, 0),
+        (1e-3, 2, 0),
     ]
     assert answer["counts"] == {"finished": 4}
     assert all(c["steps"] == 3 and c["seconds"] > 0 for c in cells)
@@ -378,7 +378,7 @@ def test_a_sweep_trains_every_cell_once_and_the_same_command_again_does_nothing(
     assert archive.runs() == runs
 
     monkeypatch.setenv("ETALON_HOME", str(own_home))
-    alone = a_config(learning_rate=5e-1, max_staleness=2, steps=3, **SMALL_CONFIG)
+    alone = a_config(learning_rate=1e-3, max_staleness=2, steps=3, **SMALL_CONFIG)
     last = measured(archive, cells[-1]["run_id"])
     assert len(last["loss"]) == 3
     assert last == trained_here(store, alone), "what its process did before leaves no trace"

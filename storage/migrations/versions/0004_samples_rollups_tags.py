@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("low_step", sa.Integer()),
         sa.Column("high", sa.Float()),
         sa.Column("high_step", sa.Integer()),
+        sa.Column("mean", sa.Float()),
         sa.Column("not_finite_step", sa.Integer()),
     )
     op.create_table("tags", _of_a_run(), sa.Column("tag", sa.String(length=64), primary_key=True))

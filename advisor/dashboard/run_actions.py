@@ -1,0 +1,144 @@
+"""What can be done with the runs that are selected on the Runs page."""
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from advisor.dashboard.archive import badge, status_of
+from advisor.wording import literal
+from storage.commandline import BadInput
+from storage.errors import StorageError
+from storage.marks import checked_note, checked_tags
+from storage.records import RunInfo, RunStatus
+from storage.removal import remove_run
+from storage.store import Store
+from trainer.launch import has_checkpoint, resume, stop
+
+RESUMABLE = (RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED)
+
+
+def run_actions(store: Store, runs: Sequence[RunInfo]) -> None:
+    """Draw a button for everything that makes sense for these runs."""
+    with st.container(border=True):
+        st.markdown("  \n".join(f"{badge(status_of(r))} **{literal(r.name)}**" for r in runs))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            _look(runs)
+            alive = [run for run in runs if run.status.alive]
+            halted = [run for run in runs if _may_resume(run)]
+            _button("Stop", "stop", alive, lambda run: _stop(store, run))
+            _button("Resume", "resume", halted, lambda run: resume(store, run.id))
+            put_away = all(run.archived for run in runs)
+            _button(
+                "Bring back" if put_away else "Archive",
+                "archive",
+                runs,
+                lambda run: store.update_run(run.id, archived=not put_away),
+            )
+            if st.button("Delete", icon=":material/delete:", key="delete"):
+                _confirm_deleting(store, runs)
+        _marks(store, runs)
+
+
+def _look(runs: Sequence[RunInfo]) -> None:
+    if len(runs) == 1:
+        st.page_link(
+            "advisor/dashboard/watch.py",
+            label="Watch",
+            icon=":material/monitoring:",
+            query_params={"run": runs[0].id},
+        )
+        st.page_link(
+            "advisor/dashboard/advise.py",
+            label="Advise",
+            icon=":material/tune:",
+            query_params={"like": runs[0].id},
+        )
+    else:
+        st.page_link(
+            "advisor/dashboard/compare.py",
+            label="Compare",
+            icon=":material/compare_arrows:",
+            query_params=[("runs", run.id) for run in runs],
+        )
+
+
+def _may_resume(run: RunInfo) -> bool:
+    return status_of(run) in RESUMABLE and has_checkpoint(run.id)
+
+
+def _stop(store: Store, run: RunInfo) -> None:
+    now = stop(store, run.id)
+    words = "stops after its present step" if now.alive else f"is {now}"
+    st.toast(f"{literal(run.name)} {words}.")
+
+
+def _button(
+    label: str, icon: str, runs: Sequence[RunInfo], action: Callable[[RunInfo], None]
+) -> None:
+    """Draw a button that does something to each of the runs it makes sense for, if there are any.
+
+    What cannot be done to one is said; the others are done all the same.
+    """
+    if not runs:
+        return
+    words = label if len(runs) == 1 else f"{label} {len(runs)}"
+    symbol = {"stop": "stop", "resume": "play_arrow", "archive": "archive"}[icon]
+    if not st.button(words, icon=f":material/{symbol}:", key=icon):
+        return
+    faults = []
+    for run in runs:
+        try:
+            action(run)
+        except (BadInput, StorageError) as error:
+            faults.append(str(error))
+    for fault in faults:
+        st.error(literal(fault))
+    if not faults and icon != "stop":
+        st.rerun()
+
+
+@st.dialog("Delete for good?")
+def _confirm_deleting(store: Store, runs: Sequence[RunInfo]) -> None:
+    alive = [run for run in runs if status_of(run).alive]
+    if alive:
+        names = ", ".join(literal(run.name) for run in alive)
+        st.error(f"Still running: {names}. Stop it first.")
+        return
+    counts = store.step_counts()
+    steps = sum(counts.get(run.id, 0) for run in runs)
+    st.write(f"{len(runs)} of the runs, with {steps:,} learner steps in all:")
+    st.markdown("\n".join(f"- {literal(run.name)} · {run.id}" for run in runs))
+    if st.button("Delete", type="primary", icon=":material/delete_forever:", key="really-delete"):
+        for run in runs:
+            remove_run(store, run.id)
+        st.rerun()
+
+
+def _marks(store: Store, runs: Sequence[RunInfo]) -> None:
+    """Let a person tag the runs, and note something on one."""
+    known = store.tags()
+    common = set.intersection(*(set(known.get(run.id, ())) for run in runs))
+    key = "-".join(run.id for run in runs)
+    with st.form(f"marks-{hash(key)}", border=False):
+        left, right, last = st.columns([2, 3, 1], vertical_alignment="bottom")
+        tags = left.text_input(
+            "tags", ", ".join(sorted(common)), placeholder="with commas between", key=f"tags-{key}"
+        )
+        note = None
+        if len(runs) == 1:
+            note = right.text_input("note", runs[0].notes or "", key=f"note-{key}")
+        if not last.form_submit_button("Save", icon=":material/save:"):
+            return
+    try:
+        words = checked_tags(word for word in tags.split(",") if word.strip())
+        text = None if note is None else checked_note(note)
+    except BadInput as faults:
+        for fault in str(faults).splitlines():
+            st.error(literal(fault))
+        return
+    for run in runs:
+        own = [tag for tag in known.get(run.id, ()) if tag not in common]
+        store.tag_run(run.id, [*own, *words])
+        if note is not None:
+            store.update_run(run.id, notes=text)
+    st.rerun()

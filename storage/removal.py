@@ -1,0 +1,16 @@
+"""Remove a run for good: its rows, then what lies of it in ``ETALON_HOME``."""
+
+import shutil
+
+from .engine import checkpoint_folder
+from .store import Store
+
+
+def remove_run(store: Store, run_id: str) -> None:
+    """Remove a run, every row of it and its checkpoints; its log and the final policy stay.
+
+    Raises:
+        RunNotFound: there is no such run.
+    """
+    store.delete_run(run_id)
+    shutil.rmtree(checkpoint_folder(run_id), ignore_errors=True)
