@@ -51,6 +51,8 @@ def asked(store: Store) -> Asked:
         BadInput: something that was entered is not allowed; one line per fault.
     """
     runs = {run.id: run for run in store.runs(archived=False) if config_of(run) is not None}
+    if (given := st.query_params.get("like")) in runs:  # a link may name a run by its id alone
+        st.session_state["like"] = given
     first, second, third = st.columns(3)
     like = first.selectbox(
         "setting of",
