@@ -88,11 +88,13 @@ def test_what_a_link_asks_changes_the_answer(archive, visit):
     assert float(headline(visit("advise", max_staleness="31"))[0]) < float(headline(bold)[0])
 
 
-def test_the_setting_of_a_run_fills_what_is_left_empty(archive, visit):
+@pytest.mark.parametrize("link", ["{name} · {id}", "{id}"])
+def test_the_setting_of_a_run_fills_what_is_left_empty(archive, visit, link):
     config = a_config(max_staleness=15, steps=450, prompts=24, schedule="constant")
     run = healthy("like this", config)
     fill(archive, run, steps=21)
-    page = visit("advise", like=f"like this · {run.id}", steps="500")
+    page = visit("advise", like=link.format(name=run.name, id=run.id), steps="500")
+    assert page.selectbox(key="like").value == run.id
     assert field(page, "max staleness").placeholder == "15"
     assert field(page, "prompts").placeholder == "24"
     given = suggested_config(page)

@@ -54,9 +54,9 @@ def test_archived_runs_are_hidden_until_asked_for_and_words_filter(archive, visi
     fill(archive, healthy("two", archived=True), steps=21)
     page = visit("runs")
     assert list(page.dataframe[0].value["name"]) == ["one"]
-    page.toggle[0].set_value(True).run()
+    page.toggle(key="archived").set_value(True).run()
     assert sorted(page.dataframe[0].value["name"]) == ["one", "two"]
-    page.text_input(key="runs-search").set_value("TWO").run()
+    page.text_input(key="search").set_value("TWO").run()
     assert list(page.dataframe[0].value["name"]) == ["two"]
-    page.text_input(key="runs-search").set_value("three").run()
+    page.text_input(key="search").set_value("three").run()
     assert "No run matches" in page.info[0].value
