@@ -3,10 +3,14 @@
 import json
 import math
 import random
+import re
+import shutil
+import subprocess
 
 import pytest
 
 from advisor.dashboard.curves import WATCHED
+from advisor.dashboard.live_plot import ASSETS
 from advisor.drawing import EXTREMES, MEANS, POINTS, delta, figure, mark, traces
 from advisor.figures import run_figures
 
@@ -136,3 +140,30 @@ def test_other_traces_send_the_whole_figure(other):
     new = figure("a chart", other, "y")
     assert delta(old, new) == {"figure": new}
     assert applied(old, delta(old, new)) == new
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node, to run the page's script")
+def test_the_page_applies_changes_as_this_test_does():
+    columns = a_long_run(700, seed=0)
+    pairs = [
+        [old[name], delta(old[name], new[name])]
+        for old, new in (
+            (drawn(columns, 200), drawn(columns, 230)),
+            (drawn(columns, 590), drawn(columns, 640)),
+            (drawn(columns, 270), drawn(columns, 290)),
+            (drawn(columns, 640), drawn(columns, 640, collapse_step=9)),
+        )
+        for name in new
+    ]
+    script = (ASSETS / "live_plot.js").read_text()
+    function = re.search(r"^function changed\(.*?^}", script, re.DOTALL | re.MULTILINE).group()
+    apply = "JSON.parse(require('fs').readFileSync(0)).map(([f, change]) => changed(f, change))"
+    done = subprocess.run(
+        ["node", "-e", f"{function}\nconsole.log(JSON.stringify({apply}))"],
+        input=json.dumps(pairs),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout) == [applied(old, change) for old, change in pairs]
