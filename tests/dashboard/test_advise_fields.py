@@ -6,8 +6,12 @@ import shlex
 import pytest
 from factories import fill
 from pages import charts, faults, headline, tiles, words
+from probed import a_calibration, linear_holds
 from states import fill_evidence, fresh
 
+from advisor.answer import ask, consider
+from advisor.calibrated import measured
+from advisor.wording import rate
 from storage.commandline import parse
 from storage.importers.snippets import settings
 from storage.importers.stacks import STACKS
@@ -106,6 +110,33 @@ def test_a_time_that_is_none_counts_as_not_given(visit, value):
     page = visit("advise", generate_seconds=value, learn_seconds="1")
     assert not page.exception
     assert "Learning per hour by staleness" not in charts(page)
+
+
+def test_a_probe_answers_before_archived_runs_and_may_be_chosen(archive, visit):
+    fill_evidence(archive)
+    without = headline(visit("advise"))
+    probe = a_calibration(linear_holds((2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3), edge=1.5e-3))
+    archive.save_calibration(probe)
+    page = visit("advise")
+    assert not page.exception
+    question = ask(settings={"max_staleness": 3, "steps": 300}, evidence=(), risk=0.05)
+    advice = consider(question, (), measured(probe))
+    assert headline(page)[0] == rate(advice.max_learning_rate)
+    named = f"Probe of arithmetic, S = 3, T = 300 ({probe.id})"
+    assert headline(visit("advise", evidence=named)) == headline(page)
+    runs_only = visit("advise", evidence="Archived runs of this setting, else published settings")
+    assert headline(runs_only) == without
+
+
+def test_a_probe_of_another_setting_that_was_chosen_says_why_it_does_not_answer(archive, visit):
+    probe = a_calibration(linear_holds((2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3), edge=1.5e-3))
+    archive.save_calibration(probe)
+    named = f"Probe of arithmetic, S = 3, T = 300 ({probe.id})"
+    page = visit("advise", evidence=named, optimizer="sgd")
+    assert not page.exception
+    (fault,) = faults(page)
+    assert fault.startswith(f"calibration: {probe.id!r} does not answer this")
+    assert not tiles(page)
 
 
 def test_a_probe_that_another_version_wrote_is_on_offer_and_refused_in_one_line(archive, visit):
