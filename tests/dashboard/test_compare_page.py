@@ -1,7 +1,7 @@
 import pytest
 from factories import a_config, fill
 from pages import charts, words
-from states import fill_evidence, fresh, healthy
+from states import MANY, STATES, fill_evidence, fresh, healthy, import_sparse
 
 from advisor.compare import ALIGNMENTS
 
@@ -63,7 +63,7 @@ def test_a_metric_that_a_run_cannot_have_is_left_out_with_its_reason(archive, vi
     fill(archive, healthy(), steps=40)
     page = choose(visit("compare"), "metrics", ["clip_fraction_low"])
     assert names_in(charts(page)["Clipped low"]) == ["survivor"]
-    (words,) = [each.value for each in page.caption if "Not measured" in each.value]
+    (words,) = [each.value for each in page.caption if "Not drawn" in each.value]
     assert "fresh" in words
     assert "structurally impossible" in words
     assert table(page, 2)["fresh"] == {"best": "–", "last": "–", "at collapse": "–"}
@@ -161,3 +161,31 @@ def test_names_that_look_like_markup_are_shown_as_they_are(archive, visit):
     assert "<img" not in drawn
     assert "&lt;img src=x" in drawn
     assert any(nasty[:20] in each for each in words(page))
+
+
+def test_two_hundred_runs_can_be_compared_at_once(archive, visit):
+    STATES["many"](archive)
+    page = visit("compare")
+    next(each for each in page.button if each.label == f"Compare all {MANY}").click().run()
+    assert not page.exception
+    assert len(charts(page)["Batch reward"]["data"]) == MANY
+    assert len(table(page, 1)) == MANY
+
+
+def test_a_run_of_a_link_that_is_not_there_is_left_out(archive, visit):
+    good, bold = fill_evidence(archive)
+    page = visit("compare", runs=["no-such-run", good.id, bold.id])
+    assert not page.exception
+    assert page.query_params["runs"] == [good.id, bold.id]
+
+
+def test_an_imported_run_stands_beside_ones_own(archive, visit):
+    good, _ = fill_evidence(archive)
+    imported = import_sparse(archive)
+    page = visit("compare", runs=[good.id, imported])
+    assert not page.exception
+    assert names_in(charts(page)["Batch reward"]) == ["survivor", "a log"]
+    page.selectbox(key="along").select("exposure").run()
+    assert not page.exception
+    assert names_in(charts(page)["Batch reward"]) == ["survivor"]  # S of the log is not known
+    assert any("not known of it\\: S · Σ η" in each.value for each in page.caption)
