@@ -70,11 +70,13 @@ def page() -> None:
         help="A law is read off a group of runs that vary learning rate and staleness.",
     )
     group = None if chosen == STUDIED else chosen
-    counted = tuple(
-        len(runs_of(store, group or default_group(kind))) for kind in STUDIES
-    )  # ended runs are facts: while their number stands, so do the laws
+    ended = tuple(
+        (run.id, run.outcome)
+        for kind in STUDIES
+        for run in runs_of(store, group or default_group(kind))
+    )  # these are facts: while they stand, so do the laws
     with st.spinner("Reading the laws off the archive"):
-        found, figures = _laws(store, group, counted)
+        found, figures = _laws(store, group, ended)
     for kind, (title, words) in SECTIONS.items():
         st.subheader(title, anchor=False)
         st.write(words)
@@ -92,7 +94,7 @@ def _groups(store: Store) -> list[str]:
 
 @st.cache_data(show_spinner=False, max_entries=8)
 def _laws(
-    _store: Store, group: str | None, counted: tuple[int, ...]
+    _store: Store, group: str | None, ended: tuple[tuple[str, str | None], ...]
 ) -> tuple[dict[str, Any], dict[str, list[Figure]]]:
     found = laws(_store, group=group)
     figures: dict[str, list[Figure]] = {}
