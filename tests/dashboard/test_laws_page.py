@@ -140,6 +140,17 @@ def test_a_new_run_is_seen_when_the_page_is_drawn_again(archive, visit):
     assert "2 collapses" in line
 
 
+def test_a_run_that_takes_the_place_of_another_is_seen_too(archive, visit):
+    add_ended(archive, "laws-horizon", "collapsed", 1e-3, steps=9, collapse_step=4)
+    page = visit("laws")
+    (old,) = archive.runs()
+    archive.update_run(old.id, archived=True)
+    add_ended(archive, "laws-horizon", "healthy", 2e-3, steps=9)
+    page.run()
+    assert not charts(page)  # none collapsed any more
+    assert "0 collapses" in estimate(page, "exponents all cells, exponent in η")
+
+
 def test_a_group_with_a_run_of_unknown_rate_is_not_on_offer(archive, visit):
     add_lifetimes(archive, group="mine")
     add_lifetimes(archive, group="mixed")
