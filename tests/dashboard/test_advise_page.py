@@ -1,9 +1,8 @@
 """Advise: what is asked by a link or by hand, what is answered, and what is kept of it."""
 
-import os
 import shlex
-import signal
 
+import psutil
 import pytest
 from factories import a_config, a_run, a_step, fill
 from pages import charts, click_in, field, headline, help_of, press, tiles, words
@@ -212,8 +211,9 @@ def test_running_an_answer_keeps_it_and_links_the_run(archive, visit):
     page = press(visit("advise", max_staleness="1", steps="5"), "Run it")
     (kept,) = archive.recommendations()
     (run,) = (run for run in archive.runs() if run.recommendation_id is not None)
-    os.kill(run.pid, signal.SIGKILL)
-    os.waitpid(run.pid, 0)
+    process = psutil.Process(run.pid)
+    process.kill()
+    process.wait(10)
     assert not page.exception
     assert run.recommendation_id == kept.id
     assert run.id in page.success[0].value
