@@ -69,7 +69,7 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
     evaluations = store.evaluations(run.id)
     start = evaluations[0].reward if evaluations and evaluations[0].step == 0 else None
     newest = store.steps(run.id, last=1)
-    series, last = ends_of(store, run.id, SERIES), store.last_step(run.id)
+    series, steps = ends_of(store, run.id, SERIES)
     facts = run_facts(
         run_id=run.id,
         name=run.name,
@@ -79,7 +79,7 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
         reward_start=start,
         reward_final=run.reward_final,
         series=series,
-        steps=len(series["step"]) if last is None or last < FIRST_STEPS + LAST_STEPS else last + 1,
+        steps=steps,
         radii=(newest[0].clipping_radii if newest else None) or {},
         ended=run.status in ENDED,
         parameters=run.parameters,
@@ -89,17 +89,20 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
     return facts
 
 
-def ends_of(store: Store, run_id: str, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Return columns of a run; of a very long one its first and last steps only.
+def ends_of(
+    store: Store, run_id: str, names: Sequence[str]
+) -> tuple[dict[str, list[Any]], int | None]:
+    """Return columns of a run, of a very long one its first and last steps only.
 
-    What a diagnosis reads lies there: the first updates, and how the run is now.
+    What a diagnosis reads lies there: the first updates, and how the run is now. The number is how
+    many steps the run has, when the columns do not hold them all.
     """
     last = store.last_step(run_id)
     if last is None or last < FIRST_STEPS + LAST_STEPS:
-        return store.series(run_id, names)
+        return store.series(run_id, names), None
     first = store.series(run_id, names, until=FIRST_STEPS - 1)
     newest = store.series(run_id, names, after=last - LAST_STEPS)
-    return {name: first[name] + newest[name] for name in names}
+    return {name: first[name] + newest[name] for name in names}, last + 1
 
 
 def config_of(run: RunInfo) -> TrainerConfig | None:
@@ -323,7 +326,7 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
     facts = facts_of(store, run, config)
     if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
         return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
-    flags = red_flags(ends_of(store, run_id, RED_FLAG_SERIES), run.config)
+    flags = red_flags(ends_of(store, run_id, RED_FLAG_SERIES)[0], run.config)
     return diagnosis_of(facts, _neighbors(store, run, config), flags)
 
 

@@ -8,11 +8,15 @@ from scipy.special import stdtrit
 
 from storage.records import BiasProbe
 
-from .drawing import COLORS, DASHES, Figure, figure, say
+from .drawing import COLORS, DASHES, Figure, explain, figure, say
 
 LARGEST_HALF_WIDTH = 0.3
 """An estimate is shown while half of its interval is below this share of ‖H‖ (theory.md §4)."""
 INTERVAL = 0.95
+READING = (
+    "What the clip adds to the surrogate gradient, as a share of the fresh gradient H, with its "
+    "95 % interval. Higher is worse; shown once the interval is below ±30 %."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,9 @@ def clip_bias_figure(probes: Sequence[BiasProbe]) -> Figure:
     chart = figure(
         "Bias that the clip adds", data, "‖clip bias‖ / ‖H‖", yaxis={"rangemode": "tozero"}
     )
-    return chart if found else say(chart, "no estimate yet with an interval below ±30 % of ‖H‖")
+    if not found:
+        say(chart, "no estimate yet with an interval below ±30 % of ‖H‖")
+    return explain(chart, READING)
 
 
 def clip_bias_words(probes: Sequence[BiasProbe], measured_seconds: float | None) -> str:

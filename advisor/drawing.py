@@ -26,11 +26,13 @@ ON_DARK = {BLUE: SKY, SKY: PALE}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 POINTS = 280
 """Up to so many values a curve is drawn as it is."""
-EXTREMES, MEANS = 300, 150
+EXTREMES, MEANS = 240, 120
 """Points of a longer one, at most: of its faint extremes, and of the mean over them."""
 FEWEST_MEANS = 10
 MARKED_STRETCHES = 20
 LETTERS_PER_LINE = 44
+TITLE_LETTER = 7
+"""Width of a letter of a title, in pixels, about."""
 
 
 def thin(
@@ -271,12 +273,42 @@ def mark_non_finite(
     return chart
 
 
+def explain(chart: Figure, words: str) -> Figure:
+    """Put a sign behind a chart's title that shows on hovering how to read it."""
+    text = "<br>".join(wrap(in_chart(words), LETTERS_PER_LINE))
+    title, margin = chart["layout"]["title"]["text"], chart["layout"]["margin"]
+    chart["layout"].setdefault("annotations", []).append(
+        {
+            "text": "(?)",
+            "hovertext": text,
+            "xref": "paper",
+            "yref": "paper",
+            "x": 0,
+            "y": 1,
+            "xshift": TITLE_LETTER * len(title) + 8 - margin["l"],
+            "yshift": margin["t"] / 2,
+            "xanchor": "left",
+            "yanchor": "middle",
+            "showarrow": False,
+            "font": {"size": 12, "color": GRAY},
+            "captureevents": True,
+        }
+    )
+    return chart
+
+
+def reading_of(chart: Figure) -> str:
+    """Return how to read a chart, as it was explained; empty if it was not."""
+    signs = [each for each in chart["layout"].get("annotations", ()) if "hovertext" in each]
+    return str(signs[0]["hovertext"]).replace("<br>", " ") if signs else ""
+
+
 def say(chart: Figure, words: str) -> Figure:
     """Write in the middle of an empty chart why it is empty, and take away its scale."""
     text = "<br>".join(wrap(in_chart(words), LETTERS_PER_LINE))
-    chart["layout"]["annotations"] = [
+    chart["layout"].setdefault("annotations", []).append(
         {"text": text, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "showarrow": False}
-    ]
+    )
     for axis in ("xaxis", "yaxis"):
         chart["layout"][axis] |= {"showticklabels": False}
     return chart

@@ -10,6 +10,7 @@ from .drawing import (
     Figure,
     Number,
     Outline,
+    explain,
     figure,
     mark,
     mark_non_finite,
@@ -18,7 +19,7 @@ from .drawing import (
     thin,
     traces,
 )
-from .glossary import axis_title, label_of
+from .glossary import GLOSSARY, axis_title, label_of
 from .regime import Estimate
 from .wording import in_chart, span
 
@@ -152,7 +153,8 @@ def run_figures(
     ``cycle`` is S + 1: means are taken over whole staleness cycles, or they would beat with them.
     What the run never measures gives its reason in place of a curve.
     """
-    charts = {"reward": reward_figure(series, evaluations, collapse_step, outlines)}
+    reward = reward_figure(series, evaluations, collapse_step, outlines)
+    charts = {"reward": explain(reward, GLOSSARY["reward_mean"].reading)}
     ess = ["sequence_ess_fraction", "ess_fraction"]
     up_to_one = {"range": [0, 1.05], "exponentformat": "none"}
     clip = ["clip_fraction_low", "clip_fraction_high"]
@@ -169,7 +171,7 @@ def run_figures(
         ("staleness", "Realised staleness", ["staleness_max"], FROM_ZERO),
         ("learning_rate", "Learning rate", ["learning_rate"], FROM_ZERO),
     ):
-        charts[key] = metric_figure(
+        chart = metric_figure(
             title,
             series,
             names,
@@ -178,6 +180,7 @@ def run_figures(
             outlines=outlines,
             yaxis=yaxis,
         )
+        charts[key] = explain(chart, GLOSSARY[names[0]].reading)
     return charts
 
 

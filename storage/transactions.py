@@ -6,6 +6,7 @@ into the errors of this package.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Connection, Engine, select
@@ -28,6 +29,9 @@ class Transactions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         insert = _INSERT[engine.dialect.name]
+        path = engine.url.database
+        is_file = engine.dialect.name == "sqlite" and path not in (None, "", ":memory:")
+        self._file = (str(path), _identity(str(path))) if is_file else None
         self._upserts = {table: Upsert(insert, table, engine.dialect) for table in _REPLACED}
         self._run_upsert = upsert(insert, runs)
         self._newest: dict[str, int] = {}  # last step of each run that this store has written to
@@ -49,11 +53,24 @@ class Transactions:
     def check_answers(self) -> None:
         """Read next to nothing, so that an archive that does not answer says so here.
 
+        A SQLite file that was moved or deleted still answers those who have it open, and what is
+        written to it is lost; so its place is looked at too.
+
         Raises:
-            ArchiveUnavailable: it does not.
+            ArchiveUnavailable: it does not answer, or its file is gone or another one.
         """
+        if self._file is not None and _identity(self._file[0]) != self._file[1]:
+            raise ArchiveUnavailable(
+                f"db: {self._file[0]} is gone, or another file than was opened; put it back"
+            )
         with self.reading() as connection:
             connection.execute(select(runs.c.id).limit(1)).first()
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file lies where the archive was opened, so that it must be again."""
+        now = None if self._file is None else _identity(self._file[0])
+        return now is not None and self._file is not None and now != self._file[1]
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -81,3 +98,12 @@ class Transactions:
             raise ArchiveUnavailable(
                 f"db: {self._engine.url.render_as_string()} does not answer: {error.orig}"
             ) from error
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Tell a file from any other by device and inode; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,14 +1,15 @@
-"""Photograph the running dashboard: ``.venv/bin/python tools/screenshots.py FOLDER``.
+"""Photograph the running dashboard: ``.venv/bin/python tools/screenshots.py``.
 
-Makes a real archive by short runs through the trainer's command line (about two minutes, in a
-temporary folder), starts the dashboard on it, and takes every page in light and dark, on a desktop
-and on a phone: the first screen as ``PAGE-THEME-WIDTH.png``, all of it as
-``PAGE-THEME-WIDTH-whole.png``, and for the README ``watch.png`` and ``advise.png``. With ``--home``
-the archive is kept and used again.
+Makes a real archive by short runs, a probe and an import through the command line (some minutes, in
+a temporary folder), starts the dashboard on it, and takes the whole of every page in light and
+dark, on a desktop and on a phone: ``docs/screenshots/PAGE-THEME-WIDTH.png``, and for the README the
+first screens ``watch.png`` and ``advise.png``. With ``--home`` the archive is kept and used again.
 """
 
 import argparse
+import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -29,6 +31,7 @@ sys.path.insert(0, str(PROJECT))
 from advisor.serve import free_port  # noqa: E402  (the project is no installed package)
 from storage.store import Store  # noqa: E402
 
+PICTURES = PROJECT / "docs" / "screenshots"
 SIZES = {1280: 800, 390: 844}
 THEMES = ("light", "dark")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -41,6 +44,8 @@ ENDED = {
     "stale": (8e-4, 15),
 }
 """Learning rate and max staleness of the runs in the archive, by name."""
+GROUP, IMPORTED = "ladder", "verl-7b"
+PROBED = "--workload arithmetic --max-staleness 3 --steps 300"
 LIVE = (3e-4, 3)
 ENDED_STEPS, LIVE_STEPS = 300, 2000
 SHOWN_IN_README = {"watch": 1055, "advise": 1050}
@@ -54,7 +59,7 @@ SHOWN_FROM = 400
 def main() -> None:
     """Make the archive, open the dashboard, take the pictures."""
     parser = argparse.ArgumentParser(description="Photograph every page of the dashboard.")
-    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("--folder", type=Path, default=PICTURES, help="where the pictures go")
     parser.add_argument("--home", type=Path, help="archive to use, made if it is empty")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +75,16 @@ def main() -> None:
         for theme in THEMES:
             for width in SIZES:
                 _photograph(browser, url, options.folder, theme, width, live, environment)
+
+
+def _module(environment: dict[str, str], *words: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=PROJECT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
 
 
 def _trainer(environment: dict[str, str], *words: str) -> str:
@@ -102,7 +117,33 @@ def _seed(environment: dict[str, str]) -> None:
     for name, (rate, staleness) in ENDED.items():
         if name not in known:
             print(f"running {name!r} at η={rate:g}, S={staleness}", file=sys.stderr)
-            _trainer(environment, "run", *_setting(rate, staleness, ENDED_STEPS, name))
+            setting = _setting(rate, staleness, ENDED_STEPS, name)
+            _trainer(environment, "run", *setting, "--group", GROUP)
+    if IMPORTED not in known:
+        _module(environment, "advisor", "probe", *PROBED.split(), "--json")
+        log = Path(environment["ETALON_HOME"]) / "verl.jsonl"
+        log.write_text("".join(map(_row_of_verl, range(1, 201))), encoding="utf-8")
+        words = f"--name {IMPORTED} --set learning_rate=1e-6 --set max_staleness=7"
+        _module(environment, "storage", "import", str(log), *words.split())
+        store = _store(environment)
+        bold = next(run.id for run in store.runs() if run.name == "too bold")
+        store.tag_run(bold, ["edge"])
+        store.update_run(bold, notes="what a collapse looks like")
+        store.close()
+
+
+def _row_of_verl(step: int) -> str:
+    """Return a line of verl's file logger, of a run whose drift grows slowly."""
+    share = step / 200
+    data = {
+        "actor/lr": 1e-6,
+        "actor/grad_norm": 0.8 + 0.1 * math.sin(step),
+        "actor/entropy": 0.5 - 0.2 * share,
+        "actor/pg_clipfrac": 0.002 + 0.004 * share,
+        "rollout_corr/k3_kl": 0.001 + 0.003 * share + 0.0004 * math.sin(3 * step),
+        "critic/rewards/mean": 0.35 + 0.25 * share + 0.03 * math.sin(2 * step),
+    }
+    return json.dumps({"step": step, "data": data}) + "\n"
 
 
 def _start_live(environment: dict[str, str], stack: ExitStack) -> str:
@@ -178,8 +219,9 @@ def _photograph(
     pages: dict[str, tuple[str, int]] = {  # what to open, and how many charts to wait for
         "watch": (f"?run={live}", 13),
         "watch-collapsed": (f"?run={bold}", 13),
-        "advise": ("advise", 3),
-        "compare": (f"compare?runs={steady}&runs={bold}", 1),
+        "advise": ("advise?learning_rate=6e-4", 4),
+        "compare": (f"compare?runs={steady}&runs={bold}&runs={ids['stale']}", 2),
+        "laws": (f"laws?group={GROUP}", 3),
         "runs": ("runs", 0),
     }
     for name, (path, plots) in pages.items():
@@ -189,17 +231,14 @@ def _photograph(
         )
         page.set_default_timeout(PATIENCE)
         page.goto(f"{url}/{path}")
-        if name == "advise":
-            _ask(page)
         _settle(page, plots)
-        page.screenshot(path=folder / f"{name}-{theme}-{width}.png")
         tall = int(page.evaluate(_HEIGHT))
         page.set_viewport_size({"width": width, "height": max(tall, SIZES[width])})
         _settle(page, plots)
-        page.screenshot(path=folder / f"{name}-{theme}-{width}-whole.png")
+        _save(page.screenshot(), folder / f"{name}-{theme}-{width}.png")
         if (theme, width) == ("light", 1280) and name in SHOWN_IN_README:
             shown = {"x": 0, "y": 0, "width": width, "height": SHOWN_IN_README[name]}
-            page.screenshot(path=folder / f"{name}.png", clip=shown)
+            _save(page.screenshot(clip=shown), folder / f"{name}.png")
         page.close()
 
 
@@ -209,9 +248,9 @@ _HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight + 60"
 _DRAWN = "count => document.querySelectorAll('.etalon-plot:has(.main-svg)').length >= count"
 
 
-def _ask(page: Page) -> None:
-    page.get_by_role("button", name="Advise").click()
-    page.get_by_text("Largest safe learning rate").wait_for()
+def _save(picture: bytes, path: Path) -> None:
+    """Keep a picture in 128 colors: the pages have few, and it takes a third of the space."""
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def _settle(page: Page, plots: int) -> None:

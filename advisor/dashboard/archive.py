@@ -53,13 +53,28 @@ def open_archive() -> Store:
     """Return the open archive; when it cannot be opened or read, say so and end the page."""
     try:
         store = shared_store()
+        if store.is_replaced:
+            shared_store.clear()
+            store = shared_store()
         store.check_answers()
     except StorageError as error:
-        shared_store.clear()
         st.error(f"The archive cannot be read. {error}", icon=":material/database_off:")
         st.button("Try again")
         st.stop()
     return store
+
+
+def answers(store: Store) -> bool:
+    """Whether the archive answers; if not, what refreshes says so in place of what it shows."""
+    try:
+        store.check_answers()
+    except StorageError as error:
+        st.error(
+            f"The archive cannot be read; this goes on by itself. {error}",
+            icon=":material/database_off:",
+        )
+        return False
+    return True
 
 
 def status_of(run: RunInfo) -> RunStatus:

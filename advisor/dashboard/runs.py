@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from advisor.dashboard.archive import SYMBOLS, open_archive, status_of
+from advisor.dashboard.archive import SYMBOLS, answers, open_archive, status_of
 from advisor.dashboard.config_form import config_fields
 from advisor.dashboard.import_form import import_form
 from advisor.dashboard.run_actions import run_actions
@@ -70,6 +70,8 @@ def _launch(store: Store, entered: dict[str, Any]) -> None:
 
 
 def _listing(store: Store, was_alive: bool) -> None:
+    if not answers(store):
+        return
     alive = any(status_of(run).alive for run in store.runs(archived=False))
     if was_alive and not alive:
         st.rerun()

@@ -6,11 +6,19 @@ from collections.abc import Sequence
 import streamlit as st
 
 from advisor.clip_bias import clip_bias_words
-from advisor.dashboard.archive import badge, diagnosis_of, open_archive, run_label, status_of
+from advisor.dashboard.archive import (
+    answers,
+    badge,
+    diagnosis_of,
+    open_archive,
+    run_label,
+    status_of,
+)
 from advisor.dashboard.feed import address, remember
 from advisor.dashboard.live_plot import Feed, live_plot
 from advisor.dashboard.run_charts import BIAS_PROBES, WINDOWS, run_charts
 from advisor.dashboard.samples import show_samples
+from advisor.drawing import reading_of
 from advisor.figures import kappa_figure
 from advisor.overview import (
     planned_steps,
@@ -60,9 +68,11 @@ def page() -> None:
     alive = status_of(run).alive
     every = REFRESH_SECONDS if alive and not paused else None
     drawn = store.last_step(run.id) is not None
-    st.fragment(_head, run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
-    if drawn:
+    head = st.container()
+    if drawn:  # the charts come first: judging a long run takes longer than drawing it
         _charts(store, run, window, None if every is None else float(every))
+    with head:
+        st.fragment(_head, run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
     st.fragment(_foot, run_every=every)(store, run.id)
 
 
@@ -117,6 +127,8 @@ def _chosen(runs: Sequence[RunInfo], asked: str | None) -> RunInfo:
 
 
 def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
+    if not answers(store):
+        return
     run = store.run(run_id)
     alive = status_of(run).alive
     last = store.last_step(run_id)
@@ -134,6 +146,8 @@ def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
 
 
 def _foot(store: Store, run_id: str) -> None:
+    if not answers(store):
+        return
     show_samples(store, [store.run(run_id)])
     _events(store.events(run_id))
 
@@ -213,7 +227,7 @@ def _charts(store: Store, run: RunInfo, window: str, seconds: float | None) -> N
     for name, chart in charts.items():
         with next(places):
             title = chart["layout"]["title"]["text"]
-            alt = f"{title} of {run.name} by learner step"
+            alt = f"{title} of {run.name} by learner step. {reading_of(chart)}"
             live_plot(chart, key=f"{name}-{run.id}", alt=alt, name=name, feed=feed)
 
 

@@ -1,0 +1,257 @@
+"""Journeys through the running program: real server, real trainer, real browser."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from browsing import (
+    CHARTS_OF_A_RUN,
+    Dashboard,
+    a_browser,
+    a_dashboard,
+    fill,
+    plot,
+    select_rows,
+    step_shown,
+    text_of,
+    wait_for,
+    wait_for_charts,
+    watched,
+)
+from playwright.sync_api import Browser, Page
+from processes import command, start
+
+from storage.records import RunStatus
+from storage.store import Store
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]  # its fixtures train two runs
+
+SETTING = ("--workload", "arithmetic", "--max-staleness", "3", "--json")
+ASKED_FIELDS = {
+    "max staleness": ("-1", "0 <= max_staleness <= 4096"),
+    "steps": ("0", "1 <= steps <= 100000000"),
+    "learning rate": ("a lot", "0 < learning_rate <= 10"),
+    "clip epsilon": ("1.0", "0 < clip_epsilon < 1"),
+    "prompts": ("none", "1 <= prompts <= 65536"),
+    "group size": ("1", "2 <= group_size <= 4096"),
+    "hidden size": ("17", "16 <= hidden_size <= 8192"),
+    "layers": ("1.5", "1 <= layers <= 128"),
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with a_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory, etalon_home: Path, archive_with_two_runs) -> Iterator[Dashboard]:
+    """Serve an archive with four ended runs, two of them under other names."""
+    home = tmp_path_factory.mktemp("served")
+    shutil.copytree(etalon_home / "warm_starts", home / "warm_starts")
+    Store.open(str(home / "etalon.db")).close()
+    with a_dashboard(home, "--no-demo") as opened:
+        add_runs(archive_with_two_runs.url, opened.store)
+        yield opened
+
+
+def add_runs(source: str, store: Store) -> None:
+    """Bring the runs of another archive into this one, each twice."""
+    other = Store.open(source, create=False)
+    for run in other.runs():
+        for run_id, name in ((run.id, run.name), (f"{run.id}x", f"{run.name} again")):
+            store.create_run(replace(run, id=run_id, name=name))
+            store.append_steps(replace(row, run_id=run_id) for row in other.steps(run.id))
+            for evaluation in other.evaluations(run.id):
+                store.append_evaluation(replace(evaluation, run_id=run_id))
+            store.append_samples(replace(row, run_id=run_id) for row in other.samples(run.id))
+    other.close()
+
+
+@pytest.fixture
+def page(browser: Browser, dashboard: Dashboard) -> Iterator[Page]:
+    dashboard.errors.clear()
+    opened = watched(browser, dashboard)
+    yield opened
+    assert not opened.get_by_test_id("stException").count()
+    assert dashboard.errors == []
+    opened.close()
+
+
+def big_number(page: Page) -> str:
+    box = page.get_by_test_id("stHtml").filter(has_text="half of the runs")
+    box.wait_for()
+    return box.inner_text().split("\n")[0]
+
+
+def test_a_run_collapses_while_it_is_watched_and_the_page_says_so_by_itself(page, dashboard):
+    words = [*SETTING, "--learning-rate", "4e-3", "--steps", "400", "--detach"]
+    done = command("-m", "trainer", "run", *words, home=dashboard.home)
+    run_id = re.search(r'"run_id": "([^"]+)"', done.stdout)[1]
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.url) if "/feed/" in r.url else None)
+    page.goto(f"{dashboard.url}/?run={run_id}")
+    wait_for(page, lambda: step_shown(page) > 0)
+    wait_for(page, lambda: "collapsed" in text_of(page))
+    wait_for(page, lambda: dashboard.store.run(run_id).status == RunStatus.COLLAPSED)
+    wait_for(page, lambda: "the smoothed reward fell below half of its peak" in text_of(page))
+    wait_for_charts(page, CHARTS_OF_A_RUN)
+    shapes = plot(page, "Reward").evaluate("plot => plot.layout.shapes.map(s => s.label?.text)")
+    assert "collapse" in shapes
+    page.get_by_text("What the policy says").click()
+    page.get_by_test_id("stDataFrame").first.wait_for()
+    page.wait_for_timeout(2000)
+    count = len(asked)
+    page.wait_for_timeout(5000)
+    assert len(asked) == count, "nothing is asked for any more"
+
+
+def test_advice_follows_the_fields_and_a_link_gives_the_same_answer(page, browser, dashboard):
+    page.goto(f"{dashboard.url}/advise")
+    at_three = big_number(page)
+    fill(page, "max staleness", "31")
+    wait_for(page, lambda: big_number(page) != at_three)
+    fill(page, "learning rate", "2e-3")
+    wait_for(page, lambda: "learning_rate=2e-3" in page.url and "max_staleness=31" in page.url)
+    page.get_by_text("Risk at your rate").wait_for()
+    shown = big_number(page)
+    other = watched(browser, dashboard)
+    other.goto(page.url)
+    assert big_number(other) == shown
+    assert other.get_by_role("textbox", name="max staleness").input_value() == "31"
+    other.close()
+    assert dashboard.store.recommendations() == [], "asking keeps nothing"
+    page.get_by_role("button", name="Keep this answer").click()
+    wait_for(page, lambda: len(dashboard.store.recommendations()) == 1)
+    kept = dashboard.store.recommendations()[0].answer["max_learning_rate"]
+    assert float(shown) == pytest.approx(kept, rel=0.05)
+
+
+def test_a_click_in_the_map_asks_about_that_place(page, dashboard):
+    page.goto(f"{dashboard.url}/advise")
+    big_number(page)
+    wait_for_charts(page, 3)
+    area = plot(page, "Where runs fail").locator(".nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.4)
+    page.get_by_text("Risk at your rate").wait_for()
+    staleness = int(page.get_by_role("textbox", name="max staleness").input_value())
+    rate = float(page.get_by_role("textbox", name="learning rate").input_value())
+    # The axes are logarithmic: what was clicked is what the axes say there, to two digits.
+    low, high = plot(page, "Where runs fail").evaluate("plot => plot.layout.xaxis.range")
+    assert staleness == round(10 ** (low + 0.8 * (high - low)) - 1)
+    bottom, top = plot(page, "Where runs fail").evaluate("plot => plot.layout.yaxis.range")
+    assert rate == pytest.approx(10 ** (bottom + 0.6 * (top - bottom)), rel=0.06)
+
+
+def test_four_runs_are_compared_with_a_baseline_and_the_report_opens_offline(
+    page, browser, dashboard, tmp_path
+):
+    runs = [run for run in dashboard.store.runs() if run.config["steps"] == 300][:4]
+    page.goto(f"{dashboard.url}/compare?" + "&".join(f"runs={run.id}" for run in runs))
+    wait_for_charts(page, 2)
+    assert len(plot(page, "batch reward").evaluate("plot => plot.data.map(t => t.name)")) >= 4
+    page.get_by_role("combobox", name="Baseline").click()
+    page.get_by_role("option").nth(1).click()
+    headings = page.get_by_test_id("stDataFrame").locator("th")
+    wait_for(page, lambda: "Δ last" in headings.all_inner_texts())
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Report").click()
+    report = tmp_path / "report.html"
+    downloading.value.save_as(report)
+    offline = browser.new_context(offline=True).new_page()
+    complaints: list[str] = []
+    offline.on("pageerror", lambda error: complaints.append(str(error)))
+    offline.on("request", lambda r: r.url.startswith("file:") or complaints.append(r.url))
+    offline.goto(report.as_uri())
+    offline.locator(".js-plotly-plot .main-svg").nth(3).wait_for(state="attached")
+    assert offline.locator("table").count() >= 3
+    assert complaints == []
+    offline.close()
+
+
+def test_a_run_is_started_from_the_form_stopped_resumed_and_tagged(page, dashboard):
+    store = dashboard.store
+    known = {run.id for run in store.runs()}
+    page.goto(f"{dashboard.url}/runs")
+    page.get_by_text("Start a run").click()
+    page.get_by_role("textbox", name="learning rate", exact=True).first.fill("3e-4")
+    page.get_by_role("textbox", name="steps", exact=True).first.fill("5000")
+    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_text("is starting").wait_for()
+    (run_id,) = {run.id for run in store.runs()} - known
+    wait_for(page, lambda: (store.last_step(run_id) or 0) > 5)
+    page.goto(f"{dashboard.url}/runs")
+    select_rows(page, 0)  # the newest
+    page.get_by_role("button", name="Stop").click()
+    wait_for(page, lambda: store.run(run_id).status == RunStatus.STOPPED)
+    stopped_at = store.last_step(run_id)
+    page.goto(f"{dashboard.url}/runs")
+    select_rows(page, 0)
+    fill(page, "tags", "kept, edge")
+    page.get_by_role("button", name="Save").click()
+    wait_for(page, lambda: store.tags().get(run_id) == ("edge", "kept"))
+    page.goto(f"{dashboard.url}/runs")
+    select_rows(page, 0)
+    page.get_by_role("button", name="Resume").click()
+    wait_for(page, lambda: (store.last_step(run_id) or 0) > (stopped_at or 0) + 3)
+    assert len(store.steps(run_id)) == (store.last_step(run_id) or 0) + 1, "no step is missing"
+    page.goto(f"{dashboard.url}/runs")
+    select_rows(page, 0)
+    page.get_by_role("button", name="Stop").click()
+    wait_for(page, lambda: store.run(run_id).status == RunStatus.STOPPED)
+    page.goto(f"{dashboard.url}/runs")
+    select_rows(page, 0)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    wait_for(page, lambda: run_id not in {run.id for run in store.runs()})
+
+
+def test_what_is_mistyped_in_either_form_gets_a_line_each_and_starts_nothing(page, dashboard):
+    known = dashboard.store.runs()
+    page.goto(f"{dashboard.url}/advise")
+    page.get_by_text("The rest of the setting").click()
+    for label, (text, _) in ASKED_FIELDS.items():
+        fill(page, label, text)
+    for _, allowed in ASKED_FIELDS.values():
+        page.get_by_text(allowed).wait_for()
+    page.goto(f"{dashboard.url}/runs")
+    page.get_by_text("Start a run").click()
+    page.get_by_text("More settings").click()
+    for label, (text, _) in ASKED_FIELDS.items():
+        page.get_by_role("textbox", name=label, exact=True).first.fill(text)
+    page.get_by_role("button", name="Start", exact=True).click()
+    for _, allowed in ASKED_FIELDS.values():
+        page.get_by_text(allowed).wait_for()
+    assert [run.id for run in dashboard.store.runs()] == [run.id for run in known]
+    assert dashboard.store.recommendations(last=1) in ([], dashboard.store.recommendations(last=1))
+
+
+def test_the_database_disappears_and_comes_back(page, dashboard):
+    words = [*SETTING, "--learning-rate", "1e-4", "--steps", "5000"]
+    running = start("-m", "trainer", "run", *words, home=dashboard.home)
+    page.goto(dashboard.url)
+    wait_for(page, lambda: step_shown(page) > 10)
+    wait_for_charts(page, CHARTS_OF_A_RUN)
+    files = [dashboard.home / f"etalon.db{end}" for end in ("", "-wal", "-shm")]
+    for file in files:
+        file.rename(file.with_name(f"away-{file.name}"))
+    wait_for(page, lambda: "The archive cannot be read" in text_of(page))
+    assert page.locator(".js-plotly-plot:has(.main-svg)").count() >= CHARTS_OF_A_RUN
+    page.wait_for_timeout(3000)
+    assert not files[0].exists(), "nobody made an empty one in its place"
+    for file in files:
+        file.with_name(f"away-{file.name}").rename(file)
+    seen = 0
+    wait_for(page, lambda: step_shown(page) > seen)
+    seen = step_shown(page)
+    wait_for(page, lambda: step_shown(page) > seen)
+    assert "The archive cannot be read" not in text_of(page)
+    running.terminate()
+    running.communicate(timeout=60)
