@@ -71,8 +71,10 @@ def endpoint(draw: Callable[[str, str], tuple[Figures, bool]]) -> Callable[[Requ
             return Response(str(error), status_code=503)
         answer = changes(request.query_params.get("have", ""), figures)
         answer["alive"] = alive
-        body = json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
+        words = json.dumps(answer, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
         headers = {"Content-Encoding": "gzip", "Cache-Control": "no-store"}
-        return Response(gzip.compress(body, 5), media_type="application/json", headers=headers)
+        return Response(
+            gzip.compress(words.encode(), 5), media_type="application/json", headers=headers
+        )
 
     return feed
