@@ -92,6 +92,11 @@ def _refuse(word: str) -> None:
     raise AssertionError(f"{word} is no JSON, and no number to draw")
 
 
+def said_in(figure: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is written in a chart, without the sign that explains how to read it."""
+    return [a for a in figure["layout"].get("annotations", ()) if "hovertext" not in a]
+
+
 def tiles(page: AppTest) -> dict[str, str]:
     """Return the metrics of a page: value by label."""
     return {metric.label: metric.value for metric in page.metric}

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from factories import NOON, a_run, a_step
+from pages import said_in
 
 from advisor.dashboard.curves import LONG, WATCHED, drawn_part, outlines_of
 from advisor.dashboard.run_charts import run_charts
@@ -69,8 +70,8 @@ def test_a_spike_and_what_is_not_finite_survive_at_their_own_steps(long_run):
 def test_what_was_never_measured_gives_its_reason_and_no_zero(long_run):
     store, run = long_run
     assert list(outlines_of(store, run.id)["entropy"].y) == []
-    layout = run_charts(store, run, "all steps")["entropy"]["layout"]
-    assert [each["text"] for each in layout["annotations"]] == ["nobody looked"]
+    chart = run_charts(store, run, "all steps")["entropy"]
+    assert [each["text"] for each in said_in(chart)] == ["nobody looked"]
 
 
 def test_a_window_of_a_long_run_shows_every_step_of_it(long_run):

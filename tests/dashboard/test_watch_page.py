@@ -1,7 +1,7 @@
 import shlex
 
 from factories import NOON, a_config, a_run, a_step, fill
-from pages import charts, help_of, tiles, words
+from pages import charts, help_of, said_in, tiles, words
 from states import STATES, collapsed, fill_diverged, foreign, fresh, healthy, live
 
 from storage.commandline import parse
@@ -102,7 +102,7 @@ def test_at_staleness_zero_clipping_is_impossible_and_never_zero(archive, visit)
     page = visit("watch")
     assert tiles(page)["clipped, highest"] == "–"
     assert "structurally impossible" in help_of(page, "clipped, highest")
-    (words_in_chart,) = charts(page)["Active clipping"]["layout"]["annotations"]
+    (words_in_chart,) = said_in(charts(page)["Active clipping"])
     assert words_in_chart["text"].startswith("structurally impossible")
     limits = charts(page)["How much of each limit is used"]["layout"]["yaxis"]["ticktext"]
     assert limits[0] == "staleness<br><b>0</b>"  # a known zero: every rollout is fresh
