@@ -12,7 +12,7 @@ from advisor.dashboard.live_plot import live_plot
 from advisor.dashboard.question import UNSAFE, Asked, asked
 from advisor.figures import kappa_figure
 from advisor.recommendation import Advice
-from advisor.wording import chance, literal
+from advisor.wording import MISSING, chance, literal
 from advisor.wording import rate as written
 from storage.commandline import BadInput
 from storage.store import Store
@@ -90,7 +90,7 @@ def _headline(question: Asked, advice: Advice) -> None:
         limit = "nothing measured binds" if binding == "none" else f"the {binding} binds"
         why = reasons.get("max_learning_rate", "")
         words = f"{_interval(advice)}; {limit}" if rate is not None else why
-        number = "none" if rate is None else written(rate)
+        number = MISSING if rate is None else written(rate)
         st.html(BIG.format(number=escape(number), words=escape(words)))
     with right:
         st.write(literal(advice.reason))
@@ -98,7 +98,7 @@ def _headline(question: Asked, advice: Advice) -> None:
         cards = st.columns(2 if own is None else 3)
         cards[0].metric(
             "Suggested",
-            _rate(advice.suggested_learning_rate, "none"),
+            _rate(advice.suggested_learning_rate, MISSING),
             help=reasons.get("suggested_learning_rate")
             or "Where the final reward is expected to be best within the risk.",
         )

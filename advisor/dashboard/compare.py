@@ -9,6 +9,7 @@ import streamlit as st
 from advisor.compare import (
     ALIGNMENTS,
     by_run,
+    curve,
     differing_configuration,
     matching,
     outcome_rows,
@@ -193,20 +194,29 @@ def _curves(
     for name in metrics:
         with next(places):
             chart = overlay(store, runs, labels, name, align, baseline)
+            absent: dict[str, list[str]] = {}
+            for run in runs:
+                if reason := _why_absent(store, run, name, align):
+                    absent.setdefault(reason, []).append(labels[run.id])
             if chart is None:
-                reasons = {run.unmeasured.get(name, "not measured") for run in runs}
-                st.info(literal(f"{label_of(name)}: {'; '.join(sorted(reasons))}"))
+                st.info(literal(f"{label_of(name)}: {'; '.join(sorted(absent))}"))
                 continue
             alt = f"{label_of(name)} of the chosen runs. {GLOSSARY[name].reading}"
             live_plot(chart, key=f"compare-{name}-{align}", alt=alt)
             st.dataframe(tables[label_of(name).capitalize()], hide_index=True)
-            lacking = [labels[r.id] for r in runs if not _measured(store, r, name)]
-            if lacking:
-                st.caption(literal(f"Not measured in: {', '.join(lacking)}"))
+            for reason, whose in absent.items():
+                st.caption(literal(f"Not drawn: {', '.join(whose)}; {reason}"))
 
 
-def _measured(store: Store, run: RunInfo, name: str) -> bool:
-    return any(value is not None for value in columns_of(store, run.id)[name])
+def _why_absent(store: Store, run: RunInfo, name: str, align: str) -> str | None:
+    """Return why a run has no curve of a metric along an axis; None if it has one."""
+    columns = columns_of(store, run.id)
+    if all(value is None for value in columns[name]):
+        return run.unmeasured.get(name, "not measured")
+    x, y = curve(columns, name, align, run.config.get("max_staleness"))
+    if any(a is not None and b is not None for a, b in zip(x, y, strict=True)):
+        return None
+    return f"not known of it: {ALIGNMENTS[align]}"
 
 
 def _take_away(

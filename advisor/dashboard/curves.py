@@ -46,7 +46,7 @@ def columns_of(store: Store, run_id: str) -> Columns:
     """Return the watched columns of a run, reading only the steps that are new.
 
     The newest known row is read again: when it is another one, the run was taken back to a
-    checkpoint since, and all of it is read.
+    checkpoint or imported anew since, and all of it is read.
     """
     key = store.url, run_id
     with _lock:
@@ -68,8 +68,10 @@ def _newer(store: Store, run_id: str, columns: Columns) -> Columns | None:
         return None
     last = columns["step"][-1]
     found = store.series(run_id, WATCHED, after=last - 1)
-    same = found["step"][:1] == [last] and found["time"][0] == columns["time"][-1]
-    return found if same else None
+    if found["step"][:1] != [last]:
+        return None
+    newest = [repr(columns[name][-1]) for name in WATCHED]  # of which NaN equals itself
+    return found if [repr(found[name][0]) for name in WATCHED] == newest else None
 
 
 def outlines_of(store: Store, run_id: str) -> dict[str, Outline]:

@@ -61,7 +61,8 @@ def endpoint(draw: Callable[[str, str], tuple[Figures, bool]]) -> Callable[[Requ
     """Return the feed as an endpoint; ``draw(run_id, window)`` returns the charts, and alive."""
 
     def feed(request: Request) -> Response:
-        if not secrets.compare_digest(request.path_params["secret"], _SECRET):
+        given = request.path_params["secret"].encode()
+        if not secrets.compare_digest(given, _SECRET.encode()):
             return Response(status_code=404)
         window = request.query_params.get("window", "")
         try:
@@ -69,8 +70,11 @@ def endpoint(draw: Callable[[str, str], tuple[Figures, bool]]) -> Callable[[Requ
         except StorageError as error:
             return Response(str(error), status_code=503)
         answer = changes(request.query_params.get("have", ""), figures)
-        body = json.dumps({**answer, "alive": alive}, allow_nan=False).encode()
+        answer["alive"] = alive
+        words = json.dumps(answer, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
         headers = {"Content-Encoding": "gzip", "Cache-Control": "no-store"}
-        return Response(gzip.compress(body, 5), media_type="application/json", headers=headers)
+        return Response(
+            gzip.compress(words.encode(), 5), media_type="application/json", headers=headers
+        )
 
     return feed

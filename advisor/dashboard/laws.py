@@ -62,29 +62,39 @@ def page() -> None:
     """Choose the runs, then show each law with its figure, its estimates, and what is lacking."""
     store = open_archive()
     st.title("The laws on your own runs", anchor=False)
-    groups = sorted({run.group for run in store.runs(archived=False) if run.group is not None})
     chosen = st.selectbox(
         "Runs",
-        [STUDIED, *groups],
+        [STUDIED, *_groups(store)],
         key="group",
         bind="query-params",
         help="A law is read off a group of runs that vary learning rate and staleness.",
     )
     group = None if chosen == STUDIED else chosen
-    counted = tuple(
-        len(runs_of(store, group or default_group(kind))) for kind in STUDIES
-    )  # ended runs are facts: while their number stands, so do the laws
+    ended = tuple(
+        (run.id, run.outcome)
+        for kind in STUDIES
+        for run in runs_of(store, group or default_group(kind))
+    )  # these are facts: while they stand, so do the laws
     with st.spinner("Reading the laws off the archive"):
-        found, figures = _laws(store, group, counted)
+        found, figures = _laws(store, group, ended)
     for kind, (title, words) in SECTIONS.items():
         st.subheader(title, anchor=False)
         st.write(words)
         _law(found[kind], figures.get(kind, []), kind)
 
 
+def _groups(store: Store) -> list[str]:
+    """Return the groups of which every run tells its rate and S, which a law is read off."""
+    runs = store.runs(archived=False)
+    unknown = {
+        run.group for run in runs if not {"learning_rate", "max_staleness"} <= run.config.keys()
+    }
+    return sorted({run.group for run in runs if run.group is not None} - unknown)
+
+
 @st.cache_data(show_spinner=False, max_entries=8)
 def _laws(
-    _store: Store, group: str | None, counted: tuple[int, ...]
+    _store: Store, group: str | None, ended: tuple[tuple[str, str | None], ...]
 ) -> tuple[dict[str, Any], dict[str, list[Figure]]]:
     found = laws(_store, group=group)
     figures: dict[str, list[Figure]] = {}
@@ -128,10 +138,10 @@ def _law(law: Mapping[str, Any], figures: list[Figure], kind: str) -> None:
                 st.markdown(f"- **{literal(name)}**: {literal(spelled(estimate))}")
 
 
-def _estimates(law: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Estimate]]:
+def _estimates(law: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Estimate]]:
     found: list[tuple[str, Estimate]] = []
     for name, value in law.items():
-        words = prefix + WORDS.get(name, name.replace("_", " "))
+        words = prefix + WORDS.get(name, str(name).replace("_", " "))
         if isinstance(value, Estimate):
             found.append((words, value))
         elif isinstance(value, Mapping):

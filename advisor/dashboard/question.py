@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
+from pydantic import ValidationError
 
 from advisor.answer import ask, calibration_of, config_of, fitting_calibration, gather
 from advisor.calibrated import Measured
@@ -15,7 +16,7 @@ from advisor.wording import chance, shortened
 from storage.commandline import BadInput
 from storage.errors import StorageError
 from storage.importers.stacks import STACKS
-from storage.importers.staleness import staleness_of
+from storage.importers.staleness import MOST_STALENESS, largest_knob, staleness_of
 from storage.records import Calibration, RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig
@@ -50,6 +51,8 @@ def asked(store: Store) -> Asked:
         BadInput: something that was entered is not allowed; one line per fault.
     """
     runs = {run.id: run for run in store.runs(archived=False) if config_of(run) is not None}
+    if (given := st.query_params.get("like")) in runs:  # a link may name a run by its id alone
+        st.session_state["like"] = given
     first, second, third = st.columns(3)
     like = first.selectbox(
         "setting of",
@@ -90,16 +93,8 @@ def asked(store: Store) -> Asked:
 def _entered(base: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return what was filled in, S in learner steps, and what is wrong with S in another unit."""
     places = st.columns(4)
-    with places[0]:
-        unit, knob = _staleness(base)
-    entered: dict[str, Any] = {}
-    with places[1]:
-        entered |= linked_fields(("steps",), base, columns=1)
-    with places[2]:
-        hint = {"learning_rate": "to judge; empty: only advise"}
-        entered |= linked_fields(("learning_rate",), {}, columns=1, hints=hint)
-    with places[3]:
-        st.selectbox(
+    with places[3]:  # drawn first: what S is called and means depends on it
+        unit = st.selectbox(
             "staleness is in",
             [LEARNER_STEPS, *STACKS],
             format_func=_unit_label,
@@ -107,23 +102,32 @@ def _entered(base: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             bind="query-params",
             help="Stacks count it in versions of the weights, Etalon in learner steps.",
         )
+    with places[0]:
+        knob = _staleness(base, unit)
+    entered: dict[str, Any] = {}
+    with places[1]:
+        entered |= linked_fields(("steps",), base, columns=1)
+    with places[2]:
+        hint = {"learning_rate": "to judge; empty: only advise"}
+        entered |= linked_fields(("learning_rate",), {}, columns=1, hints=hint)
     with st.expander("The rest of the setting"):
         entered |= linked_fields(MORE, base, columns=3)
     if unit == LEARNER_STEPS or knob is None:
         return entered | ({} if knob is None else {"max_staleness": knob}), []
+    stack = STACKS[unit]
     try:
-        staleness = staleness_of(STACKS[unit], float(knob))
-    except (ValueError, BadInput):
-        low = STACKS[unit].knob_low
-        return entered, [
-            f"{STACKS[unit].knob}: {knob!r} is not allowed; allowed: a number from {low} on"
-        ]
+        staleness = staleness_of(stack, float(knob))
+    except (ValueError, OverflowError, BadInput):
+        staleness = MOST_STALENESS + 1
+    if staleness > MOST_STALENESS:
+        high = (largest_knob(stack, MOST_STALENESS) or {})[stack.knob]
+        allowed = f"allowed: a number from {stack.knob_low} to {high:g}"
+        return entered, [f"{stack.knob}: {knob!r} is not allowed; {allowed}"]
     places[0].caption(f"S = {staleness} learner steps")
     return entered | {"max_staleness": staleness}, []
 
 
-def _staleness(base: Mapping[str, Any]) -> tuple[str, str | None]:
-    unit = st.session_state.get("unit") or LEARNER_STEPS
+def _staleness(base: Mapping[str, Any], unit: str) -> str | None:
     label, words = label_and_help("max_staleness")
     hint = str(base["max_staleness"])
     if unit in STACKS:
@@ -133,7 +137,7 @@ def _staleness(base: Mapping[str, Any]) -> tuple[str, str | None]:
     text = st.text_input(
         label, placeholder=hint, help=words, key="max_staleness", bind="query-params"
     )
-    return unit, text.strip() or None
+    return text.strip() or None
 
 
 def _with_evidence(store: Store, question: Question, source: str) -> Asked:
@@ -162,7 +166,10 @@ def _run_label(run: RunInfo | None, otherwise: str) -> str:
 
 
 def _probe_label(probe: Calibration) -> str:
-    setting = TrainerConfig.model_validate(probe.setting)
+    try:
+        setting = TrainerConfig.model_validate(probe.setting)
+    except ValidationError:
+        return f"Probe by another version ({probe.id})"
     return (
         f"Probe of {setting.workload}, S = {setting.max_staleness}, T = {setting.steps} "
         f"({probe.id})"

@@ -2,8 +2,8 @@ import json
 import math
 
 import pytest
+from pages import said_in
 
-from advisor.charts import edge_chart, map_chart, map_figure, probability_figure, rate_ticks
 from advisor.drawing import (
     COLORS,
     DASHES,
@@ -188,10 +188,10 @@ def test_what_is_never_measured_gives_its_reason_in_place_of_a_curve_and_a_scale
     series = a_series(30, clip_fraction_low=[None] * 30, clip_fraction_high=[None] * 30)
     charts = run_figures(series, [], None, unmeasured={"clip_fraction_low": reason})
     layout = charts["clipping"]["layout"]
-    (words,) = layout["annotations"]
+    (words,) = said_in(charts["clipping"])
     assert words["text"].replace("<br>", " ") == reason.replace("<so>", "&lt;so&gt;")
     assert layout["xaxis"]["showticklabels"] is layout["yaxis"]["showticklabels"] is False
-    assert "annotations" not in charts["entropy"]["layout"]
+    assert said_in(charts["entropy"]) == []
 
 
 def test_what_is_not_measured_without_a_reason_is_said_not_to_be_measured():
@@ -230,7 +230,8 @@ def test_a_refresh_of_a_long_run_carries_at_most_fifty_kilobytes():
     evaluations = [(i, 0.812345) for i in range(0, 10_000, 25)]
     series = a_series(10_000, kl_to_start=sparse)
     charts = run_figures(series, evaluations, 5000, unmeasured={}, cycle=4)
-    assert len(json.dumps(charts, separators=(",", ":"))) <= 50_000
+    sent = json.dumps(charts, separators=(",", ":"), ensure_ascii=False).encode()  # as feed.py does
+    assert len(sent) <= 50_000
 
 
 # -- κ ----------------------------------------------------------------------------------------
@@ -301,6 +302,15 @@ def test_runs_of_different_length_are_overlaid_each_over_its_own_steps():
     assert [m["x0"] for m in chart["layout"]["shapes"]] == [1]
 
 
+def test_the_baseline_is_drawn_boldly_and_no_other_run_is():
+    curves = [("one", [0, 1], [0.1, 0.2]), ("two", [0, 1], [0.3, 0.4])]
+    plain = compare_figure("reward_mean", curves, "learner step")
+    pinned = compare_figure("reward_mean", curves, "learner step", "two")
+    widths = [[trace["line"]["width"] for trace in chart["data"]] for chart in (plain, pinned)]
+    assert widths == [[1.8, 1.8], [1.8, 4]]
+    assert plain["data"][1]["line"]["width"] == 1.8
+
+
 def test_a_name_that_looks_like_html_is_shown_as_it_is():
     chart = compare_figure("reward_mean", [("<b>bold</b> & co", [0], [0.1])], "learner step")
     assert chart["data"][0]["name"] == "&lt;b&gt;bold&lt;/b&gt; &amp; co"
@@ -309,72 +319,6 @@ def test_a_name_that_looks_like_html_is_shown_as_it_is():
 def test_a_step_of_unknown_place_is_not_marked_at_zero():
     chart = compare_figure("reward_mean", [("one", [None, None], [0.1, NAN])], "Σ η")
     assert chart["layout"]["shapes"] == []
-
-
-# -- the charts of an answer ------------------------------------------------------------------
-
-
-def test_rates_on_a_log_axis_are_written_as_people_type_them():
-    assert rate_ticks(8e-5, 2e-3, 3)["ticktext"] == ["1e-4", "2e-4", "5e-4", "1e-3", "2e-3"]
-    assert rate_ticks(8e-5, 2e-3, 1)["ticktext"] == ["1e-4", "1e-3"]
-
-
-def test_marks_at_the_same_rate_share_one_line_with_both_names():
-    marks = {"largest safe": 2.0e-4, "suggested": 2.004e-4, "edge": 6e-4, "yours": None}
-    chart = probability_figure([1e-5, 1e-3], [0.0, 1.0], marks, 0.05)
-    names = [trace["name"] for trace in chart["data"]]
-    assert names == [
-        "P(unsafe)",
-        "largest safe, suggested 2.0e-4",
-        "edge 6.0e-4",
-        "accepted risk 5%",
-    ]
-
-
-def test_the_map_draws_gaps_where_there_is_no_boundary_and_tells_outcomes_apart_by_shape():
-    chart = map_figure(
-        [0, 3],
-        {"half fail": [None, 1e-3]},
-        [(3, 2e-4, False, "run 1"), (3, 4e-3, True, "run 2")],
-        ("your rate", 3, 5e-4),
-    )
-    boundary, survived, unsafe, cross = chart["data"]
-    assert (boundary["x"], boundary["y"]) == ([1, 4], [None, 1e-3])
-    assert (survived["y"], unsafe["y"]) == ([2e-4], [4e-3])
-    assert survived["marker"]["symbol"] != unsafe["marker"]["symbol"]
-    assert (cross["x"], cross["y"], cross["name"]) == ([4], [5e-4], "your rate")
-
-
-def test_without_a_rate_the_map_has_no_cross():
-    chart = map_figure([0], {"half fail": [1e-3]}, [], ("largest safe", 0, None))
-    assert [trace["name"] for trace in chart["data"]] == ["half fail"]
-
-
-def test_the_charts_of_an_answer_agree_with_the_answer(store):
-    from factories import a_config, a_run, fill
-
-    from advisor.answer import ask, consider, gather
-    from storage.records import RunStatus
-
-    for rate, verdict in ((2e-4, "healthy"), (4e-3, "collapsed")):
-        status = RunStatus.FINISHED if verdict == "healthy" else RunStatus.COLLAPSED
-        onset = None if verdict == "healthy" else 12
-        run = a_run(
-            a_config(learning_rate=rate), status=status, outcome=verdict, collapse_step=onset
-        )
-        fill(store, run, steps=40)
-    evidence = gather(store)
-    question = ask(settings={"max_staleness": 3, "steps": 300}, evidence=evidence, risk=0.3)
-    advice = consider(question, evidence)
-    curve = edge_chart(question, evidence, advice)["data"][0]
-    below = [p for rate, p in zip(curve["x"], curve["y"], strict=True) if rate < advice.edge]
-    above = [p for rate, p in zip(curve["x"], curve["y"], strict=True) if rate > advice.edge]
-    assert max(below) <= 0.5 <= min(above)
-    half, risk = map_chart(question, evidence, advice)["data"][:2]
-    at_three = half["x"].index(3 + 1)
-    assert half["y"][at_three] == pytest.approx(advice.edge, rel=1e-3)
-    assert risk["y"][at_three] < half["y"][at_three]
-    assert half["y"] == sorted(half["y"], reverse=True)  # more staleness never allows more
 
 
 # -- names ------------------------------------------------------------------------------------
