@@ -112,7 +112,7 @@ def _twice(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     Those that gather what they are given may be.
     """
     gathering = {
-        name for each in _actions(parser) if _gathers(each) for name in each.option_strings
+        name for each in _all_actions(parser) if _gathers(each) for name in each.option_strings
     }
     names = [_name(word) for word in words if word.startswith("--")]
     names = [name for name in names if name not in gathering]
