@@ -13,6 +13,8 @@ from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
 
 from .answer import answer, ask, calibration_of, diagnose, fitting_calibration, gather
+from .compare_command import add_compare_options
+from .compare_command import run as run_compare
 from .experiments.laws_command import add_laws_options
 from .experiments.laws_command import run as run_laws
 from .experiments.probe_command import add_probe_options
@@ -44,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         "probe": run_probe,
         "validate": run_validation,
         "diagnose": _diagnose,
+        "compare": run_compare,
         "watch": run_watch,
         "laws": run_laws,
     }
@@ -77,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     judge = commands.add_parser("diagnose", help=words, description=words)
     add_common_options(judge)
     judge.add_argument("run", help="id of the run")
+    words = "what differs between runs, and how each ended"
+    compare = commands.add_parser("compare", help=words, description=words)
+    add_common_options(compare)
+    add_compare_options(compare)
     words = "judge live runs and store what changes"
     watch = commands.add_parser("watch", help=words, description=words)
     add_common_options(watch)

@@ -51,6 +51,13 @@ def rate(learning_rate: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def at_most(learning_rate: float) -> float:
+    """Return a rate to three digits and never more than it is, to be typed or run."""
+    digits = 2 - math.floor(math.log10(learning_rate))
+    down = math.floor(learning_rate * 10.0**digits * (1 + 1e-12)) / 10.0**digits
+    return float(f"{down:.3g}")
+
+
 def short(value: float) -> str:
     """Write a number to two digits: 0.012, 5.6e-6."""
     return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")

@@ -21,6 +21,7 @@ IMPURE = {
     "__main__.py": "the command line",
     "answer.py": "store to evidence to recommendation to store",
     "charts.py": "draws what answer.py learned",
+    "compare_command.py": "the command line",
     "literature.py": "reads its packaged table",
     "safe_levels.py": "reads its packaged table",
     "serve.py": "starts the dashboard",

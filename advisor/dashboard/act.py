@@ -8,7 +8,7 @@ from advisor.answer import earlier_advice, keep
 from advisor.dashboard.archive import badge, status_of
 from advisor.dashboard.question import Asked
 from advisor.recommendation import Advice
-from advisor.wording import chance, command, literal
+from advisor.wording import at_most, chance, command, literal
 from advisor.wording import rate as written
 from storage.importers.snippets import settings
 from storage.importers.stacks import STACKS
@@ -27,7 +27,7 @@ def use_it(store: Store, asked: Asked, advice: Advice) -> None:
     if rate is None:
         return
     st.subheader("Use it", anchor=False)
-    values = {"learning_rate": float(written(rate)), "name": None}
+    values = {"learning_rate": at_most(rate), "name": None}
     config = checked_config({**asked.question.setting.model_dump(), **values})
     others = [name for name in STACKS if name not in FIRST_STACKS]
     where = st.segmented_control(

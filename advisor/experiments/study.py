@@ -118,8 +118,13 @@ def run_study(
 
 
 def runs_of(store: Store, group: str) -> list[RunInfo]:
-    """Return the ended runs of a group that were not put away."""
-    return [run for run in store.runs(group=group, archived=False) if run.status in ENDED]
+    """Return the ended runs of a group that were not put away and tell their rate and S."""
+    told = ("learning_rate", "max_staleness", "steps")
+    return [
+        run
+        for run in store.runs(group=group, archived=False)
+        if run.status in ENDED and all(isinstance(run.config.get(n), int | float) for n in told)
+    ]
 
 
 def probes_of(store: Store, runs: Sequence[RunInfo]) -> list[BiasProbe]:

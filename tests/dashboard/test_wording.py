@@ -6,6 +6,7 @@ from factories import a_config
 
 from advisor.regime import Estimate, unknown
 from advisor.wording import (
+    at_most,
     chance,
     command,
     duration,
@@ -158,3 +159,9 @@ def test_a_long_name_is_cut_and_shown_to_be_cut():
     assert shortened("1234567890", 10) == "1234567890"
     assert shortened("12345678901", 10) == "123456789…"
     assert shortened("1234567 8901", 9) == "1234567…"
+
+
+@pytest.mark.parametrize("value", [8.1249e-8, 1e-3, 0.00045678, 9.999e-5, 1.0, 0.3, 7.2e-6])
+def test_a_rate_to_run_is_never_more_than_the_safe_one_nor_much_less(value):
+    assert 0.99 * value < at_most(value) <= value
+    assert float(f"{at_most(value):.3g}") == at_most(value)
