@@ -32,7 +32,8 @@ from advisor.wording import horizon, literal, pace
 from storage.records import Event, RunInfo
 from storage.store import Store
 
-REFRESH_SECONDS = 2
+REFRESH_SECONDS, FEED_SECONDS = 2, 1
+"""Between looks at the words and numbers of the page, and at its charts."""
 REGIMES = {
     Regime.STABLE: ("green", "●"),
     Regime.INSUFFICIENT_DATA: ("gray", "○"),
@@ -70,7 +71,7 @@ def page() -> None:
     drawn = store.last_step(run.id) is not None
     head = st.container()
     if drawn:  # the charts come first: judging a long run takes longer than drawing it
-        _charts(store, run, window, None if every is None else float(every))
+        _charts(store, run, window, None if every is None else FEED_SECONDS)
     with head:
         st.fragment(_head, run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
     st.fragment(_foot, run_every=every)(store, run.id)

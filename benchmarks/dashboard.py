@@ -1,0 +1,273 @@
+"""How the dashboard holds out, in a real browser: ``python -m benchmarks.dashboard``.
+
+    python -m benchmarks.dashboard [--minutes N] [--steps N] [--json]
+
+Open: from the navigation to the first chart of a run of a million steps, and to the list of 200
+runs, the server being warm; each several times, the median and the range. Refresh: bytes on the
+wire and server time of one request of the feed for a live run of 20 000 steps. Endure: a run that
+is written at ten steps a second is watched with all of its charts, asked for once a second, for
+``--minutes``; given are the requests, those whose points were drawn, and the memory of page and
+server at the beginning and at the end. The archive lies in a folder that is deleted afterwards.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from advisor.serve import free_port
+from storage.records import RunInfo, RunStatus, StepMetrics
+from storage.store import Store
+from trainer.config import checked_config
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE = 120_000
+OPENED = 5
+RUNS_LISTED = 200
+FED_STEPS = 20_000
+STEPS_PER_SECOND = 10
+PORTION = 20_000
+FIRST_CHART = "() => document.querySelectorAll('.etalon-plot .main-svg').length > 0"
+NEWEST = "() => document.querySelector('.etalon-plot').data[0].x.at(-1)"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure, and print what came out."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), options.steps, options.minutes)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print("\n".join(f"{name:<40} {value}" for name, value in found.items()))
+    return 0
+
+
+def measure(home: Path, steps: int, minutes: float) -> dict[str, Any]:
+    """Make the archive, serve it, and look at it."""
+    store = Store.open(str(home / "etalon.db"))
+    long = _add_run(store, "long", steps, RunStatus.FINISHED)
+    for i in range(RUNS_LISTED - 2):
+        _add_run(store, f"run {i}", 2, RunStatus.FINISHED)
+    live = _add_run(store, "live", FED_STEPS, RunStatus.RUNNING)
+    with _served(home) as (url, server), sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, BROWSERS)), None)
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        answer = {
+            **_opened(browser, url, long),
+            **_refreshed(browser, url, live),
+            **_endured(browser, url, store, live, server, minutes),
+        }
+        browser.close()
+    store.close()
+    return answer
+
+
+def _add_run(store: Store, name: str, steps: int, status: RunStatus) -> str:
+    now = time.time()
+    config = checked_config(
+        {"learning_rate": 2e-4, "max_staleness": 3, "steps": max(steps, 1_000_000)}
+    )
+    run = RunInfo(
+        id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{name.replace(' ', '-')}",
+        name=name,
+        created_at=now,
+        started_at=now,
+        status=status,
+        pid=os.getpid() if status.alive else None,
+        pid_started=psutil.Process().create_time() if status.alive else None,
+        config=config.model_dump(mode="json"),
+        workload="arithmetic",
+    )
+    store.create_run(run)
+    for first in range(0, steps, PORTION):
+        last = min(first + PORTION, steps)
+        store.append_steps(_row(run.id, step) for step in range(first, last))
+    return run.id
+
+
+def _row(run_id: str, step: int) -> StepMetrics:
+    """Return a step whose numbers are cheap to make and differ from step to step."""
+    wave = ((step * 7919) % 1000) / 1000
+    return StepMetrics(
+        run_id=run_id,
+        step=step,
+        time=1.7e9 + step / STEPS_PER_SECOND,
+        learning_rate=2e-4,
+        staleness_max=float(step % 4),
+        sampled_at_step=step - step % 4,
+        reward_mean=0.7 + 0.2 * wave,
+        approx_kl=0.003 * (step % 4) + 0.001 * wave,
+        kl_to_start=0.1 + 0.02 * wave if step % 10 == 9 else None,
+        cycle_drift=0.02 * (step % 4) + 0.001 * wave,
+        displacement=(step + 1) ** 0.5 * 0.01,
+        clip_fraction_low=0.01 * wave,
+        clip_fraction_high=0.005 * wave,
+        ess_fraction=0.99,
+        sequence_ess_fraction=0.9 + 0.05 * wave,
+        entropy=0.3 + 0.01 * wave,
+        grad_norm=3 + wave,
+        gradient_cosine=wave - 0.5,
+    )
+
+
+@contextmanager
+def _served(home: Path) -> Iterator[tuple[str, psutil.Process]]:
+    port = free_port(8750)
+    words = ["-m", "streamlit", "run", "app.py", f"--server.port={port}", "--server.headless=true"]
+    server = subprocess.Popen(
+        [sys.executable, *words],
+        env={**os.environ, "ETALON_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 60
+        while not _answers(f"{url}/_stcore/health") and time.monotonic() < until:
+            time.sleep(0.2)
+        yield url, psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def _opened(browser: Browser, url: str, long: str) -> dict[str, Any]:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(PATIENCE)
+
+    def chart() -> None:
+        page.wait_for_function(FIRST_CHART)
+
+    def table() -> None:
+        page.get_by_test_id("stDataFrame").locator("canvas").first.wait_for()
+
+    first = _seconds(page, f"{url}/?run={long}", chart)
+    listed = _seconds(page, f"{url}/runs", table)
+    page.close()
+    return {"first_chart_of_the_long_run_s": first, f"list_of_{RUNS_LISTED}_runs_s": listed}
+
+
+def _seconds(page: Page, url: str, drawn: Callable[[], None]) -> dict[str, float]:
+    """Return how long a view takes from the navigation on; the first visit warms the server."""
+    taken = []
+    for _ in range(OPENED + 1):
+        page.goto("about:blank")
+        begun = time.perf_counter()
+        page.goto(url)
+        drawn()
+        taken.append(time.perf_counter() - begun)
+    return _spread(taken[1:])
+
+
+def _refreshed(browser: Browser, url: str, live: str) -> dict[str, Any]:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(PATIENCE)
+    sizes: list[float] = []
+    times: list[float] = []
+
+    def asked(request: Any) -> None:
+        if "/feed/" in request.url:
+            sizes.append(float(request.sizes()["responseBodySize"]))
+            timing = request.timing
+            times.append(timing["responseStart"] - timing["requestStart"])
+
+    page.on("requestfinished", asked)
+    page.goto(f"{url}/?run={live}")
+    page.wait_for_function(FIRST_CHART)
+    while len(sizes) < 2 * OPENED:
+        page.wait_for_timeout(500)
+    page.close()
+    return {"feed_bytes": _spread(sizes), "feed_ms": _spread(times)}
+
+
+def _endured(
+    browser: Browser, url: str, store: Store, live: str, server: psutil.Process, minutes: float
+) -> dict[str, Any]:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(PATIENCE)
+    answered: list[float] = []
+    page.on("response", lambda r: answered.append(time.time()) if "/feed/" in r.url else None)
+    page.goto(f"{url}/?run={live}")
+    page.wait_for_function(FIRST_CHART)
+    done = threading.Event()
+    writer = threading.Thread(target=_write, args=(store, live, done), daemon=True)
+    writer.start()
+    page.wait_for_timeout(5_000)
+    before, begun = _memory(page, server), len(answered)
+    drawn, newest = 0, -1.0
+    until = time.monotonic() + 60 * minutes
+    while time.monotonic() < until:
+        count = len(answered)
+        page.wait_for_timeout(250)
+        if len(answered) > count:
+            page.wait_for_timeout(250)
+            now = float(page.evaluate(NEWEST))
+            drawn, newest = drawn + (now > newest), now
+    after, asked = _memory(page, server), len(answered) - begun
+    charts = page.locator(".etalon-plot .main-svg").count()
+    done.set()
+    writer.join()
+    page.close()
+    return {
+        "charts": charts,
+        "minutes": minutes,
+        "requests": asked,
+        "requests_whose_points_were_drawn": drawn,
+        "page_mb": [before[0], after[0]],
+        "server_mb": [before[1], after[1]],
+    }
+
+
+def _write(store: Store, live: str, done: threading.Event) -> None:
+    step = FED_STEPS
+    while not done.wait(1 / STEPS_PER_SECOND):
+        store.append_step(_row(live, step))
+        store.heartbeat(live, time.time())
+        step += 1
+
+
+def _memory(page: Page, server: psutil.Process) -> tuple[float, float]:
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    used = session.send("Runtime.getHeapUsage")["usedSize"]
+    return round(used / 1e6, 1), round(server.memory_info().rss / 1e6, 1)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "least": round(min(values), 3),
+        "most": round(max(values), 3),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
