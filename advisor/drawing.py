@@ -31,7 +31,7 @@ EXTREMES, MEANS = 240, 120
 FEWEST_MEANS = 10
 MARKED_STRETCHES = 20
 LETTERS_PER_LINE = 44
-TITLE_LETTER = 7
+TITLE_LETTER = 6.5
 """Width of a letter of a title, in pixels, about."""
 
 

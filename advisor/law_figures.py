@@ -48,7 +48,7 @@ def bias_figure(curves: Sequence[BiasCurve]) -> Figure:
         data,
         "‖bias‖ / ‖H‖",
         "drift ‖θ − φ‖ (parameter units)",
-        xaxis={"type": "log", "dtick": "D2"},
+        xaxis={"type": "log", "dtick": "D2", "exponentformat": "e"},
         yaxis={"rangemode": "tozero"},
     )
     chart["layout"] |= WIDE | {"height": 520}
@@ -88,7 +88,7 @@ def collapse_figure(lifetimes: Sequence[Lifetime]) -> Figure:
         data,
         "learner step of onset",
         "learning rate η",
-        xaxis={"type": "log"},
+        xaxis={"type": "log", "exponentformat": "e"},
         yaxis={"type": "log"},
     )
     chart["layout"] |= WIDE
@@ -126,7 +126,7 @@ def clock_figure(lifetimes: Sequence[Lifetime], fits: Sequence[ClockFit]) -> Fig
         data,
         "",
         "clock at onset, relative to its median",
-        xaxis={"type": "log"},
+        xaxis={"type": "log", "exponentformat": "e"},
         yaxis={"type": "category"},
     )
     chart["layout"] |= WIDE | {"showlegend": False}

@@ -221,7 +221,7 @@ def _photograph(
         "watch-collapsed": (f"?run={bold}", 13),
         "advise": ("advise?learning_rate=6e-4", 4),
         "compare": (f"compare?runs={steady}&runs={bold}&runs={ids['stale']}", 2),
-        "laws": (f"laws?group={GROUP}", 3),
+        "laws": (f"laws?group={GROUP}", 2),
         "runs": ("runs", 0),
     }
     for name, (path, plots) in pages.items():

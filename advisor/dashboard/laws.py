@@ -104,10 +104,10 @@ def _laws(
         figures["bias"] = [law_figures.bias_figure(curves)]
     lifetimes = lifetimes_of(_store, runs["horizon"])
     if any(run.collapsed for run in lifetimes):
-        figures["horizon"] = [
-            law_figures.collapse_figure(lifetimes),
-            law_figures.clock_figure(lifetimes, found["horizon"]["clocks"]),
-        ]
+        clocks = found["horizon"]["clocks"]
+        figures["horizon"] = [law_figures.collapse_figure(lifetimes)]
+        if any(fit.median is not None for fit in clocks):
+            figures["horizon"].append(law_figures.clock_figure(lifetimes, clocks))
     tried = {
         "collapsed": tried_of(runs["boundary"], unsafe=False),
         "unsafe": tried_of(runs["boundary"], unsafe=True),

@@ -21,6 +21,7 @@ from trainer.launch import launch
 FIRST_FIELDS = ("workload", "learning_rate", "max_staleness", "steps", "schedule", "seed")
 FIRST_VALUES = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300}
 REFRESH_SECONDS = 2
+ROW, TALLEST = 35, 700  # heights of a row, and of the table at most, in pixels
 COLUMNS = {
     "η": st.column_config.NumberColumn(format="%.1e", help="learning rate after warm-up"),
     "name": st.column_config.TextColumn(width=150),
@@ -94,6 +95,7 @@ def _listing(store: Store, was_alive: bool) -> None:
             for run in shown
         ],
         hide_index=True,
+        height=min(TALLEST, ROW * (len(shown) + 1) + 3),
         on_select="rerun",
         selection_mode="multi-row",
         key=f"runs-{hash(tuple(ids))}",  # a selection is a row number: other rows, another table

@@ -32,8 +32,7 @@ from advisor.wording import horizon, literal, pace
 from storage.records import Event, RunInfo
 from storage.store import Store
 
-REFRESH_SECONDS, FEED_SECONDS = 2, 1
-"""Between looks at the words and numbers of the page, and at its charts."""
+REFRESH_SECONDS, FEED_SECONDS = 2, 1  # of the words and numbers of the page, and of its charts
 REGIMES = {
     Regime.STABLE: ("green", "●"),
     Regime.INSUFFICIENT_DATA: ("gray", "○"),
