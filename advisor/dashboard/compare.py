@@ -1,6 +1,6 @@
 """Compare: runs side by side, any number of them. Page script of Streamlit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,9 +11,7 @@ from advisor.compare import (
     by_run,
     curve,
     differing_configuration,
-    matching,
     outcome_rows,
-    regime_word,
     summary,
     summary_rows,
 )
@@ -21,10 +19,10 @@ from advisor.dashboard.archive import SYMBOLS, open_archive, run_label, status_o
 from advisor.dashboard.curves import columns_of
 from advisor.dashboard.export import curves_as, overlay, report
 from advisor.dashboard.live_plot import live_plot
+from advisor.dashboard.run_filter import filtered_runs
 from advisor.dashboard.samples import show_samples
-from advisor.experiments.watch import REGIME_EVENT
 from advisor.glossary import GLOSSARY, label_of
-from advisor.wording import literal, rate, shortened
+from advisor.wording import literal, shortened
 from storage.records import RunInfo
 from storage.store import Store
 
@@ -45,7 +43,6 @@ METRICS = (
 )
 FIRST_METRICS = ["reward_mean", "displacement"]
 NO_BASELINE = "no baseline"
-FILTERS = ("workload", "S", "η", "regime", "tag")
 
 
 def page() -> None:
@@ -74,7 +71,7 @@ def _chosen(store: Store, runs: Sequence[RunInfo]) -> tuple[list[RunInfo], str |
         asked = [run_id for run_id in st.query_params.get_all("runs") if run_id in by_id]
         ended = [run.id for run in runs if not status_of(run).alive]
         st.session_state["compare-runs"] = asked or (ended or list(by_id))[:2]
-    found = _filtered(store, runs)
+    found = filtered_runs(store, runs)
     kept = [run_id for run_id in st.session_state["compare-runs"] if run_id in by_id]
     options = list(dict.fromkeys([*(run.id for run in found), *kept]))
     left, right = st.columns([3, 1], vertical_alignment="bottom")
@@ -93,45 +90,6 @@ def _chosen(store: Store, runs: Sequence[RunInfo]) -> tuple[list[RunInfo], str |
         help="The other runs are shown by what they differ from it.",
     )
     return [by_id[run_id] for run_id in ids], None if baseline == NO_BASELINE else baseline
-
-
-def _filtered(store: Store, runs: Sequence[RunInfo]) -> list[RunInfo]:
-    """Let a person narrow down which runs are on offer, and take all of them at once."""
-    seen = {e.run_id: e for e in store.events(last=5000) if e.kind == REGIME_EVENT}
-    tags = store.tags()
-    facts: dict[str, Callable[[RunInfo], Sequence[Any]]] = {
-        "workload": lambda run: [run.workload or "unknown"],
-        "S": lambda run: [run.config.get("max_staleness", "unknown")],
-        "η": lambda run: [_rate_of(run)],
-        "regime": lambda run: [regime_word(run, seen.get(run.id))],
-        "tag": lambda run: tags.get(run.id, ()),
-    }
-    with st.expander("Filter the runs on offer", icon=":material/filter_alt:"):
-        wanted: dict[str, list[Any]] = {}
-        for place, name in zip(st.columns(len(FILTERS)), FILTERS, strict=True):
-            values = sorted({v for run in runs for v in facts[name](run)}, key=_order)
-            wanted[name] = place.multiselect(
-                name, values, key=f"compare-filter-{name}", placeholder="any"
-            )
-        found = matching(runs, wanted, facts)
-        st.button(
-            f"Compare all {len(found)}",
-            on_click=partial(st.session_state.__setitem__, "compare-runs", [r.id for r in found]),
-            disabled=len(found) < 2,
-        )
-    return found
-
-
-def _rate_of(run: RunInfo) -> str:
-    value = run.config.get("learning_rate")
-    return rate(value) if isinstance(value, float) and value > 0 else "unknown"
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    try:
-        return False, float(value), ""
-    except (TypeError, ValueError):
-        return True, 0.0, str(value)
 
 
 def _axes() -> tuple[list[str], str]:

@@ -1,0 +1,185 @@
+"""What the Runs page does to runs that are selected, and the import of a log by upload."""
+
+import json
+import math
+
+import pytest
+from factories import fill
+from pages import press
+from states import collapsed, healthy, live
+
+from storage.engine import checkpoint_folder
+from storage.removal import remove_run
+
+ROWS = [
+    {
+        "step": step,
+        "data": {
+            "actor/lr": 1e-6,
+            "critic/rewards/mean": math.nan if step == 3 else 0.1 * step,
+            "rollout_corr/k3_kl": 0.002,
+            "my/own": 7.0,
+        },
+    }
+    for step in range(1, 6)
+]
+
+
+def as_file(rows=ROWS):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def imported(page, content, name="log.jsonl"):
+    page.file_uploader(key="import-files").upload(name, content, "application/json")
+    return press(page, "Import")
+
+
+def selected(page, *names):
+    """Select rows as a person does by their boxes, and return the page as it is then."""
+    table = page.dataframe[0]
+    rows = [list(table.value["name"]).index(name) for name in names]
+    state = page._tree.get_widget_states()  # AppTest has no click for a row
+    event = state.widgets.add()
+    event.id = table.proto.id
+    event.string_value = json.dumps({"selection": {"rows": rows, "columns": [], "cells": []}})
+    return page._run(state)
+
+
+# -- import -----------------------------------------------------------------------------------
+
+
+def test_an_uploaded_log_becomes_a_run_and_the_same_again_renews_it(archive, visit):
+    page = imported(visit("runs"), as_file())
+    assert not page.exception
+    assert "5 learner steps, 5 of them new" in page.success[0].value
+    (run,) = archive.runs()
+    assert (run.kind, run.name, run.source["stack"]) == ("imported", "log", "verl")
+    series = archive.series(run.id, ["step", "reward_mean", "approx_kl"])
+    assert series["step"] == [1, 2, 3, 4, 5]
+    assert math.isnan(series["reward_mean"][2])
+    said = " ".join(each.value for each in page.caption).replace("\\", "")
+    assert "not understood: my/own" in said
+
+    again = imported(visit("runs"), as_file([*ROWS, {"step": 6, "data": {"actor/lr": 1e-6}}]))
+    assert "6 learner steps, 1 of them new" in again.success[0].value
+    assert [each.id for each in archive.runs()] == [run.id]
+
+
+def test_what_the_log_does_not_say_can_be_told(archive, visit):
+    page = visit("runs")
+    page.text_input(key="import-name").set_value("mine")
+    page.text_input(key="import-max_staleness").set_value("7")
+    page.text_input(key="import-learning_rate").set_value("1e-6")
+    imported(page, as_file())
+    (run,) = archive.runs()
+    assert (run.name, run.config["max_staleness"]) == ("mine", 7)
+    assert run.config["learning_rate"] == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"not a log\n", "log"),
+        (b'{"loss": 1.0}\n', "step"),
+        (b"\xff\xfe\x00", ""),
+    ],
+)
+def test_a_file_that_is_no_log_is_told_in_one_line_and_leaves_nothing(
+    archive, visit, content, said
+):
+    page = imported(visit("runs"), content)
+    assert not page.exception
+    assert len(page.error) == 1
+    assert said in page.error[0].value
+    assert archive.runs() == []
+
+
+def test_without_a_file_or_with_a_mistyped_setting_nothing_is_imported(archive, visit):
+    page = press(visit("runs"), "Import")
+    assert page.error[0].value == "log: no file was chosen; choose one"
+    page = visit("runs")
+    page.text_input(key="import-learning_rate").set_value("a lot")
+    page = imported(page, as_file())
+    assert "a lot" in page.error[0].value
+    assert archive.runs() == []
+
+
+# -- selected runs ----------------------------------------------------------------------------
+
+
+def buttons(page):
+    return {each.label for each in page.button}
+
+
+def test_what_makes_sense_for_the_selected_runs_is_offered(archive, visit):
+    fill(archive, healthy("one"), steps=21)
+    fill(archive, live(), steps=21)
+    page = selected(visit("runs"), "one")
+    assert {"Archive", "Delete"} <= buttons(page)
+    assert not {"Stop", "Resume"} & buttons(page)
+    page = selected(visit("runs"), "alive")
+    assert "Stop" in buttons(page)
+
+
+def test_several_runs_are_put_away_and_brought_back_at_once(archive, visit):
+    for name in ("one", "two", "three"):
+        fill(archive, healthy(name), steps=21)
+    press(selected(visit("runs"), "one", "two"), "Archive 2")
+    assert {run.name for run in archive.runs(archived=True)} == {"one", "two"}
+    page = visit("runs", archived="true")
+    press(selected(page, "one", "two"), "Bring back 2")
+    assert archive.runs(archived=True) == []
+
+
+def test_tags_of_several_runs_are_added_to_what_each_has(archive, visit):
+    one, two = healthy("one"), healthy("two")
+    for run in (one, two):
+        fill(archive, run, steps=21)
+    archive.tag_run(one.id, ["mine"])
+    page = selected(visit("runs"), "one", "two")
+    next(each for each in page.text_input if each.label == "tags").set_value("edge, 7b")
+    press(page, "Save")
+    assert archive.tags() == {one.id: ("7b", "edge", "mine"), two.id: ("7b", "edge")}
+
+
+def test_a_note_is_kept_and_a_tag_that_is_too_long_is_not(archive, visit):
+    run = healthy("one")
+    fill(archive, run, steps=21)
+    page = selected(visit("runs"), "one")
+    next(each for each in page.text_input if each.label == "note").set_value("the <b>best</b>")
+    page = press(page, "Save")
+    assert archive.run(run.id).notes == "the <b>best</b>"
+    page = selected(visit("runs"), "one")
+    next(each for each in page.text_input if each.label == "tags").set_value("x" * 65)
+    page = press(page, "Save")
+    assert "allowed: 1 to 64 characters" in page.error[0].value.replace("\\", "")
+    assert archive.tags() == {}
+
+
+def test_deleting_asks_first_and_says_what_goes(archive, visit):
+    run, other = collapsed(), healthy("one")
+    for each in (run, other):
+        fill(archive, each, steps=21)
+    page = press(selected(visit("runs"), run.name), "Delete")
+    said = " ".join(each.value for each in page.markdown)
+    assert "1 of the runs, with 21 learner steps in all" in said
+    assert f"{run.name} · {run.id}" in said
+    assert {each.id for each in archive.runs()} == {run.id, other.id}, "not before it is confirmed"
+
+
+def test_a_removed_run_takes_its_checkpoints_along(archive):
+    run = collapsed()
+    fill(archive, run, steps=21)
+    folder = checkpoint_folder(run.id) / "20"
+    folder.mkdir(parents=True)
+    remove_run(archive, run.id)
+    assert archive.runs() == []
+    assert not folder.parent.exists()
+
+
+def test_a_run_that_is_alive_is_not_deleted(archive, visit):
+    fill(archive, live(), steps=21)
+    page = press(selected(visit("runs"), "alive"), "Delete")
+    assert "Still running" in page.error[0].value
+    assert len(archive.runs()) == 1
