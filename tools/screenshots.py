@@ -141,7 +141,7 @@ def _row_of_verl(step: int) -> str:
         "actor/entropy": 0.5 - 0.2 * share,
         "actor/pg_clipfrac": 0.002 + 0.004 * share,
         "rollout_corr/k3_kl": 0.001 + 0.003 * share + 0.0004 * math.sin(3 * step),
-        "critic/rewards/mean": 0.35 + 0.25 * share + 0.03 * math.sin(2 * step),
+        "critic/score/mean": 0.35 + 0.25 * share + 0.03 * math.sin(2 * step),
     }
     return json.dumps({"step": step, "data": data}) + "\n"
 

@@ -9,7 +9,7 @@ MARKS: Mapping[str, tuple[str, ...]] = {
     "trl_async": ("sample/staleness_mean", "sample/staleness_max"),
     "trl": ("frac_reward_zero_std", "completions/mean_length", "clip_ratio/low_mean"),
     "verl_fully_async": ("fully_async/count/",),
-    "verl": ("actor/lr", "actor/pg_", "actor/ppo_kl", "actor/grad_norm", "critic/", "rollout_corr/"),
+    "verl": ("actor/lr", "actor/pg_", "actor/ppo_kl", "critic/score/", "rollout_corr/"),
     "areal": ("ppo_actor/",),
     "prime_rl": ("mismatch_kl/", "off_policy/mean", "unmasked_mismatch_kl/"),
     "nemo_rl": ("train/gen_kl_error", "train/avg_trajectory_age", "train/approx_entropy"),

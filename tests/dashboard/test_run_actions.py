@@ -16,7 +16,7 @@ ROWS = [
         "step": step,
         "data": {
             "actor/lr": 1e-6,
-            "critic/rewards/mean": math.nan if step == 3 else 0.1 * step,
+            "critic/score/mean": math.nan if step == 3 else 0.1 * step,
             "rollout_corr/k3_kl": 0.002,
             "my/own": 7.0,
         },
