@@ -15,7 +15,7 @@ from storage.records import Recommendation, RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
 
-from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal
+from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal, with_outcomes
 from .calibration import (
     SERIES,
     RunFacts,
@@ -205,7 +205,7 @@ def consider(
 ) -> Advice:
     """Answer a question without keeping the answer, for what-if.
 
-    A calibration, where there is one, answers before the archived runs do.
+    A calibration, where there is one, answers; outcomes of archived runs of its setting move it.
 
     Raises:
         BadInput: the calibration says nothing about the asked setting.
@@ -213,12 +213,29 @@ def consider(
     if found is None:
         return recommend(question, evidence, published_runs())
     try:
-        return advise(question, found, safe_levels())
+        return advise(question, learned_from(found, evidence), safe_levels())
     except RefusedTransfer as error:
         raise BadInput(
             f"calibration: {found.calibration.id!r} does not answer this: {error}; "
             "python -m advisor probe measures this setting"
         ) from None
+
+
+def learned_from(found: Measured, evidence: Sequence[RunFacts]) -> Measured:
+    """Return a probe that has learned from the runs of its setting among the evidence.
+
+    Only the 40 of them that are nearest in learning rate to its edge are read.
+    """
+    if found.shift is not None or not evidence:
+        return found
+    levels = safe_levels()
+    limits = limits_at(found, found.setting, levels)
+    if not limits:
+        return found
+    edge = math.log(min(limit.median for limit in limits))
+    near = sorted(evidence, key=lambda run: abs(math.log(run.config.learning_rate) - edge))
+    same = [run for run in near if not differences(found.setting, run.config)]
+    return with_outcomes(found, same[:NEAREST], levels)
 
 
 def learned_edge(
@@ -230,8 +247,10 @@ def learned_edge(
         RefusedTransfer: the calibration says nothing about the asked setting.
     """
     if found is not None:
-        limits = limits_at(found, question.setting, safe_levels())
-        return ProbedEdge(limits=tuple(limits)), held(found)
+        learned = learned_from(found, evidence)
+        limits = limits_at(learned, question.setting, safe_levels())
+        outcomes = [trial_of(run) for run in learned.outcomes]
+        return ProbedEdge(limits=tuple(limits)), [*held(found), *outcomes]
     decided = [r for r in deciding_runs(question, evidence) if r.unsafe is not None]
     if decided:
         return edge_of(question, decided), [trial_of(run) for run in decided]

@@ -3,13 +3,12 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from storage.records import Calibration
 from trainer.config import TrainerConfig
 
-from .calibration import differences
+from .calibration import RunFacts, differences
 from .learning_rate import Trial
 from .limits import (
     RateLimit,
@@ -17,17 +16,17 @@ from .limits import (
     alpha_of,
     critical_displacement,
     drift_of,
-    g_1_of,
     horizon_limit,
     rate_at,
     survival_limit,
     transfer,
     unsafe_probability,
 )
-from .recommendation import Advice, Question
+from .posterior import Outcome, Shift, shift_of
+from .recommendation import Advice, Question, trial_of
 from .regime import Estimate, regime_of, unknown
 from .safe_levels import SafeLevels, safe_levels
-from .segments import FRESH_ABOVE, Segment, crossing, gains, is_learned_reward, segment_from
+from .segments import FRESH_ABOVE, Segment, gains, is_learned_reward, segment_from
 from .wording import rate as written
 
 CARRIED = {"prompts", "group_size", "hidden_size", "clip_epsilon", "clip_epsilon_high"}
@@ -47,11 +46,13 @@ WHAT_IF: dict[str, Callable[[TrainerConfig], dict[str, float]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A probe as the advisor reads it."""
+    """A probe as the advisor reads it, and what outcomes of runs of its setting add to it."""
 
     calibration: Calibration
     setting: TrainerConfig
     segments: tuple[Segment, ...]
+    outcomes: tuple[RunFacts, ...] = ()
+    shift: Shift | None = None
 
     @property
     def holds(self) -> list[Segment]:
@@ -115,11 +116,36 @@ def held(found: Measured) -> list[Trial]:
 
 
 def limits_at(found: Measured, asked: TrainerConfig, levels: SafeLevels) -> list[RateLimit]:
-    """Return the limits at the asked setting.
+    """Return the limits at the asked setting, moved by what outcomes of runs say.
 
     Raises:
         RefusedTransfer: no rule leads there.
     """
+    limits = _probed_limits(found, asked, levels)
+    return [limit if found.shift is None else found.shift.applied(limit) for limit in limits]
+
+
+def with_outcomes(found: Measured, runs: Sequence[RunFacts], levels: SafeLevels) -> Measured:
+    """Return a probe that has learned from the outcomes of runs of its setting.
+
+    Runs of another setting, without an outcome, or at an S to which no rule leads are left out.
+    """
+    outcomes, used = [], []
+    for run in runs:
+        if run.unsafe is None or differences(found.setting, run.config):
+            continue
+        try:
+            there = _probed_limits(found, run.config, levels)
+        except RefusedTransfer:
+            continue
+        rate = run.config.learning_rate
+        outcomes.append(Outcome(learning_rate=rate, limits=there, unsafe=run.unsafe))
+        used.append(run)
+    shift = shift_of(_probed_limits(found, found.setting, levels), outcomes)
+    return found if shift is None else replace(found, outcomes=tuple(used), shift=shift)
+
+
+def _probed_limits(found: Measured, asked: TrainerConfig, levels: SafeLevels) -> list[RateLimit]:
     limits = []
     survival = survival_limit(found.setting, found.segments, levels)
     if survival is not None:
@@ -191,10 +217,13 @@ def advise(question: Question, found: Measured, levels: SafeLevels) -> Advice:
         crossover_staleness=crossover(found, question.setting, limits),
         reason=_sentence(question, found, largest, edge, binding),
         calibrated=True,
-        evidence=tuple(
-            f"run {s.run_id}: {'ramp to' if s.is_ramp else 'hold at'} η={s.learning_rate:g}, "
-            f"S={s.max_staleness}, {s.steps} steps"
-            for s in found.segments
+        evidence=(
+            *(
+                f"run {s.run_id}: {'ramp to' if s.is_ramp else 'hold at'} η={s.learning_rate:g}, "
+                f"S={s.max_staleness}, {s.steps} steps"
+                for s in found.segments
+            ),
+            *(trial_of(run).label for run in found.outcomes),
         ),
         what_if=what_if(question, found, levels),
         most_learning_staleness=most_learning_staleness(question, found, levels),
@@ -410,6 +439,8 @@ def _sentence(
     setting = question.setting
     where = f"at S = {setting.max_staleness} over {setting.steps} steps"
     basis = f"a probe of {found.calibration.learner_steps} learner steps"
+    if found.outcomes:
+        basis += f" and {len(found.outcomes)} archived runs"
     which = binding.binding.replace("_", " ")
     if largest is None:
         return f"No rate can be advised {where}: {binding.reason} ({basis})."
@@ -418,89 +449,3 @@ def _sentence(
         f"Up to {written(largest)} {where} the risk of an unsafe run stays within "
         f"{100 * question.risk:.3g}%{at} ({basis}). The binding limit is {which}: {binding.reason}."
     )
-
-
-# -- the constants of a probe, for its report -------------------------------------------------
-
-
-def constants(found: Measured, levels: SafeLevels) -> dict[str, Any]:
-    """Return G_1, α, R_batch, R_crit and the local-step limit, each with interval and bound."""
-    limits = {x.binding: x for x in limits_at(found, found.setting, levels)}
-    return {
-        "g_1": _norm(found),
-        "alpha": _alpha(found),
-        "r_batch": _batch_radius(found, "staleness" in limits),
-        "r_crit": _critical(found, levels),
-        "local_step": _local_step(limits),
-    }
-
-
-def _norm(found: Measured) -> Estimate:
-    each = [g for s in found.holds if (g := g_1_of([s])) is not None]
-    if not each:
-        return unknown("no hold is long enough to fit its drift")
-    middle = statistics.median(each)
-    return Estimate(value=middle, low=min(each), high=max(each), reason=f"{len(each)} holds")
-
-
-def _alpha(found: Measured) -> Estimate:
-    each = [alpha_of([s]) for s in found.holds if g_1_of([s]) is not None]
-    if not each:
-        return unknown("no hold is long enough to fit its drift")
-    middle = statistics.median(each)
-    return Estimate(value=middle, low=min(each), high=max(each), reason=f"{len(each)} holds")
-
-
-def _batch_radius(found: Measured, binds: bool) -> Estimate:
-    if found.setting.max_staleness == 0:
-        return unknown("S = 0: no rollout is stale")
-    at = crossing(found.stale, found.segments)
-    drifts = sorted((s.learning_rate, s.drift_p95) for s in found.stale if s.drift_p95)
-    if at is None or len(drifts) < 2:
-        return unknown("the probe did not bracket the edge, so no drift is known to be too far")
-    near = min(drifts, key=lambda d: abs(math.log(d[0] / at[0])))
-    value, half = near[1] * at[0] / near[0], NINETY * at[1]
-    if not binds:
-        return Estimate(low=value, is_bound=True, reason="the local step limits before it")
-    return Estimate(
-        value=value,
-        low=value * math.exp(-half),
-        high=value * math.exp(half),
-        reason="within-cycle drift at which holds stop gaining",
-    )
-
-
-def _critical(found: Measured, levels: SafeLevels) -> Estimate:
-    if not is_learned_reward(found.setting):
-        gained = [s.travel[-1][2] for s in found.holds if s.travel and (s.gain or 0) > 0]
-        if not gained:
-            return unknown("no hold gained, so how far the policy may go is not known")
-        return Estimate(low=max(gained), is_bound=True, reason="largest displacement that gained")
-    level = critical_displacement(found.setting, found.holds, levels)
-    if not math.isfinite(level.value):
-        return unknown("the probe measured too little of √KL")
-    half = NINETY * level.log_sd
-    return Estimate(
-        value=level.value,
-        low=level.value * math.exp(-half),
-        high=level.value * math.exp(half),
-        reason="displacement at which half of such runs are unsafe",
-    )
-
-
-def _local_step(limits: dict[str, RateLimit]) -> Estimate:
-    local, stale = limits.get("local_step"), limits.get("staleness")
-    if local is not None and local.bound is None:
-        half = NINETY * local.log_sd
-        return Estimate(
-            value=local.median,
-            low=local.median * math.exp(-half),
-            high=local.median * math.exp(half),
-            reason=local.reason,
-        )
-    known = local or stale
-    if known is None:
-        return unknown("the reward is a learned model's: its fall cannot be waited for")
-    if known.bound == "high":
-        return Estimate(high=known.median * 2, is_bound=True, reason=known.reason)
-    return Estimate(low=known.median, is_bound=True, reason=known.reason)

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 from pydantic import ValidationError
 
-from advisor.answer import ask, calibration_of, config_of, fitting_calibration, gather
+from advisor.answer import ask, calibration_of, config_of, fitting_calibration, gather, learned_from
 from advisor.calibrated import Measured
 from advisor.calibration import RunFacts
 from advisor.dashboard.config_form import label_and_help, linked_fields
@@ -150,7 +150,8 @@ def _with_evidence(store: Store, question: Question, source: str) -> Asked:
             raise BadInput(str(error)) from None
     else:
         found = fitting_calibration(store, question.setting) if source == "best" else None
-    return Asked(question=question, evidence=runs, found=found)
+    learned = None if found is None else learned_from(found, runs)
+    return Asked(question=question, evidence=runs, found=learned)
 
 
 def _base(run: RunInfo | None) -> dict[str, Any]:

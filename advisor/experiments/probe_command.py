@@ -12,7 +12,8 @@ from storage.records import Calibration
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options, checked_config
 
-from ..calibrated import constants, measured
+from ..calibrated import measured
+from ..probed_constants import constants
 from ..regime import explained
 from ..safe_levels import safe_levels
 from .probe import DEFAULT_BUDGET, check_budget, probe

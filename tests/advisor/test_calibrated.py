@@ -10,8 +10,9 @@ import pytest
 from factories import a_config
 from probed import KL_SCALE, LEVELS, SCALE, a_calibration, a_hold, a_ramp, linear_holds, travelled
 
-from advisor.calibrated import advise, constants, measured, refusal
+from advisor.calibrated import advise, measured, refusal
 from advisor.limits import RefusedTransfer
+from advisor.probed_constants import constants
 from advisor.recommendation import Question
 from advisor.regime import Regime
 
