@@ -44,7 +44,7 @@ from .red_flags import RedFlag, red_flags
 from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .safe_levels import safe_levels
 
-LEAST_STEPS, TIMED_STEPS = 20, 50
+LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5
 FIRST_STEPS, LAST_STEPS = 2_000, 10_000
 """What is read of a very long run."""
 NEAREST = 40
@@ -284,15 +284,17 @@ def step_seconds(
 ) -> tuple[float, float] | None:
     """Return how long generating and learning take in a step; None if nothing was timed.
 
-    A calibration has timed its holds; else the newest archived run of the setting says it.
+    A calibration has timed its holds; else the newest timed run of the setting says it.
     """
     if found is not None:
         return found.step_seconds
-    same = deciding_runs(question, evidence)
-    rows = store.steps(same[0].run_id, last=TIMED_STEPS) if same else []
-    generate = [row.seconds_generate for row in rows if row.seconds_generate is not None]
-    learn = [row.seconds_learn for row in rows if row.seconds_learn is not None]
-    return (median(generate), median(learn)) if generate and learn else None
+    for run in deciding_runs(question, evidence)[:TIMED_RUNS]:
+        rows = store.steps(run.run_id, last=TIMED_STEPS)
+        generate = [row.seconds_generate for row in rows if row.seconds_generate is not None]
+        learn = [row.seconds_learn for row in rows if row.seconds_learn is not None]
+        if generate and learn:
+            return median(generate), median(learn)
+    return None
 
 
 def answer(

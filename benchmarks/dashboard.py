@@ -190,20 +190,14 @@ def _seconds(page: Page, url: str, drawn: Callable[[], None]) -> dict[str, float
 def _refreshed(browser: Browser, url: str, live: str) -> dict[str, Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(PATIENCE)
-    sizes: list[float] = []
-    times: list[float] = []
-
-    def asked(request: Any) -> None:
-        if "/feed/" in request.url:
-            sizes.append(float(request.sizes()["responseBodySize"]))
-            timing = request.timing
-            times.append(timing["responseStart"] - timing["requestStart"])
-
-    page.on("requestfinished", asked)
+    asked: list[Any] = []
+    page.on("requestfinished", lambda r: asked.append(r) if "/feed/" in r.url else None)
     page.goto(f"{url}/?run={live}")
     page.wait_for_function(FIRST_CHART)
-    while len(sizes) < 2 * OPENED:
+    while len(asked) < 2 * OPENED:
         page.wait_for_timeout(500)
+    sizes = [float(request.sizes()["responseBodySize"]) for request in asked]
+    times = [r.timing["responseStart"] - r.timing["requestStart"] for r in asked]
     page.close()
     return {"feed_bytes": _spread(sizes), "feed_ms": _spread(times)}
 

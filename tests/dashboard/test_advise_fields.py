@@ -221,7 +221,10 @@ def test_the_settings_for_a_stack_hold_the_advised_rate_and_staleness(archive, v
     page = visit("advise", max_staleness="7", **{"for": STACKS[stack].title})
     assert not page.exception
     (code,) = (each.value for each in page.code)
-    advised = float(tiles(page)["Suggested"].replace("–", headline(page)[0]))
+    shown = float(tiles(page)["Suggested"].replace("–", headline(page)[0]))
+    (command,) = (each.value for each in visit("advise", max_staleness="7").code)
+    advised = float(re.search(r"--learning-rate (\S+)", command)[1])  # three digits, two are shown
+    assert advised == pytest.approx(shown, rel=0.05)
     assert f"{advised:.15g}" in code
     assert "S = 7 learner steps" in code
     last = STACKS[stack].learning_rate.rpartition(".")[2]
