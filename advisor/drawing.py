@@ -26,7 +26,7 @@ ON_DARK = {BLUE: SKY, SKY: PALE}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 POINTS = 280
 """Up to so many values a curve is drawn as it is."""
-EXTREMES, MEANS = 240, 120
+EXTREMES, MEANS = 220, 110
 """Points of a longer one, at most: of its faint extremes, and of the mean over them."""
 FEWEST_MEANS = 10
 MARKED_STRETCHES = 20
@@ -108,7 +108,12 @@ def traces(
     points, since between lone points a line would show nothing at all.
     """
     pen = {"color": COLORS[index % len(COLORS)], "dash": DASHES[index % len(DASHES)], "width": 1.8}
-    common = {"type": "scatter", "name": name, "connectgaps": False, "legendgroup": name}
+    common = {
+        "type": "scatter",
+        "name": name,
+        "connectgaps": False,
+        "legendgroup": name,
+    }
     if _is_sparse(y):
         measured = [i for i, value in enumerate(y) if value is not None]
         x, y = [x[i] for i in measured], [y[i] for i in measured]

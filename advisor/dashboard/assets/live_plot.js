@@ -53,10 +53,21 @@ const CONFIG = {
   modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
 };
 
+// What was hidden in the legend stays so, also where a curve grew long and has two traces now.
+function hiddenAlike(traces, drawn) {
+  const hidden = new Set(
+    (drawn ?? []).filter((trace) => trace.visible === "legendonly").map((trace) => trace.name),
+  );
+  return traces.map((trace) =>
+    hidden.has(trace.name) ? { ...trace, visible: "legendonly" } : trace,
+  );
+}
+
 function render(Plotly, element, { figure, alt, onDark }) {
   const style = getComputedStyle(element);
   const dark = isDark(style.getPropertyValue("--st-background-color").trim() || "#ffffff");
-  const traces = dark ? recolored(figure.data, onDark) : figure.data;
+  const colored = dark ? recolored(figure.data, onDark) : figure.data;
+  const traces = hiddenAlike(colored, element.data);
   element.setAttribute("aria-label", alt);
   element.style.height = `${figure.layout.height}px`;
   return Plotly.react(element, traces, themed(figure.layout, style), CONFIG);
