@@ -4,12 +4,13 @@ A long reader would stop SQLite from checkpointing its log. What the database sa
 into the errors of this package.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -32,6 +33,8 @@ class Transactions:
         path = engine.url.database
         is_file = engine.dialect.name == "sqlite" and path not in (None, "", ":memory:")
         self._file = (str(path), _identity(str(path))) if is_file else None
+        if is_file:
+            event.listen(engine, "do_connect", self._refuse_to_begin_anew)
         self._upserts = {table: Upsert(insert, table, engine.dialect) for table in _REPLACED}
         self._run_upsert = upsert(insert, runs)
         self._newest: dict[str, int] = {}  # last step of each run that this store has written to
@@ -71,6 +74,11 @@ class Transactions:
         """Whether another file lies where the archive was opened, so that it must be again."""
         now = None if self._file is None else _identity(self._file[0])
         return now is not None and self._file is not None and now != self._file[1]
+
+    def _refuse_to_begin_anew(self, *_: Any) -> None:
+        """Let no further connection make an empty archive where the file was moved away."""
+        if self._file is not None and not Path(self._file[0]).exists():
+            raise sqlite3.OperationalError(f"{self._file[0]} is gone")
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
