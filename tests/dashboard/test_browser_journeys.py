@@ -21,11 +21,8 @@ from browsing import (
     wait_for_charts,
     watched,
 )
-from factories import a_step
-from factories import fill as fill_run
 from playwright.sync_api import Browser, Page
 from processes import command
-from states import live
 
 from storage.records import RunStatus
 from storage.store import Store
@@ -234,25 +231,3 @@ def test_what_is_mistyped_in_either_form_gets_a_line_each_and_starts_nothing(pag
         page.get_by_text(allowed).wait_for()
     assert [run.id for run in dashboard.store.runs()] == [run.id for run in known]
     assert dashboard.store.recommendations() == kept
-
-
-def test_the_database_disappears_and_comes_back(page, dashboard):
-    store = dashboard.store
-    run = live(id="20991231-235959-000000")
-    fill_run(store, run, steps=40)
-    page.goto(f"{dashboard.url}/?run={run.id}")
-    wait_for(page, lambda: step_shown(page) == 40)
-    wait_for_charts(page, CHARTS_OF_A_RUN)
-    files = [dashboard.home / f"etalon.db{end}" for end in ("", "-wal", "-shm")]
-    for file in files:
-        file.rename(file.with_name(f"away-{file.name}"))
-    wait_for(page, lambda: "The archive cannot be read" in text_of(page))
-    assert page.locator(".js-plotly-plot:has(.main-svg)").count() >= CHARTS_OF_A_RUN
-    page.wait_for_timeout(3000)
-    assert not files[0].exists(), "nobody made an empty one in its place"
-    for file in files:
-        file.with_name(f"away-{file.name}").rename(file)
-    store.append_step(a_step(run.id, 40))
-    wait_for(page, lambda: step_shown(page) == 41)
-    assert "The archive cannot be read" not in text_of(page)
-    store.update_run(run.id, status=RunStatus.FINISHED)
