@@ -1,5 +1,9 @@
 """The archive as the pages see it: one open store per server, and how a run stands."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import streamlit as st
 
 from advisor.answer import diagnose
@@ -64,17 +68,24 @@ def open_archive() -> Store:
     return store
 
 
-def answers(store: Store) -> bool:
-    """Whether the archive answers; if not, what refreshes says so in place of what it shows."""
-    try:
-        store.check_answers()
-    except StorageError as error:
-        st.error(
-            f"The archive cannot be read; this goes on by itself. {error}",
-            icon=":material/database_off:",
-        )
-        return False
-    return True
+def patient(draw: Callable[..., None]) -> Callable[..., None]:
+    """Let what refreshes outlive an archive that does not answer: it says so, and goes on later.
+
+    ``draw`` takes the store first. The archive may go away between any two of its reads.
+    """
+
+    @wraps(draw)
+    def drawn(store: Store, *args: Any, **settings: Any) -> None:
+        try:
+            store.check_answers()
+            draw(store, *args, **settings)
+        except StorageError as error:
+            st.error(
+                f"The archive cannot be read; this goes on by itself. {error}",
+                icon=":material/database_off:",
+            )
+
+    return drawn
 
 
 def status_of(run: RunInfo) -> RunStatus:

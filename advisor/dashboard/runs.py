@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from advisor.dashboard.archive import SYMBOLS, answers, open_archive, status_of
+from advisor.dashboard.archive import SYMBOLS, open_archive, patient, status_of
 from advisor.dashboard.config_form import config_fields
 from advisor.dashboard.import_form import import_form
 from advisor.dashboard.run_actions import run_actions
@@ -44,7 +44,7 @@ def page() -> None:
         st.info("The archive is empty. Start the first run above, or import a log.")
         return
     alive = any(status_of(run).alive for run in store.runs(archived=False))
-    st.fragment(_listing, run_every=REFRESH_SECONDS if alive else None)(store, alive)
+    st.fragment(patient(_listing), run_every=REFRESH_SECONDS if alive else None)(store, alive)
 
 
 def _start(store: Store) -> None:
@@ -71,8 +71,6 @@ def _launch(store: Store, entered: dict[str, Any]) -> None:
 
 
 def _listing(store: Store, was_alive: bool) -> None:
-    if not answers(store):
-        return
     alive = any(status_of(run).alive for run in store.runs(archived=False))
     if was_alive and not alive:
         st.rerun()

@@ -7,10 +7,10 @@ import streamlit as st
 
 from advisor.clip_bias import clip_bias_words
 from advisor.dashboard.archive import (
-    answers,
     badge,
     diagnosis_of,
     open_archive,
+    patient,
     run_label,
     status_of,
 )
@@ -72,8 +72,8 @@ def page() -> None:
     if drawn:  # the charts come first: judging a long run takes longer than drawing it
         _charts(store, run, window, None if every is None else FEED_SECONDS)
     with head:
-        st.fragment(_head, run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
-    st.fragment(_foot, run_every=every)(store, run.id)
+        st.fragment(patient(_head), run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
+    st.fragment(patient(_foot), run_every=every)(store, run.id)
 
 
 def _controls(run: RunInfo) -> tuple[str, bool]:
@@ -127,8 +127,6 @@ def _chosen(runs: Sequence[RunInfo], asked: str | None) -> RunInfo:
 
 
 def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
-    if not answers(store):
-        return
     run = store.run(run_id)
     alive = status_of(run).alive
     last = store.last_step(run_id)
@@ -146,8 +144,6 @@ def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
 
 
 def _foot(store: Store, run_id: str) -> None:
-    if not answers(store):
-        return
     show_samples(store, [store.run(run_id)])
     _events(store.events(run_id))
 
