@@ -168,7 +168,8 @@ def curve(
 ) -> tuple[list[float | None], list[float | None]]:
     """Return x and y of one metric of one run; ``align`` is a key of ``ALIGNMENTS``.
 
-    A place that is not known, such as the exposure of a run whose S is not, is None.
+    A place that is not known, such as the exposure of a run whose S is not, is None. Where the
+    series is of some learner steps only, it brings its ``learning_rate_sum``.
     """
     y = list(series[name])
     if align == "version":
@@ -178,7 +179,7 @@ def curve(
     if align == "drift":
         return list(series["displacement"]), y
     if align in ("rate", "exposure"):
-        used = _cumulative(series["learning_rate"])
+        used = series.get("learning_rate_sum") or _cumulative(series["learning_rate"])
         if align == "rate":
             return used, y
         return [None if u is None or max_staleness is None else max_staleness * u for u in used], y

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from .models import bias_probes, drifts, evaluations, rollups, runs, samples, steps
@@ -24,6 +24,7 @@ from .rows import from_row, run_info, to_row
 from .run_store import RunStore
 
 _ROWS_AT_ONCE = 5000
+IN_ONE_QUERY = 500
 
 
 class StepStore(RunStore):
@@ -102,19 +103,46 @@ class StepStore(RunStore):
 
         Of the steps beyond ``after`` up to and with ``until``, if given.
         """
-        columns = [steps.c[name] for name in names]
-        query = select(steps.c.non_finite, *columns).where(
-            steps.c.run_id == run_id, steps.c.step > after
-        )
+        within = steps.c.step > after
         if until is not None:
-            query = query.where(steps.c.step <= until)
-        series: dict[str, list[Any]] = {name: [] for name in names}
+            within &= steps.c.step <= until
         with self.reading() as connection:
-            for non_finite, *values in connection.execute(query.order_by(steps.c.step)):
-                for name, value in zip(names, values, strict=True):
-                    is_nan = value is None and non_finite and name in non_finite
-                    series[name].append(math.nan if is_nan else value)
-        return series
+            return _series(connection, run_id, names, [within])
+
+    def series_at(
+        self, run_id: str, names: Sequence[str], at: Iterable[int]
+    ) -> dict[str, list[Any]]:
+        """Return columns of a run as ``series`` does, of these learner steps alone."""
+        wanted = sorted(set(at))
+        portions = [wanted[i : i + IN_ONE_QUERY] for i in range(0, len(wanted), IN_ONE_QUERY)]
+        with self.reading() as connection:
+            return _series(connection, run_id, names, [steps.c.step.in_(p) for p in portions])
+
+    def sums_at(self, run_id: str, name: str, at: Sequence[int]) -> list[float | None]:
+        """Return the sum of a metric over all learner steps up to and with each of these.
+
+        It is None from the first step on at which the metric was not measured, because what
+        follows is unknown too.
+
+        Args:
+            run_id: the run.
+            name: a scalar column.
+            at: learner steps, ascending.
+        """
+        column = steps.c[name]
+        sums: list[float | None] = []
+        total: float | None = 0.0
+        after = -1
+        with self.reading() as connection:
+            for step in at:
+                query = select(func.count(), func.count(column), func.sum(column)).where(
+                    steps.c.run_id == run_id, steps.c.step > after, steps.c.step <= step
+                )
+                rows, measured, added = connection.execute(query).one()
+                total = None if total is None or measured < rows else total + (added or 0.0)
+                sums.append(total)
+                after = step
+        return sums
 
     def overview(
         self,
@@ -231,6 +259,20 @@ class StepStore(RunStore):
             newest = newest_step(connection, row.run_id) or 0
             _roll_up_missing(connection, row.run_id, newest)
         return newest
+
+
+def _series(
+    connection: Connection, run_id: str, names: Sequence[str], parts: Sequence[ColumnElement[bool]]
+) -> dict[str, list[Any]]:
+    columns = [steps.c[name] for name in names]
+    series: dict[str, list[Any]] = {name: [] for name in names}
+    for part in parts:
+        query = select(steps.c.non_finite, *columns).where(steps.c.run_id == run_id, part)
+        for non_finite, *values in connection.execute(query.order_by(steps.c.step)):
+            for name, value in zip(names, values, strict=True):
+                is_nan = value is None and non_finite and name in non_finite
+                series[name].append(math.nan if is_nan else value)
+    return series
 
 
 def _roll_up_missing(connection: Connection, run_id: str, newest: int) -> int:

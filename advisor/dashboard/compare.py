@@ -16,7 +16,7 @@ from advisor.compare import (
     summary_rows,
 )
 from advisor.dashboard.archive import SYMBOLS, open_archive, run_label, status_of
-from advisor.dashboard.curves import columns_of
+from advisor.dashboard.curves import compared_columns
 from advisor.dashboard.export import curves_as, overlay, report
 from advisor.dashboard.live_plot import live_plot
 from advisor.dashboard.run_filter import filtered_runs
@@ -124,7 +124,7 @@ def _tables(
     pinned = None if baseline is None else labels[baseline]
     for name in metrics:
         found = {
-            labels[run.id]: summary(columns_of(store, run.id), name, run.collapse_step)
+            labels[run.id]: summary(compared_columns(store, run, name), name, run.collapse_step)
             for run in runs
         }
         tables[label_of(name).capitalize()] = summary_rows(found, pinned)
@@ -168,7 +168,7 @@ def _curves(
 
 def _why_absent(store: Store, run: RunInfo, name: str, align: str) -> str | None:
     """Return why a run has no curve of a metric along an axis; None if it has one."""
-    columns = columns_of(store, run.id)
+    columns = compared_columns(store, run, name)
     if all(value is None for value in columns[name]):
         return run.unmeasured.get(name, "not measured")
     x, y = curve(columns, name, align, run.config.get("max_staleness"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advisor.drawing import Outline
+from storage.records import RunInfo
 from storage.store import Store
 
 Columns = dict[str, list[Any]]
@@ -36,9 +37,11 @@ WATCHED = (
 RUNS_KEPT = 32
 LONG = 20_000
 """Learner steps from which on a run is drawn from its outline."""
+COMPARED_POINTS = 500
 
 _kept: OrderedDict[tuple[str, str], Columns] = OrderedDict()
 _outlined: OrderedDict[tuple[str, str], tuple[int, dict[str, Line]]] = OrderedDict()
+_compared: OrderedDict[tuple[str, str, str], tuple[tuple[int, int | None], Columns]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -61,6 +64,33 @@ def columns_of(store: Store, run_id: str) -> Columns:
         while len(_kept) > RUNS_KEPT:
             _kept.popitem(last=False)
     return columns
+
+
+def compared_columns(store: Store, run: RunInfo, name: str) -> Columns:
+    """Return the watched columns of a run for one of its metrics.
+
+    Of a long run only at some learner steps: those of the metric's outline, which holds its
+    extremes, the first, the newest, and the onset of a collapse. ``learning_rate_sum`` then holds
+    Σ η up to each, since the rates between them are not there to add up.
+    """
+    newest = store.last_step(run.id)
+    if newest is None or newest < LONG:
+        return columns_of(store, run.id)
+    key = store.url, run.id, name
+    state = newest, run.collapse_step
+    with _lock:
+        kept = _compared.get(key)
+        if kept is None or kept[0] != state:
+            outline = store.overview(run.id, [name], points=COMPARED_POINTS)[name][0]
+            at = {0, *outline, newest, run.collapse_step or newest}
+            columns = store.series_at(run.id, WATCHED, at)
+            columns["learning_rate_sum"] = store.sums_at(run.id, "learning_rate", columns["step"])
+            kept = state, columns
+        _compared[key] = kept
+        _compared.move_to_end(key)
+        while len(_compared) > RUNS_KEPT:
+            _compared.popitem(last=False)
+    return kept[1]
 
 
 def _newer(store: Store, run_id: str, columns: Columns) -> Columns | None:

@@ -7,7 +7,7 @@ from typing import Any
 import plotly.offline
 
 from advisor.compare import ALIGNMENTS, curve
-from advisor.dashboard.curves import WATCHED, columns_of
+from advisor.dashboard.curves import WATCHED, columns_of, compared_columns
 from advisor.drawing import Figure
 from advisor.figures import compare_figure
 from advisor.report import html_report
@@ -74,7 +74,7 @@ def overlay(
     curves = []
     for run in runs:
         staleness = run.config.get("max_staleness")
-        x, y = curve(columns_of(store, run.id), name, align, staleness)
+        x, y = curve(compared_columns(store, run, name), name, align, staleness)
         if any(a is not None and b is not None for a, b in zip(x, y, strict=True)):
             curves.append((labels[run.id], x, y))
     pinned = None if baseline is None else labels.get(baseline)

@@ -25,7 +25,12 @@ def test_the_database_disappears_and_comes_back(tmp_path):
     Store.open(str(tmp_path / "etalon.db")).close()
     with a_browser() as browser, a_dashboard(tmp_path, "--no-demo") as dashboard:
         look(watched(browser, dashboard), dashboard)
-        assert dashboard.errors == []
+        assert [error for error in dashboard.errors if not is_an_answer_that_is_due(error)] == []
+
+
+def is_an_answer_that_is_due(error):
+    """A chart that asks for its newest points while the archive is away is told so: 503."""
+    return "/feed/" in error and "503" in error
 
 
 def look(page, dashboard):

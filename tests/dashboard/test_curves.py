@@ -6,7 +6,16 @@ import pytest
 from factories import NOON, a_run, a_step, fill
 from sqlalchemy import text
 
-from advisor.dashboard.curves import RUNS_KEPT, WATCHED, columns_of, window_of
+from advisor.compare import curve, summary
+from advisor.dashboard.curves import (
+    COMPARED_POINTS,
+    LONG,
+    RUNS_KEPT,
+    WATCHED,
+    columns_of,
+    compared_columns,
+    window_of,
+)
 from storage.importers.importing import import_file
 
 
@@ -117,3 +126,45 @@ def test_a_window_is_counted_in_learner_steps_and_not_in_rows(last, steps):
 
 def test_a_window_of_nothing_is_nothing():
     assert window_of({"step": [], "reward_mean": []}, 200) == {"step": [], "reward_mean": []}
+
+
+def test_a_long_run_is_compared_by_few_of_its_steps_that_lose_nothing(store):
+    """Best, last and at-collapse value and the exposure at each step are those of all steps."""
+    run = a_run(collapse_step=LONG - 7)
+    store.create_run(run)
+    store.append_steps(
+        a_step(
+            run.id,
+            t,
+            reward_mean=9.0 if t == 12_345 else math.sin(t),
+            learning_rate=1e-4 * (1 + t % 3),
+            displacement=t**0.5,
+        )
+        for t in range(LONG + 700)
+    )
+    few, whole = compared_columns(store, run, "reward_mean"), columns_of(store, run.id)
+    assert len(few["step"]) <= 2 * COMPARED_POINTS + 3
+    assert few["step"][0] == 0
+    assert summary(few, "reward_mean", run.collapse_step) == summary(
+        whole, "reward_mean", run.collapse_step
+    )
+    for align in ("step", "time", "rate", "exposure", "drift"):
+        places, values = curve(few, "reward_mean", align, 3)
+        all_places, all_values = curve(whole, "reward_mean", align, 3)
+        assert places == pytest.approx([all_places[step] for step in few["step"]])
+        assert values == [all_values[step] for step in few["step"]]
+
+
+def test_a_short_run_is_compared_whole_and_a_long_one_anew_when_it_grew(store, run):
+    add_steps(store, run, range(40))
+    assert compared_columns(store, run, "reward_mean") == columns_of(store, run.id)
+    add_steps(store, run, range(40, LONG + 1))
+    assert compared_columns(store, run, "reward_mean")["step"][-1] == LONG
+    add_steps(store, run, range(LONG + 1, LONG + 2))
+    assert compared_columns(store, run, "reward_mean")["step"][-1] == LONG + 1
+
+
+def test_a_sum_is_unknown_from_the_first_step_on_that_was_not_measured(store, run):
+    store.append_steps(a_step(run.id, t, learning_rate=None if t == 5 else 0.5) for t in range(8))
+    assert store.sums_at(run.id, "learning_rate", [0, 3, 4, 6, 7]) == [0.5, 2.0, 2.5, None, None]
+    assert store.sums_at(run.id, "learning_rate", []) == []
