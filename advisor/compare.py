@@ -179,7 +179,9 @@ def curve(
     if align == "drift":
         return list(series["displacement"]), y
     if align in ("rate", "exposure"):
-        used = series.get("learning_rate_sum") or _cumulative(series["learning_rate"])
+        used = _cumulative(series["learning_rate"])
+        if "learning_rate_sum" in series:
+            used = list(series["learning_rate_sum"])
         if align == "rate":
             return used, y
         return [None if u is None or max_staleness is None else max_staleness * u for u in used], y

@@ -5,11 +5,12 @@ speaks alone. A missing value is a gap and a non-finite one a marked line, never
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from textwrap import wrap
 from typing import Any
+
+import numpy as np
 
 from .wording import in_chart
 
@@ -43,16 +44,14 @@ def thin(
     Returns:
         x and y; not measured and non-finite values are None, which is drawn as a gap.
     """
-    drawn = [_drawn(value) for value in y]
-    if len(drawn) <= points:
-        return list(x), [_round(value) for value in drawn]
-    kept: set[int] = {0, len(drawn) - 1}
-    for bucket in _buckets(len(drawn), points // 2):
-        known = [i for i in bucket if drawn[i] is not None]
-        kept.add(min(known, key=lambda i: drawn[i] or 0.0) if known else bucket[0])
-        kept.add(max(known, key=lambda i: drawn[i] or 0.0) if known else bucket[0])
-    order = sorted(kept)
-    return [x[i] for i in order], [_round(drawn[i]) for i in order]
+    if len(y) <= points:
+        return list(x), [_round(_drawn(value)) for value in y]
+    values = _bucketed(y, _width(len(y), points // 2))
+    starts = np.arange(len(values)) * values.shape[1]
+    lowest = starts + np.where(np.isnan(values), np.inf, values).argmin(axis=1)
+    highest = starts + np.where(np.isnan(values), -np.inf, values).argmax(axis=1)
+    order = np.unique(np.concatenate([[0, len(y) - 1], lowest, highest])).tolist()
+    return [x[i] for i in order], [_round(_drawn(y[i])) for i in order]
 
 
 def means(
@@ -64,24 +63,40 @@ def means(
     only begun is left out.
     """
     cycle = cycle if cycle * FEWEST_MEANS <= len(y) else 1
-    middles: list[Number] = []
-    averages: list[Number] = []
-    for bucket in _buckets(len(y) - len(y) % cycle, points, cycle):
-        known = [v for i in bucket if (v := _drawn(y[i])) is not None]
-        middles.append(x[bucket[len(bucket) // 2]])
-        averages.append(_round(sum(known) / len(known)) if known else None)
+    length = len(y) - len(y) % cycle
+    if length == 0:
+        return [], []
+    values = _bucketed(y[:length], _width(length, points, cycle))
+    width = values.shape[1]
+    known = ~np.isnan(values)
+    counts = known.sum(axis=1)
+    sums = np.where(known, values, 0.0).sum(axis=1)
+    starts = range(0, length, width)
+    middles = [x[start + (min(start + width, length) - start) // 2] for start in starts]
+    averages = [
+        _round(float(total) / count) if count else None
+        for total, count in zip(sums, counts.tolist(), strict=True)
+    ]
     return middles, averages
 
 
-def _buckets(length: int, count: int, cycle: int = 1) -> Iterator[range]:
-    """Cut into at most ``count`` buckets, each cycle · 2ⁿ wide.
+def _width(length: int, count: int, cycle: int = 1) -> int:
+    """Return the width, cycle · 2ⁿ, of at most ``count`` buckets.
 
     So while a curve grows its buckets stay where they are, until every two become one.
     """
     width = cycle
     while width * count < length:
         width *= 2
-    return (range(start, min(start + width, length)) for start in range(0, length, width))
+    return width
+
+
+def _bucketed(y: Sequence[Number], width: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return values as [buckets, width]; NaN stands for what is not drawn and fills the last."""
+    values = np.full(-(-len(y) // width) * width, np.nan)
+    values[: len(y)] = np.array(y, dtype=np.float64)  # None becomes NaN
+    values[np.isinf(values)] = np.nan
+    return values.reshape(-1, width)
 
 
 def _drawn(value: Number) -> Number:
@@ -176,9 +191,8 @@ def outline_traces(outline: Outline, name: str, index: int = 0) -> list[dict[str
 
 def _is_sparse(y: Sequence[Number]) -> bool:
     """Whether there are measured values, but never two in neighboring places."""
-    known = [i for i, value in enumerate(y) if value is not None]
-    apart = all(later - earlier > 1 for earlier, later in pairwise(known))
-    return len(known) > 1 and apart
+    known = np.flatnonzero([value is not None for value in y])
+    return len(known) > 1 and bool((np.diff(known) > 1).all())
 
 
 def figure(
@@ -263,10 +277,12 @@ def mark_non_finite(
     chart: Figure, x: Sequence[Number], values: Sequence[Sequence[Number]]
 ) -> Figure:
     """Mark every stretch where a value was computed and came out NaN or infinite."""
-    bad = [
-        place is not None and any(v is not None and not math.isfinite(v) for v in row)
-        for place, *row in zip(x, *values, strict=True)
-    ]
+    bad = [False] * len(x)
+    for row in values:
+        for i in np.flatnonzero(~np.isfinite(np.array(row, dtype=np.float64))).tolist():
+            bad[i] = bad[i] or (row[i] is not None and x[i] is not None)
+    if not any(bad):
+        return chart
     starts = [i for i, is_bad in enumerate(bad) if is_bad and not (i and bad[i - 1])]
     middle = max((place for place in x if place is not None), default=0) / 2
     for i in starts[:MARKED_STRETCHES]:

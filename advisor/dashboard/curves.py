@@ -35,7 +35,7 @@ WATCHED = (
 )
 """The columns that Watch and Compare draw."""
 RUNS_KEPT = 32
-LONG = 20_000
+LONG = 10_000
 """Learner steps from which on a run is drawn from its outline."""
 COMPARED_POINTS = 500
 

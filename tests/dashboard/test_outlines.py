@@ -11,7 +11,7 @@ from advisor.dashboard.run_charts import run_charts
 from storage.store import Store
 
 STEPS = LONG + 300
-SPIKE, BROKEN = 7_777, 12_345
+SPIKE, BROKEN = 7_777, 9_345
 
 
 def steps(run_id, numbers, reward=0.8):
