@@ -43,7 +43,10 @@ FED_STEPS = 20_000
 STEPS_PER_SECOND = 10
 PORTION = 20_000
 FIRST_CHART = "() => document.querySelectorAll('.etalon-plot .main-svg').length > 0"
-NEWEST = "() => document.querySelector('.etalon-plot').data[0].x.at(-1)"
+NEWEST = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
+    (chart) => Math.max(-1, ...chart.data.map((trace) => trace.x.at(-1) ?? -1)))"""
+GROWING = 8
+"""Of the charts of a run at least so many have a point more at every request."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,11 +75,10 @@ def measure(home: Path, steps: int, minutes: float) -> dict[str, Any]:
     with _served(home) as (url, server), sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, BROWSERS)), None)
         browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        answer = {
-            **_opened(browser, url, long),
-            **_refreshed(browser, url, live),
-            **_endured(browser, url, store, live, server, minutes),
-        }
+        answer = _opened(browser, url, long)
+        with _being_written(store, live):
+            answer |= _refreshed(browser, url, live)
+            answer |= _endured(browser, url, live, server, minutes)
         browser.close()
     store.close()
     return answer
@@ -191,19 +193,23 @@ def _refreshed(browser: Browser, url: str, live: str) -> dict[str, Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(PATIENCE)
     asked: list[Any] = []
+    sizes: list[float] = []
     page.on("requestfinished", lambda r: asked.append(r) if "/feed/" in r.url else None)
+    page.on(
+        "response",
+        lambda r: sizes.append(float(r.headers["content-length"])) if "/feed/" in r.url else None,
+    )
     page.goto(f"{url}/?run={live}")
     page.wait_for_function(FIRST_CHART)
     while len(asked) < 2 * OPENED:
         page.wait_for_timeout(500)
-    sizes = [float(request.sizes()["responseBodySize"]) for request in asked]
     times = [r.timing["responseStart"] - r.timing["requestStart"] for r in asked]
     page.close()
     return {"feed_bytes": _spread(sizes), "feed_ms": _spread(times)}
 
 
 def _endured(
-    browser: Browser, url: str, store: Store, live: str, server: psutil.Process, minutes: float
+    browser: Browser, url: str, live: str, server: psutil.Process, minutes: float
 ) -> dict[str, Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(PATIENCE)
@@ -211,24 +217,20 @@ def _endured(
     page.on("response", lambda r: answered.append(time.time()) if "/feed/" in r.url else None)
     page.goto(f"{url}/?run={live}")
     page.wait_for_function(FIRST_CHART)
-    done = threading.Event()
-    writer = threading.Thread(target=_write, args=(store, live, done), daemon=True)
-    writer.start()
     page.wait_for_timeout(5_000)
     before, begun = _memory(page, server), len(answered)
-    drawn, newest = 0, -1.0
+    drawn, newest = 0, page.evaluate(NEWEST)
     until = time.monotonic() + 60 * minutes
     while time.monotonic() < until:
         count = len(answered)
         page.wait_for_timeout(250)
         if len(answered) > count:
             page.wait_for_timeout(250)
-            now = float(page.evaluate(NEWEST))
-            drawn, newest = drawn + (now > newest), now
+            now = page.evaluate(NEWEST)
+            grown = sum(a > b for a, b in zip(now, newest, strict=True))
+            drawn, newest = drawn + (grown >= GROWING), now
     after, asked = _memory(page, server), len(answered) - begun
-    charts = page.locator(".etalon-plot .main-svg").count()
-    done.set()
-    writer.join()
+    charts = page.locator(".js-plotly-plot").count()
     page.close()
     return {
         "charts": charts,
@@ -238,6 +240,18 @@ def _endured(
         "page_mb": [before[0], after[0]],
         "server_mb": [before[1], after[1]],
     }
+
+
+@contextmanager
+def _being_written(store: Store, live: str) -> Iterator[None]:
+    done = threading.Event()
+    writer = threading.Thread(target=_write, args=(store, live, done), daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        writer.join()
 
 
 def _write(store: Store, live: str, done: threading.Event) -> None:
