@@ -1,4 +1,4 @@
-# make run: the dashboard.  make test: every test.  make check: lint, format, types.
+# make run: the dashboard.  make test: every test, on two cores.  make check: lint, format, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/python -m advisor.serve
 
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """A real server with an archive of its own, and a real browser that looks at it."""
 
+import os
 import re
 import shutil
 import urllib.error
@@ -54,7 +55,7 @@ def a_browser() -> Iterator[Browser]:
 @contextmanager
 def a_dashboard(home: Path, *words: str) -> Iterator[Dashboard]:
     """Serve a home; at the end stop its runs, and look for complaints in what was printed."""
-    port = free_port(8700)
+    port = free_port(8700 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
     server = start("-m", "advisor.serve", "--port", str(port), *words, home=home)
     url = f"http://127.0.0.1:{port}"
     wait_until(lambda: server.poll() is not None or answers(f"{url}/_stcore/health"))

@@ -1,8 +1,8 @@
 """Fixtures that several parts share: an open archive, a warm-started home, and two real runs.
 
-What costs seconds is made once per session: ``etalon_home`` holds the warm start (about 20 s), and
-``archive_with_two_runs`` two real runs made through the command line (about 15 s). Both are for
-reading; a test that writes uses ``store``, or gives its own ``--db``.
+What costs seconds is made once, for all processes that test side by side: ``etalon_home`` holds the
+warm start (about 20 s), and ``archive_with_two_runs`` two real runs made through the command line
+(about 15 s). Both are for reading; a test that writes uses ``store``, or gives its own ``--db``.
 """
 
 import json
@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess, Popen
+from subprocess import Popen
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from processes import ended, start
 
 from storage.store import Store
@@ -42,9 +43,16 @@ def etalon_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trainer.workloads.arithmetic import recipe
 
     torch.set_num_threads(1)
-    home = tmp_path_factory.mktemp("etalon")
-    warm_started(recipe(64, 2), home, progress=print)
+    home = shared_folder(tmp_path_factory) / "etalon"
+    with FileLock(f"{home}.lock"):
+        warm_started(recipe(64, 2), home, progress=print)
     return home
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of this session that all processes of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +64,18 @@ class TwoRuns:
 
     home: Path
     url: str
-    finished: "CompletedProcess[str]"
-    collapsed: "CompletedProcess[str]"
-
-    @property
-    def finished_returncode(self) -> int:
-        return self.finished.returncode
-
-    @property
-    def collapsed_returncode(self) -> int:
-        return self.collapsed.returncode
+    finished_returncode: int
+    finished_output: str
+    collapsed_returncode: int
+    collapsed_output: str
 
     @property
     def finished_result(self) -> dict[str, Any]:
-        return dict(json.loads(self.finished.stdout))
+        return dict(json.loads(self.finished_output))
 
     @property
     def collapsed_result(self) -> dict[str, Any]:
-        return dict(json.loads(self.collapsed.stdout))
+        return dict(json.loads(self.collapsed_output))
 
     @property
     def finished_id(self) -> str:
@@ -87,13 +89,26 @@ class TwoRuns:
 @pytest.fixture(scope="session")
 def archive_with_two_runs(etalon_home: Path) -> TwoRuns:
     """Give an archive with two real runs, made side by side by the command line."""
+    kept = etalon_home / "two_runs.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            kept.write_text(json.dumps(_two_runs(etalon_home)))
     url = f"sqlite:///{etalon_home / 'etalon.db'}"
-    Store.open(url).close()
+    return TwoRuns(home=etalon_home, url=url, **json.loads(kept.read_text()))
+
+
+def _two_runs(home: Path) -> dict[str, Any]:
+    Store.open(f"sqlite:///{home / 'etalon.db'}").close()
 
     def run(learning_rate: str) -> "Popen[str]":
         setting = f"--learning-rate {learning_rate} --max-staleness 3 --steps 300 --seed 0"
         words = f"-m trainer run --workload arithmetic {setting} --json"
-        return start(*words.split(), home=etalon_home)
+        return start(*words.split(), home=home)
 
-    finished, collapsed = run("2e-4"), run("4e-3")
-    return TwoRuns(home=etalon_home, url=url, finished=ended(finished), collapsed=ended(collapsed))
+    started = {"finished": run("2e-4"), "collapsed": run("4e-3")}
+    found: dict[str, Any] = {}
+    for name, process in started.items():
+        done = ended(process)
+        found[f"{name}_returncode"] = done.returncode
+        found[f"{name}_output"] = done.stdout
+    return found

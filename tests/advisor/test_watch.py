@@ -105,15 +105,18 @@ def test_it_ends_when_nothing_is_alive_and_prints_one_object(tmp_path, limited, 
     assert json.loads(capsys.readouterr().out) == {"events": 1}
 
 
-def test_it_ends_with_the_process_that_it_stands_beside(store):
+def test_it_ends_with_the_process_that_it_stands_beside(limited, store):
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     watching = subprocess.Popen(
         [sys.executable, "-m", "advisor", "watch", "--every", "0.2", "--beside", str(other.pid)],
         env={**os.environ, "ETALON_DB": store.url},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
+    assert watching.stdout is not None
+    assert watching.stdout.readline().startswith(limited.id), "it has begun"
     with pytest.raises(subprocess.TimeoutExpired):
-        watching.wait(timeout=6)
+        watching.wait(timeout=1)
     other.communicate(b"\n")
     assert watching.wait(timeout=30) == 0

@@ -122,7 +122,8 @@ def test_advice_follows_the_fields_and_a_link_gives_the_same_answer(page, browse
     other = watched(browser, dashboard)
     other.goto(page.url)
     assert big_number(other) == shown
-    assert other.get_by_role("textbox", name="max staleness").input_value() == "31"
+    field = other.get_by_role("textbox", name="max staleness")
+    wait_for(other, lambda: field.input_value() == "31")
     other.close()
     assert dashboard.store.recommendations() == [], "asking keeps nothing"
     page.get_by_role("button", name="Keep this answer").click()

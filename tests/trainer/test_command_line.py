@@ -69,7 +69,7 @@ def nothing_is_missing_without_a_reason(answer):
 
 def test_a_gentle_run_finishes_learns_and_prints_one_object(archive_with_two_runs):
     assert archive_with_two_runs.finished_returncode == 0
-    answer = the_object(archive_with_two_runs.finished.stdout)
+    answer = the_object(archive_with_two_runs.finished_output)
     assert answer["status"] == "finished"
     assert answer["steps"] == 300
     assert answer["reward_last"] > answer["reward_first"]
@@ -79,7 +79,7 @@ def test_a_gentle_run_finishes_learns_and_prints_one_object(archive_with_two_run
 
 def test_a_rough_run_collapses_with_exit_code_1(archive_with_two_runs):
     assert archive_with_two_runs.collapsed_returncode == 1
-    answer = the_object(archive_with_two_runs.collapsed.stdout)
+    answer = the_object(archive_with_two_runs.collapsed_output)
     assert answer["status"] == answer["outcome"] == "collapsed"
     nothing_is_missing_without_a_reason(answer)
 
