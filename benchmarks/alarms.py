@@ -7,7 +7,8 @@ that ``diagnose`` uses, with the other runs of its setting as evidence and its o
 Counted are collapses with at least 50 healthy batches before their slide: how many were alarmed
 before it, and with which lead, as a share of the way to the slide that is left at that look; and
 runs that ended healthy: how many were alarmed at all. Plain rules stand beside it, each with the
-threshold that serves it best among those with at most 5 % false alarms.
+threshold that serves it best among those with at most 5 % false alarms, and other monitors, where
+they are installed, at the thresholds they ship (``other_tools.py``).
 """
 
 import argparse
@@ -26,10 +27,12 @@ from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig
 
+from .other_tools import LEVELS, LOGGED, TOOLS, trl_log
+
 EVERY = 25
 HEALTHY_BATCHES = 50
 FALSE_AT_MOST = 0.05
-COLUMNS = tuple(dict.fromkeys((*SERIES, *FLAG_SERIES, "reward_mean")))
+COLUMNS = tuple(dict.fromkeys((*SERIES, *FLAG_SERIES, *LOGGED.values())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +173,15 @@ def main() -> None:
         "reward below 0.8 of its peak",
         judged(runs, {r.run.id: plain_alarm("reward_mean", 0.8)(r) for r in runs}),
     )
+    for name, tool in TOOLS.items():
+        try:
+            warned = {r.run.id: tool(trl_log(r.series), EVERY) for r in runs}
+        except ImportError:
+            print(f"| {name} | not installed | | |")
+            continue
+        for level in LEVELS:
+            at = {run_id: alarms[level] for run_id, alarms in warned.items()}
+            line(f"{name}, {level}", judged(runs, at))
 
 
 def line(name: str, found: tuple[float, float, float, int, int]) -> None:
