@@ -227,23 +227,66 @@ def score(model: nn.Module, batch: Rollouts) -> tuple[Tensor, Tensor]:
         log-probabilities [B, T] in nats, with gradient, and entropies [B, T] in nats, without;
         both 0 on padding.
     """
+    whole = len(batch.completion_ids_B_T) == batch.rewards_P_G.numel()
+    group_size = batch.rewards_P_G.shape[1] if whole else 1
+    logits_B_T_V = (
+        _group_logits(model, batch, group_size) if group_size > 1 else _logits(model, batch)
+    )
+    log_prob_B_T_V = logits_B_T_V.float().log_softmax(dim=-1)
+    chosen = log_prob_B_T_V.gather(2, batch.completion_ids_B_T.unsqueeze(2)).squeeze(2)
+    with torch.no_grad():
+        entropy = -(log_prob_B_T_V.exp() * log_prob_B_T_V).sum(dim=2)
+    return chosen * batch.mask_B_T, entropy * batch.mask_B_T
+
+
+def _logits(model: nn.Module, batch: Rollouts) -> Tensor:
+    """Return the logits before each response token, [B, T, V], every row read by itself."""
     ids = torch.cat([batch.prompt_ids_B_L, batch.completion_ids_B_T], dim=1)
-    length = batch.completion_ids_B_T.shape[1]
     mask = positions = None
     if not bool(batch.prompt_mask_B_L.all()):
         answers = torch.ones_like(batch.completion_ids_B_T)
         mask = torch.cat([batch.prompt_mask_B_L, answers], dim=1)
         positions = positions_of(mask)[:, :-1]
         mask = mask[:, :-1]
-    out = model(
+    logits: Tensor = model(
         ids[:, :-1],
         attention_mask=mask,
         position_ids=positions,
-        logits_to_keep=length,
+        logits_to_keep=batch.completion_ids_B_T.shape[1],
         use_cache=False,
+    ).logits
+    return logits
+
+
+def _group_logits(model: nn.Module, batch: Rollouts, group_size: int) -> Tensor:
+    """Return the logits before each response token, [B, T, V], every prompt read once per group.
+
+    The gradient flows through the repeated key–value cache, where it sums over the group.
+    """
+    mask_P_L = batch.prompt_mask_B_L[::group_size]
+    padded = not bool(mask_P_L.all())
+    out = model(
+        batch.prompt_ids_B_L[::group_size],
+        attention_mask=mask_P_L if padded else None,
+        position_ids=positions_of(mask_P_L) if padded else None,
+        logits_to_keep=1,
+        use_cache=True,
     )
-    log_prob_B_T_V = out.logits.float().log_softmax(dim=-1)
-    chosen = log_prob_B_T_V.gather(2, batch.completion_ids_B_T.unsqueeze(2)).squeeze(2)
-    with torch.no_grad():
-        entropy = -(log_prob_B_T_V.exp() * log_prob_B_T_V).sum(dim=2)
-    return chosen * batch.mask_B_T, entropy * batch.mask_B_T
+    first_B_1_V: Tensor = out.logits.repeat_interleave(group_size, dim=0)
+    read_B_T = batch.completion_ids_B_T[:, :-1]
+    if read_B_T.shape[1] == 0:
+        return first_B_1_V
+    cache = out.past_key_values
+    cache.batch_repeat_interleave(group_size)
+    mask = positions = None
+    if padded:
+        mask = torch.cat([batch.prompt_mask_B_L, torch.ones_like(read_B_T)], dim=1)
+        positions = positions_of(mask)[:, -read_B_T.shape[1] :]
+    later = model(
+        read_B_T,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return torch.cat([first_B_1_V, later.logits], dim=1)

@@ -1,6 +1,7 @@
 """Sampling and scoring are the same distribution, whatever the padding."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,6 +72,22 @@ def test_sampling_scoring_and_a_plain_forward_pass_agree_on_every_token(random_p
         assert not log_prob_B_T[row, length:].any()
         assert not entropy_B_T[row, length:].any()
     assert batch.behavior_log_probs_B_T.std() > 0.5
+
+
+@pytest.mark.parametrize("prompts", [UNEVEN, ["12+34=", "56+78="]], ids=["padded", "even"])
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_reading_a_prompt_once_for_its_group_changes_no_gradient(random_policy, prompts, tokens):
+    model, _ = random_policy
+    batch = sampled(random_policy, prompts, max_new_tokens=tokens)
+    alone = replace(batch, rewards_P_G=batch.rewards_P_G.reshape(-1, 1))  # groups of one
+    weight_B_T = torch.randn(batch.mask_B_T.shape, generator=torch.Generator().manual_seed(1))
+    found = []
+    for each in (batch, alone):
+        log_prob_B_T, entropy_B_T = score(model, each)
+        gradient = torch.autograd.grad((log_prob_B_T * weight_B_T).sum(), [*model.parameters()])
+        found.append((log_prob_B_T.detach(), entropy_B_T, *gradient))
+    for shared, single in zip(*found, strict=True):
+        torch.testing.assert_close(shared, single, rtol=1e-4, atol=1e-5)
 
 
 def test_the_warm_started_policy_scores_as_it_sampled(learner):
