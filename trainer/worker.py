@@ -30,7 +30,8 @@ from storage.store import Store
 
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
-from .lockstep import Hooks, Lockstep, parameter_count
+from .learner import Hooks, parameter_count
+from .lockstep import Lockstep
 from .meter import unmeasured
 from .outcome import Outcome
 from .workloads.choice import task_and_start

@@ -12,7 +12,8 @@ from processes import command
 from storage.records import RunStatus
 from trainer.__main__ import exit_code, result
 from trainer.launch import create_run
-from trainer.lockstep import Hooks, Lockstep
+from trainer.learner import Hooks
+from trainer.lockstep import Lockstep
 from trainer.objective import equal_rewards, group_advantages
 from trainer.rollout import RewardFailed
 from trainer.worker import Worker

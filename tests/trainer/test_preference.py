@@ -20,7 +20,8 @@ from trainer.bradley_terry import (
 )
 from trainer.cache import content_key, read_card
 from trainer.launch import create_run
-from trainer.lockstep import Hooks, Lockstep
+from trainer.learner import Hooks
+from trainer.lockstep import Lockstep
 from trainer.objective import clipped_surrogate, kl_penalty
 from trainer.policy import load_policy
 from trainer.reward_model import RewardModel
