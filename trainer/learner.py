@@ -38,12 +38,17 @@ START_ROLLOUTS = 512
 FINAL_ROLLOUTS = 1024
 
 
+def _log(words: str, step: int) -> None:
+    logger.warning("learner step %d: %s", step, words)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """What the loop tells and asks the world; it knows no database.
 
     ``on_rest(step, stopping)`` is called between learner steps, with the number of steps taken:
-    ``Learner.state_dict`` then holds all that the rest of the run depends on.
+    ``Learner.state_dict`` then holds all that the rest of the run depends on. ``on_notice(words,
+    step)`` tells what went wrong on the way and was put right.
     """
 
     on_step: Callable[[StepMetrics], None]
@@ -53,13 +58,15 @@ class Hooks:
     on_bias: Callable[[BiasProbe], None]
     on_samples: Callable[[list[Sample]], None]
     on_rest: Callable[[int, bool], None]
+    on_notice: Callable[[str, int], None] = _log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
     """The rollouts of one learner step, and where they come from.
 
-    ``version`` is the learner step whose weights φ = ``behavior`` sampled their oldest token.
+    ``version`` is the learner step whose weights φ = ``behavior`` sampled their oldest token,
+    ``staleness_mean`` the mean over the rollouts of the age of their oldest tokens.
     ``seconds_wait`` is how long the learner stood still for them, None where nothing waits;
     ``seconds_generate`` how long they took to sample, on whatever processor that was. ``extra``
     goes into the row.
@@ -68,6 +75,7 @@ class Sampled:
     version: int
     behavior: Tensor
     batch: Rollouts
+    staleness_mean: float
     seconds_generate: float
     seconds_wait: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -97,6 +105,10 @@ class Learner(ABC):
     @abstractmethod
     def _sample(self, step: int) -> Sampled:
         """Return the rollouts that learner step ``step`` learns from."""
+
+    def _notices(self) -> list[str]:
+        """Return in words, once, what went wrong since the last call and was put right."""
+        return []
 
     @cached_property
     def behavior_policy(self) -> nn.Module:
@@ -164,6 +176,8 @@ class Learner(ABC):
             hooks.on_drift(drift)
         if self.meter.bias is not None:
             hooks.on_bias(self.meter.bias)
+        for words in self._notices():
+            hooks.on_notice(words, self._step)
 
     def _keep_for_study(self, version: int) -> None:
         lag = self.config.steps - version
@@ -249,7 +263,7 @@ class Learner(ABC):
             step=step,
             time=time.time(),
             learning_rate=learning_rate,
-            staleness_mean=float(step - version),
+            staleness_mean=sampled.staleness_mean,
             staleness_max=float(step - version),
             sampled_at_step=version,
             dropped_groups=0,
