@@ -246,9 +246,7 @@ def test_an_error_that_cannot_be_sent_is_told_in_words():
 
 
 def test_only_the_queue_takes_rollout_workers():
-    with pytest.raises(
-        BadInput, match="rollout_workers: 2 is not allowed with the schedule"
-    ):
+    with pytest.raises(BadInput, match="rollout_workers: 2 is not allowed with the schedule"):
         a_config(rollout_workers=2)
     assert "seconds_wait" in unmeasured(a_config())
     assert "seconds_wait" not in unmeasured(a_config(schedule="queue", rollout_workers=2))
