@@ -31,9 +31,9 @@ class Prompt(str):
         prompt.keys = keys
         return prompt
 
-    def __getnewargs__(self) -> tuple[str, Mapping[str, Any]]:
+    def __reduce__(self) -> tuple[type["Prompt"], tuple[str, Mapping[str, Any]]]:
         """Let it be sent to another process with its keys."""
-        return str(self), self.keys
+        return Prompt, (str(self), self.keys)
 
 
 def absolute(path: str) -> str:

@@ -107,7 +107,8 @@ def test_an_interrupt_from_the_terminal_ends_the_workers_with_the_learner(tmp_pa
 
 def test_a_stopped_run_goes_on_where_it_was_in_the_queue(tmp_path):
     store = Store.open(str(tmp_path / "etalon.db"))
-    run = create_run(store, own_config(tmp_path, **(SETTING | {"steps": 8})))
+    study = {"bias_study": "0,2", "bias_shards": 16, "bias_prompts": 2}
+    run = create_run(store, own_config(tmp_path, **(SETTING | study | {"steps": 8})))
 
     def stop(words, step, steps):
         if step == 3:
@@ -121,4 +122,5 @@ def test_a_stopped_run_goes_on_where_it_was_in_the_queue(tmp_path):
     assert [row.step for row in rows] == list(range(8))
     assert rows[3].staleness_max == 0  # sampled anew, from the weights that it goes on from
     assert max(row.staleness_max for row in rows) <= 2
+    assert {probe.staleness for probe in store.bias_probes(run.id)} == {0, 2}
     store.close()
