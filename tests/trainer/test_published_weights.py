@@ -21,7 +21,8 @@ def published():
 
 
 def started(target, *arguments):
-    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -52,9 +53,9 @@ def test_what_is_read_while_it_is_written_is_never_torn(published):
     published.publish(0, torch.zeros(SIZE))
     reader = started(read_all, published, theirs)
     assert ours.recv() == "reading"
-    for version in range(1, 400):
-        published.publish(version, torch.full((SIZE,), float(version)))
-    published.publish(-2, torch.full((SIZE,), -2.0))
+    vector = torch.empty(SIZE)
+    for version in (*range(1, 3000), -2):  # fast enough to come round to a slot that is being read
+        published.publish(version, vector.fill_(version))
     torn, in_order, read = ours.recv()
     reader.join()
     assert torn == []
