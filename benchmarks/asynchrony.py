@@ -16,7 +16,8 @@ both turns are also told by themselves.
 
 Learning: the arithmetic workload in queue mode against lockstep with the constant schedule, whose
 staleness is S throughout: here a rollout worker is faster than its learner, so that queue mode
-comes to that age too. The reward of the current policy on fresh prompts, for several seeds.
+comes to that age too. The reward of the current policy on fresh prompts, for several seeds, and
+what the age did to the importance ratios in both.
 """
 
 import argparse
@@ -54,6 +55,7 @@ def judge(prompts, completions, **keys):
     return [sum(sign.isdigit() for sign in each) / 14 for each in completions]
 """
 CURVE = {"learning_rate": 4e-4, "max_staleness": 3, "steps": 300, "evaluate_every": 50}
+CURVE |= {"evaluation_rollouts": 4096}
 KINDS: dict[str, Callable[..., Any]] = {"constant": Lockstep, "queue": Asynchronous}
 
 
@@ -117,7 +119,7 @@ def time_spent(rounds: int) -> dict[str, Any]:
         ),
         "cores_used_by_others": _spread(others),
         "ms": {kind: _parts(rows[kind]) for kind in KINDS},
-        "staleness": dict(sorted(Counter(row.staleness_max for row in rows["queue"]).items())),
+        "staleness": _histogram(rows["queue"]),
         "rollouts_across_versions": statistics.fmean(
             row.extra["rollouts_across_versions"] for row in rows["queue"]
         ),
@@ -127,11 +129,11 @@ def time_spent(rounds: int) -> dict[str, Any]:
 def learning_curves(seeds: int) -> dict[str, Any]:
     """Train in both ways with each seed; return rewards of the current policy by step."""
     curves: dict[str, dict[int, list[float]]] = {kind: {} for kind in KINDS}
-    ages: Counter[float | None] = Counter()
+    rows: dict[str, list[StepMetrics]] = {kind: [] for kind in KINDS}
     for seed in range(seeds):
         for schedule, kind in KINDS.items():
             config = checked_config({**CURVE, "schedule": schedule, "seed": seed})
-            for evaluation in _trained(kind, config, ages if schedule == "queue" else Counter()):
+            for evaluation in _trained(kind, config, rows[schedule]):
                 curves[schedule].setdefault(evaluation.step, []).append(evaluation.reward)
             print(schedule, seed, {s: r[-1] for s, r in curves[schedule].items()}, file=sys.stderr)
     last = [curves[kind][int(CURVE["steps"])] for kind in ("queue", "constant")]
@@ -142,18 +144,22 @@ def learning_curves(seeds: int) -> dict[str, Any]:
             "mean": statistics.fmean(apart),
             "stderr": statistics.stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else None,
         },
-        "staleness": dict(sorted((age, n) for age, n in ages.items() if age is not None)),
+        "staleness": {kind: _histogram(rows[kind]) for kind in KINDS},
+        **{
+            name: {kind: _mean(rows[kind], name) for kind in KINDS}
+            for name in ("log_ratio_rms", "ess_fraction", "cycle_drift")
+        },
     }
 
 
 def _trained(
-    kind: Callable[..., Learner], config: TrainerConfig, ages: "Counter[float | None]"
+    kind: Callable[..., Learner], config: TrainerConfig, rows: list[StepMetrics]
 ) -> list[Evaluation]:
     learner = kind("benchmark", config, *task_and_start(config, home(), _silent))
     evaluations: list[Evaluation] = []
     learner.train(
         Hooks(
-            on_step=lambda row: ages.update([row.staleness_max]),
+            on_step=rows.append,
             on_evaluation=evaluations.append,
             stop_requested=lambda: False,
             on_drift=_silent,
@@ -176,6 +182,11 @@ def _others_seconds() -> float:
     all_of_them = psutil.cpu_times()
     busy = sum(all_of_them) - all_of_them.idle - getattr(all_of_them, "iowait", 0.0)
     return float(busy - sum(each.user + each.system for each in ours))
+
+
+def _histogram(rows: Sequence[StepMetrics]) -> dict[int, int]:
+    """Return how many learner steps had rollouts of each age."""
+    return dict(sorted(Counter(int(row.staleness_max or 0) for row in rows).items()))
 
 
 def _mean(rows: Sequence[StepMetrics], name: str) -> float:

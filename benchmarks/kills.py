@@ -3,10 +3,11 @@
     python -m benchmarks.kills [--kills N] [--per-run N] [--seed N]
 
 Runs are started, killed and resumed like a person's: each is a process of its own with an archive
-in a temporary home. A kill is −9, comes up to ``LONGEST`` seconds after the one before, be it in
-the middle of a step, a checkpoint, a batch or a start, and hits the learner, a rollout worker, or
-both. A killed learner is resumed once its process and its workers are gone. In the end every run
-must have finished with each of its rows once, none older than S, and nobody left.
+in a temporary home. A kill is −9 and hits the learner, a rollout worker, or both. Half of the time
+it comes up to ``LONGEST`` seconds after the one before, which is often in the middle of a start;
+else up to ``LONGEST`` seconds after the first learner step since, in the middle of a step, a batch
+or a checkpoint. A killed learner is resumed once its process and its workers are gone. In the end
+every run must have finished with each of its rows once, and none older than S.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from trainer.config import TrainerConfig, checked_config
 from trainer.launch import launch, resume
 from trainer.workloads.arithmetic import build_model, build_tokenizer
 
-LONGEST = 16.0
+LONGEST = 4.0
 PATIENCE = 300.0
 REWARD = """
 import time
@@ -76,6 +77,8 @@ def killed_run(
     run_id = launch(store, config)
     hit: Counter[str] = Counter()
     while hit.total() < kills:
+        if chance.random() < 0.5:
+            _wait_for_a_step_since(store, run_id, time.time())
         time.sleep(chance.uniform(0, LONGEST))
         learner = _learner(store, run_id)
         if learner is None:
@@ -136,6 +139,14 @@ def _gone(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _wait_for_a_step_since(store: Store, run_id: str, moment: float) -> None:
+    def taken() -> bool:
+        newest = store.steps(run_id, last=1)
+        return bool(newest and newest[0].time > moment) or not store.run(run_id).status.alive
+
+    _wait(taken)
 
 
 def _wait_until_gone(*processes: psutil.Process) -> None:

@@ -11,7 +11,6 @@ goes on has the batches that were under way sampled again, of the same prompts.
 import time
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from storage.engine import home
@@ -69,19 +68,23 @@ class Asynchronous(Learner):
         delivery = self._workers().take(step)
         waited = time.perf_counter() - started
         batch = delivery.rollouts.to(self.device)
-        age_B_T = step - _versions(batch)
-        age_B = age_B_T.amax(dim=1)
-        oldest = int(age_B.max())
-        if oldest > self.config.max_staleness:
-            raise RuntimeError(f"batch {step} is {oldest} learner steps old, against the admission")
+        versions_B_T = _versions(batch)
+        oldest_B = versions_B_T.amin(dim=1)
+        version = int(oldest_B.min())
+        if step - version > self.config.max_staleness:
+            raise RuntimeError(f"batch {step} was begun at version {version}, which is too early")
         return Sampled(
-            version=step - oldest,
-            behavior=self._recent[step - oldest],
+            version=version,
+            behavior=self._recent[version],
             batch=batch,
-            staleness_mean=float(age_B.float().mean()),
+            mean_version=float(oldest_B.double().mean()),
             seconds_generate=delivery.seconds_generate,
             seconds_wait=waited,
-            extra=_tokens(age_B_T, batch) | {"seconds_worker_idle": delivery.seconds_idle},
+            extra={
+                "token_staleness_mean": step - _token_mean(versions_B_T, batch),
+                "rollouts_across_versions": _share_across(versions_B_T),
+                "seconds_worker_idle": delivery.seconds_idle,
+            },
         )
 
     def _update(self, step: int, grad_norm: Tensor) -> float:
@@ -118,11 +121,11 @@ def _versions(batch: Rollouts) -> Tensor:
     return batch.versions_B_T.where(batch.mask_B_T.bool(), batch.versions_B_T[:, :1])
 
 
-def _tokens(age_B_T: Tensor, batch: Rollouts) -> dict[str, float]:
-    """Return what the age of a rollout, that of its oldest token, does not tell."""
-    ages = age_B_T[batch.mask_B_T.bool()].float()
-    crossed = age_B_T.amin(dim=1) < age_B_T.amax(dim=1)
-    return {
-        "token_staleness_mean": float(ages.mean()),
-        "rollouts_across_versions": float(crossed.to(torch.float32).mean()),
-    }
+def _token_mean(versions_B_T: Tensor, batch: Rollouts) -> float:
+    return float(versions_B_T[batch.mask_B_T.bool()].double().mean())
+
+
+def _share_across(versions_B_T: Tensor) -> float:
+    """Return the share of the rollouts whose tokens more than one version sampled."""
+    crossed_B = versions_B_T.amin(dim=1) < versions_B_T.amax(dim=1)
+    return float(crossed_B.double().mean())

@@ -97,9 +97,11 @@ class Crew:
         for connection in wait([each.connection for each in self._members], seconds):
             member = members[connection]
             try:
-                self._received(member, pickle.loads(member.connection.recv_bytes()))
+                message = member.connection.recv_bytes()
             except (EOFError, OSError):
                 self._replace(member)
+            else:
+                self._received(member, pickle.loads(message))
         self._hand_out()
 
     def _received(self, member: _Member, message: Ready | Delivery | Failure) -> None:

@@ -65,8 +65,8 @@ class Hooks:
 class Sampled:
     """The rollouts of one learner step, and where they come from.
 
-    ``version`` is the learner step whose weights φ = ``behavior`` sampled their oldest token,
-    ``staleness_mean`` the mean over the rollouts of the age of their oldest tokens.
+    ``version`` is the learner step whose weights φ = ``behavior`` sampled their oldest token, and
+    ``mean_version`` the mean over the rollouts of that of the oldest token of each.
     ``seconds_wait`` is how long the learner stood still for them, None where nothing waits;
     ``seconds_generate`` how long they took to sample, on whatever processor that was. ``extra``
     goes into the row.
@@ -75,7 +75,7 @@ class Sampled:
     version: int
     behavior: Tensor
     batch: Rollouts
-    staleness_mean: float
+    mean_version: float
     seconds_generate: float
     seconds_wait: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -263,7 +263,7 @@ class Learner(ABC):
             step=step,
             time=time.time(),
             learning_rate=learning_rate,
-            staleness_mean=sampled.staleness_mean,
+            staleness_mean=step - sampled.mean_version,
             staleness_max=float(step - version),
             sampled_at_step=version,
             dropped_groups=0,

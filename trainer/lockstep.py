@@ -46,7 +46,7 @@ class Lockstep(Learner):
             version=version,
             behavior=behavior,
             batch=batch,
-            staleness_mean=float(step - version),
+            mean_version=float(version),
             seconds_generate=time.perf_counter() - started,
         )
 

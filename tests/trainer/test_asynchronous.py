@@ -232,8 +232,8 @@ def test_workers_that_die_whatever_is_done_fail_the_run_and_say_how(made, monkey
 
 def test_a_worker_that_cannot_begin_says_why(made, tmp_path):
     learner = made(Asynchronous, schedule="queue")
-    (tmp_path / "prompts.jsonl").write_text("no JSON")
-    with pytest.raises(BadInput, match="prompts_file"):
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=str(tmp_path / "model")):
         learner.train(hooks())
 
 
