@@ -12,7 +12,9 @@ queue's rollout worker has filled its queue while the other learner had the mach
 could be gained is (generate + learn + measure) / max(generate, learn + measure) with what these
 cost in lockstep. Two processes can only be faster than one where there are two cores for them, so
 what others took of the machine is watched: rounds in which that was less than a tenth of a core in
-both turns are also told by themselves.
+both turns are also told by themselves. ``ratio_by_processor_time`` is what two free cores would
+make of it if nobody waited: the processor time of the lockstep turn over that of the busier of the
+two processes in the other; it says little about waiting and much about what queue mode costs.
 
 Learning: the arithmetic workload in queue mode against lockstep with the constant schedule, whose
 staleness is S throughout: here a rollout worker is faster than its learner, so that queue mode
@@ -90,22 +92,26 @@ def time_spent(rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
     rows: dict[str, list[StepMetrics]] = {kind: [] for kind in KINDS}
     others: list[float] = []
+    by_processor: list[float] = []
     with rivals() as learners:
         for turn in range(rounds + 1):
-            used = []
+            used, busiest = [], []
             for kind, learner in learners.items():
                 first = turn * (STEPS + MAX_STALENESS + 1)
                 for step in range(first, first + MAX_STALENESS + 1):
                     learner.learner_step(step)
-                before, started = _others_seconds(), time.perf_counter()
+                before, busy, started = _others_seconds(), _our_seconds(), time.perf_counter()
                 steps = range(first + MAX_STALENESS + 1, first + MAX_STALENESS + 1 + STEPS)
                 taken = [learner.learner_step(step) for step in steps]
                 spent = time.perf_counter() - started
                 used.append((_others_seconds() - before) / spent)
+                busiest.append(max(b - a for a, b in zip(busy, _our_seconds(), strict=True)))
                 if turn > 0:
                     seconds[kind].append(spent)
                     rows[kind] += taken
-            others += [max(used)] if turn > 0 else []
+            if turn > 0:
+                others.append(max(used))
+                by_processor.append(busiest[0] / busiest[1])
     ratios = [a / b for a, b in zip(seconds["constant"], seconds["queue"], strict=True)]
     generate = _mean(rows["constant"], "seconds_generate")
     learn = _mean(rows["constant"], "seconds_learn") + _mean(rows["constant"], "seconds_measure")
@@ -117,6 +123,7 @@ def time_spent(rounds: int) -> dict[str, Any]:
         "ratio_undisturbed": _spread(
             [ratio for ratio, used in zip(ratios, others, strict=True) if used < UNDISTURBED]
         ),
+        "ratio_by_processor_time": _spread(by_processor),
         "cores_used_by_others": _spread(others),
         "ms": {kind: _parts(rows[kind]) for kind in KINDS},
         "staleness": _histogram(rows["queue"]),
@@ -175,13 +182,18 @@ def _silent(*_: Any) -> None:
     pass
 
 
+def _our_seconds() -> tuple[float, float]:
+    """Return the processor time of this process, and of those that it started together."""
+    this = psutil.Process()
+    own, *others = (each.cpu_times() for each in (this, *this.children()))
+    return own.user + own.system, sum(each.user + each.system for each in others)
+
+
 def _others_seconds() -> float:
     """Return the processor time of everything but this process and those that it started."""
-    this = psutil.Process()
-    ours = [each.cpu_times() for each in (this, *this.children())]
     all_of_them = psutil.cpu_times()
     busy = sum(all_of_them) - all_of_them.idle - getattr(all_of_them, "iowait", 0.0)
-    return float(busy - sum(each.user + each.system for each in ours))
+    return float(busy - sum(_our_seconds()))
 
 
 def _histogram(rows: Sequence[StepMetrics]) -> dict[int, int]:
