@@ -39,6 +39,7 @@ NOT_THE_SETTING = {
     "steps",
     "seed",
     "threads",
+    "rollout_workers",
     "device",
     "name",
     "group",

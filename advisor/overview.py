@@ -24,10 +24,16 @@ class Tile:
 
 
 def step_seconds(recent: Sequence[StepMetrics]) -> float | None:
-    """Return how long the newest learner step took in all; None where that was not measured."""
-    parts = [(row.seconds_generate, row.seconds_learn, row.seconds_measure) for row in recent[-1:]]
-    known = [part for row in parts for part in row if part is not None]
-    return sum(known) if known else None
+    """Return how long the newest learner step took in all; None where that was not measured.
+
+    Where other processes generate at the same time, the learner's waiting for them counts instead.
+    """
+    for row in recent[-1:]:
+        rollouts = row.seconds_generate if row.seconds_wait is None else row.seconds_wait
+        parts = (rollouts, row.seconds_learn, row.seconds_measure)
+        known = [part for part in parts if part is not None]
+        return sum(known) if known else None
+    return None
 
 
 def planned_steps(run: RunInfo) -> int | None:

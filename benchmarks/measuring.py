@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import TrainerConfig, checked_config
-from trainer.lockstep import Lockstep, parameter_count
+from trainer.learner import parameter_count
+from trainer.lockstep import Lockstep
 from trainer.meter import Meter, Scored
 from trainer.rollout import Task
 from trainer.workloads.arithmetic import (

@@ -32,9 +32,13 @@ class TrainerConfig(WorkloadSettings):
         ge=0, le=4096, description="S: age in learner steps that a rollout may reach; 0 = on-policy"
     )
     steps: int = Field(ge=1, le=100_000_000, description="T: planned number of learner steps")
-    schedule: Literal["cyclic", "constant"] = Field(
+    schedule: Literal["cyclic", "constant", "queue"] = Field(
         default="cyclic",
-        description="cyclic: behavior weights refreshed every S+1 steps; constant: always S old",
+        description="cyclic: behavior weights refreshed every S+1 steps; constant: always S old; "
+        "queue: other processes generate while the learner updates, at most S old",
+    )
+    rollout_workers: int = Field(
+        default=1, ge=1, le=256, description="queue: processes that generate"
     )
     loss: Literal["grpo"] = Field(
         default="grpo", description="objective: clipped surrogate on token importance ratios"
@@ -141,6 +145,11 @@ class TrainerConfig(WorkloadSettings):
             raise ValueError(
                 f"clip_epsilon_high: {self.clip_epsilon_high} is below clip_epsilon "
                 f"{self.clip_epsilon}; allowed: at least clip_epsilon"
+            )
+        if self.rollout_workers > 1 and self.schedule != "queue":
+            raise ValueError(
+                f"rollout_workers: {self.rollout_workers} is not allowed with the schedule "
+                f"{self.schedule}, whose learner generates by itself; allowed: 1"
             )
         if self.weight_decay > 0 and self.optimizer == "sgd":
             raise ValueError(

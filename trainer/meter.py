@@ -206,7 +206,9 @@ class Meter:
 
 def unmeasured(config: TrainerConfig) -> dict[str, str]:
     """Say, for every column that a run of this configuration never fills, why."""
-    reasons = {"seconds_wait": "in lockstep nothing waits: generation and learning take turns"}
+    reasons = {}
+    if config.schedule != "queue":
+        reasons["seconds_wait"] = "in lockstep nothing waits: generation and learning take turns"
     if config.workload in NO_GOLD:
         reasons["gold_reward_mean"] = NO_GOLD[config.workload]
     if config.max_staleness == 0:

@@ -31,6 +31,10 @@ class Prompt(str):
         prompt.keys = keys
         return prompt
 
+    def __reduce__(self) -> tuple[type["Prompt"], tuple[str, Mapping[str, Any]]]:
+        """Let it be sent to another process with its keys."""
+        return Prompt, (str(self), self.keys)
+
 
 def absolute(path: str) -> str:
     """Return a path that means the same from any working directory."""

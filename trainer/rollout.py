@@ -1,7 +1,7 @@
 """Rollouts: completions that the behavior policy samples, and how any policy scores them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any
 
@@ -48,7 +48,8 @@ class Rollouts:
 
     ``behavior_log_probs_B_T`` are log π_φ of the sampled tokens as the sampler saw them;
     ``mask_B_T`` is 1 up to and with the end-of-sequence token. ``gold_P_G`` is None where the task
-    has no gold reward.
+    has no gold reward. ``versions_B_T`` are the learner steps whose weights sampled each token,
+    None where one version that the schedule knows sampled them all.
     """
 
     prompts: list[str]
@@ -60,6 +61,7 @@ class Rollouts:
     behavior_log_probs_B_T: Tensor
     rewards_P_G: Tensor
     gold_P_G: Tensor | None = None
+    versions_B_T: Tensor | None = None
 
     @property
     def decisive_P_G(self) -> Tensor:  # noqa: N802 – an array, with its axes
@@ -79,7 +81,14 @@ class Rollouts:
             behavior_log_probs_B_T=self.behavior_log_probs_B_T[:rows],
             rewards_P_G=self.rewards_P_G[:prompts],
             gold_P_G=None if self.gold_P_G is None else self.gold_P_G[:prompts],
+            versions_B_T=None if self.versions_B_T is None else self.versions_B_T[:rows],
         )
+
+    def to(self, device: torch.device) -> "Rollouts":
+        """Return the same rollouts with their tensors on a device."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved = {n: v.to(device) for n, v in values.items() if isinstance(v, Tensor)}
+        return Rollouts(**(values | moved))
 
 
 @torch.no_grad()
@@ -90,10 +99,13 @@ def sample_rollouts(
     prompts: Sequence[str],
     group_size: int,
     generator: torch.Generator,
+    newest: Callable[[], int] | None = None,
 ) -> Rollouts:
     """Sample ``group_size`` completions per prompt at temperature 1 and reward them.
 
-    The prompt is read once per group; its key–value cache is then repeated for the members.
+    The prompt is read once per group; its key–value cache is then repeated for the members. Where
+    ``newest`` changes the weights between two tokens, the cache stays that of the weights which
+    filled it, and log-probabilities are those that really sampled.
 
     Args:
         model: the behavior policy.
@@ -102,13 +114,22 @@ def sample_rollouts(
         prompts: P prompts.
         group_size: G.
         generator: every random choice comes from it; it lives on the model's device.
+        newest: called before the model is, puts the weights into it that are to sample the next
+            token, and returns their version.
     """
     encoded = tokenizer(list(prompts), return_tensors="pt", padding=True)
     device = generator.device
     ids_P_L = encoded["input_ids"].to(device)
     mask_P_L = encoded["attention_mask"].to(device)
+    versions: list[int] = []
+
+    def forward(*inputs: Tensor, **settings: Any) -> Any:
+        if newest is not None:
+            versions.append(newest())
+        return model(*inputs, **settings)
+
     ids_B_T, log_probs_B_T, mask_B_T = _continue(
-        model, tokenizer, ids_P_L, mask_P_L, group_size, task.max_new_tokens, generator
+        forward, tokenizer, ids_P_L, mask_P_L, group_size, task.max_new_tokens, generator
     )
     texts = tokenizer.batch_decode(ids_B_T.masked_fill(mask_B_T == 0, tokenizer.eos_token_id))
     completions = [text.split(tokenizer.eos_token, 1)[0] for text in texts]
@@ -127,6 +148,7 @@ def sample_rollouts(
         behavior_log_probs_B_T=log_probs_B_T,
         rewards_P_G=rewards_P_G,
         gold_P_G=gold_P_G,
+        versions_B_T=torch.tensor(versions, device=device).expand_as(ids_B_T) if versions else None,
     )
 
 
@@ -168,7 +190,7 @@ def _shown(value: object) -> str:
 
 
 def _continue(
-    model: nn.Module,
+    model: Callable[..., Any],
     tokenizer: Any,
     ids_P_L: Tensor,
     mask_P_L: Tensor,

@@ -100,7 +100,12 @@ def group_name(configs: Iterable[TrainerConfig]) -> str:
 def free_jobs(configs: Iterable[TrainerConfig]) -> int:
     """Return how many processes of these runs fill the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // max((config.threads for config in configs), default=1))
+    return max(1, (cores or 1) // max(map(_cores_used, configs), default=1))
+
+
+def _cores_used(config: TrainerConfig) -> int:
+    workers = config.rollout_workers if config.schedule == "queue" else 0
+    return config.threads * (1 + workers)
 
 
 def _gentle_first(run: RunInfo) -> tuple[float, ...]:

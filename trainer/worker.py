@@ -28,9 +28,11 @@ from storage.errors import StorageError
 from storage.records import Evaluation, Event, RunInfo, RunStatus, StepMetrics
 from storage.store import Store
 
+from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
-from .lockstep import Hooks, Lockstep, parameter_count
+from .learner import Hooks, Learner, parameter_count
+from .lockstep import Lockstep
 from .meter import unmeasured
 from .outcome import Outcome
 from .workloads.choice import task_and_start
@@ -166,19 +168,20 @@ class Worker:
 
     def _train(self) -> Outcome:
         task, start = task_and_start(self._config, home(), self._warming)
-        lockstep = Lockstep(self._run.id, self._config, task, start)
-        parameters = parameter_count(lockstep.policy)
+        kind = Asynchronous if self._config.schedule == "queue" else Lockstep
+        learner: Learner = kind(self._run.id, self._config, task, start)
+        parameters = parameter_count(learner.policy)
         self._store.update_run(
             self._run.id,
-            device=str(lockstep.device),
+            device=str(learner.device),
             chance_reward=task.chance_reward,
             parameters=parameters,
         )
-        if not self._taken_up(lockstep):
+        if not self._taken_up(learner):
             words = f"{parameters} parameters, starting from {start.name}"
             self._event("start", words, data=task.facts)
         with self._interrupts_heard_at_rest():
-            outcome = lockstep.train(
+            outcome = learner.train(
                 Hooks(
                     on_step=self._keep_step,
                     on_evaluation=self._keep_evaluation,
@@ -186,7 +189,8 @@ class Worker:
                     on_drift=self._store.append_drift,
                     on_bias=self._store.append_bias_probe,
                     on_samples=self._store.append_samples,
-                    on_rest=lambda step, stopping: self._rest(lockstep, step, stopping),
+                    on_rest=lambda step, stopping: self._rest(learner, step, stopping),
+                    on_notice=self._keep_notice,
                 )
             )
             if self._interrupted:
@@ -195,7 +199,7 @@ class Worker:
 
     # -- going on later -----------------------------------------------------------------------
 
-    def _taken_up(self, lockstep: Lockstep) -> bool:
+    def _taken_up(self, learner: Learner) -> bool:
         """Go on from the newest checkpoint and forget what came after it; False at a new run.
 
         Raises:
@@ -205,10 +209,10 @@ class Worker:
         taken = newest[0].step + 1 if newest else 0
         if taken == 0 and not self._checkpoints.steps():
             return False
-        found = self._checkpoints.load(lockstep.device, most=taken)
+        found = self._checkpoints.load(learner.device, most=taken)
         for damage in found.damaged:
             self._event("checkpoint", damage, level="warning")
-        lockstep.load_state_dict(found.state)
+        learner.load_state_dict(found.state)
         self._steps = found.step
         self._store.delete_steps_after(self._run.id, found.step - 1)
         series = self._store.series(self._run.id, ("reward_mean", "gold_reward_mean"))
@@ -218,12 +222,12 @@ class Worker:
         self._event("resumed", words, step=found.step, data={"steps_forgotten": taken - found.step})
         return True
 
-    def _rest(self, lockstep: Lockstep, step: int, stopping: bool) -> None:
+    def _rest(self, learner: Learner, step: int, stopping: bool) -> None:
         """Write a checkpoint when one is due; one that cannot be written ends no run."""
         if self._pace.due(step) or (stopping and self._pace.ever):
             started = time.monotonic()
             try:
-                self._checkpoints.save(step, lockstep.state_dict())
+                self._checkpoints.save(step, learner.state_dict())
             except (OSError, SafetensorError) as error:
                 words = f"a checkpoint could not be written: {error}"
                 self._event("checkpoint", words, level="warning", step=step)
@@ -275,6 +279,9 @@ class Worker:
     def _keep_evaluation(self, row: Evaluation) -> None:
         self._store.append_evaluation(row)
         self._final = row
+
+    def _keep_notice(self, words: str, step: int) -> None:
+        self._event("rollout_worker", words, level="warning", step=step)
 
     # -- end ----------------------------------------------------------------------------------
 

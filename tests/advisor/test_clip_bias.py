@@ -1,6 +1,7 @@
 """The streamed clip bias is shown only where its interval means something."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from factories import a_step
@@ -77,5 +78,7 @@ def test_the_words_count_what_is_shown_and_tell_the_cost():
 def test_a_step_takes_the_sum_of_its_parts_and_an_unmeasured_one_is_unknown():
     row = a_step("r", 0, seconds_generate=0.01, seconds_learn=0.02, seconds_measure=0.005)
     assert step_seconds([row]) == pytest.approx(0.035)
+    at_once = replace(row, seconds_wait=0.001)  # generating went on beside it
+    assert step_seconds([at_once]) == pytest.approx(0.026)
     assert step_seconds([a_step("r", 0)]) is None
     assert step_seconds([]) is None

@@ -59,7 +59,7 @@ def test_the_reward_gets_the_prompt_the_completion_and_the_other_keys_of_its_lin
         "    return [1000 * n + len(c) for n, c in zip(hint, completions)]\n",
     )
     learner = Lockstep("a run", config, *custom(config, tmp_path))
-    batch = learner._sample(0, learner.weights.vector)
+    batch = learner._sample(0).batch
     assert len(batch.completions) == 16
     for row, (completion, reward) in enumerate(
         zip(batch.completions, batch.rewards_P_G.flatten().tolist(), strict=True)

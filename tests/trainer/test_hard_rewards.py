@@ -12,7 +12,8 @@ from processes import command
 from storage.records import RunStatus
 from trainer.__main__ import exit_code, result
 from trainer.launch import create_run
-from trainer.lockstep import Hooks, Lockstep
+from trainer.learner import Hooks
+from trainer.lockstep import Lockstep
 from trainer.objective import equal_rewards, group_advantages
 from trainer.rollout import RewardFailed
 from trainer.worker import Worker
@@ -108,7 +109,7 @@ def test_a_reward_that_fails_later_keeps_every_step_before(run_with, store):
 @pytest.mark.parametrize("kind", ["float", "int", "bool", "numpy.float32", "numpy.int64"])
 def test_every_kind_of_number_is_a_reward(tmp_path, kind):
     body = f"import numpy; return [{kind}(len(c) > 1) for c in completions]"
-    batch = a_learner(tmp_path, body)._sample(0, None)
+    batch = a_learner(tmp_path, body)._sample(0).batch
     expected = [float(len(completion) > 1) for completion in batch.completions]
     assert batch.rewards_P_G.flatten().tolist() == expected
 
@@ -117,7 +118,7 @@ def test_every_kind_of_number_is_a_reward(tmp_path, kind):
 def test_an_array_of_rewards_is_as_good_as_a_list(tmp_path, library):
     module = library.split(".", maxsplit=1)[0]
     body = f"import {module}; return {library}([float(len(c)) for c in completions])"
-    batch = a_learner(tmp_path, body)._sample(0, None)
+    batch = a_learner(tmp_path, body)._sample(0).batch
     assert batch.rewards_P_G.flatten().tolist() == [float(len(c)) for c in batch.completions]
 
 

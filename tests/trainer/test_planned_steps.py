@@ -3,7 +3,8 @@
 import pytest
 from own_things import own_config
 
-from trainer.lockstep import Hooks, Lockstep
+from trainer.learner import Hooks
+from trainer.lockstep import Lockstep
 from trainer.workloads.choice import task_and_start
 
 STEPS = 160

@@ -20,7 +20,8 @@ from trainer.bradley_terry import (
 )
 from trainer.cache import content_key, read_card
 from trainer.launch import create_run
-from trainer.lockstep import Hooks, Lockstep
+from trainer.learner import Hooks
+from trainer.lockstep import Lockstep
 from trainer.objective import clipped_surrogate, kl_penalty
 from trainer.policy import load_policy
 from trainer.reward_model import RewardModel
@@ -188,7 +189,7 @@ def test_the_reward_is_the_models_score_and_gold_the_exact_match(small):
     task, start = task_and_start(config(), home, ignore)
     assert start == home / "own"
     learner = Lockstep("a run", config(), task, start)
-    batch = learner._sample(0, learner.weights.vector)
+    batch = learner._sample(0).batch
     prompts = [p for p in batch.prompts for _ in range(8)]
     folder = home / "reward_models" / task.facts["reward_model"]
     scores = RewardModel(folder, CPU)(prompts, batch.completions)

@@ -95,7 +95,7 @@ def test_reading_a_prompt_once_for_its_group_changes_no_gradient(random_policy, 
 
 def test_the_warm_started_policy_scores_as_it_sampled(learner):
     run = learner(prompts=4)
-    batch = run._sample(0, run.weights.vector)
+    batch = run._sample(0).batch
     log_prob, _ = score(run.policy, batch)
     assert torch.allclose(log_prob, batch.behavior_log_probs_B_T, atol=1e-5)
 

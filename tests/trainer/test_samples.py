@@ -7,7 +7,7 @@ import pytest
 import torch
 from factories import a_config
 
-from trainer.lockstep import Hooks
+from trainer.learner import Hooks
 from trainer.rollout import Rollouts
 from trainer.samples import Learned, chosen_rows, samples_of, shortened
 

@@ -178,6 +178,7 @@ def test_processes_share_the_cores_among_their_threads():
     cores = len(os.sched_getaffinity(0))
     assert free_jobs([a_config()]) == cores
     assert free_jobs([a_config(threads=1), a_config(threads=2 * cores)]) == 1
+    assert free_jobs([a_config(schedule="queue", rollout_workers=cores)]) == 1
 
 
 # -- which cells are run again ----------------------------------------------------------------

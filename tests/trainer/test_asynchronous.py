@@ -1,0 +1,252 @@
+"""Queue mode with real processes: what is learned, how old it is, and what a death changes."""
+
+import contextlib
+import multiprocessing
+import pickle
+import signal
+import time
+from dataclasses import asdict, fields
+
+import psutil
+import pytest
+import torch
+from factories import a_config
+from own_things import LENGTH, own_config
+
+from storage.commandline import BadInput
+from storage.records import RunInfo, missing_reason
+from trainer.asynchronous import Asynchronous
+from trainer.crew import RolloutWorkersDied
+from trainer.learner import Hooks
+from trainer.lockstep import Lockstep
+from trainer.meter import unmeasured
+from trainer.published_weights import PublishedWeights
+from trainer.rollout import RewardFailed, sample_rollouts, score
+from trainer.rollout_worker import Failure, Sampler, _packed, batch_generator
+from trainer.workloads.choice import task_and_start
+
+CPU = torch.device("cpu")
+CLOCKS = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait"}
+SLOW = "import time\n" + LENGTH.replace("return", "time.sleep(0.2)\n    return")
+IN_A_WORKER = (
+    "import multiprocessing, os\n"
+    "def judge(prompts, completions, **keys):\n"
+    "    if multiprocessing.current_process().name == 'rollout worker':\n"
+    "        {}\n"
+    "    return [len(c) for c in completions]\n"
+)
+
+
+def silent(*_):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left(monkeypatch, tmp_path):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    torch.set_num_threads(1)
+    yield
+    assert multiprocessing.active_children() == []
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Make a learner of a kind, on a small model of one's own."""
+    with contextlib.ExitStack() as ends:
+
+        def make(kind, reward=LENGTH, **changes):
+            config = own_config(tmp_path, reward, **changes)
+            learner = kind("a run", config, *task_and_start(config, tmp_path, silent))
+            if kind is Asynchronous:
+                ends.callback(learner.close)
+            return learner
+
+        yield make
+
+
+def rollout_workers():
+    return [psutil.Process(child.pid) for child in multiprocessing.active_children()]
+
+
+def learned(row):
+    return {k: v for k, v in asdict(row).items() if k not in CLOCKS | {"extra"}}
+
+
+# -- what is learned ----------------------------------------------------------------------------
+
+
+def test_without_staleness_it_steps_as_lockstep_does_even_where_a_worker_is_killed(made):
+    setting = {"max_staleness": 0, "learning_rate": 1e-2, "steps": 6}
+    lockstep = made(Lockstep, **setting)
+    asynchronous = made(Asynchronous, schedule="queue", **setting)
+    lockstep.evaluate(0, 16)
+    asynchronous.evaluate(0, 16)
+    deaths = []
+    for step in range(6):
+        lockstep.generator = batch_generator(lockstep.config, CPU, step)
+        expected = lockstep.learner_step(step)
+        if step == 3:  # let batch 3 come in, and batch 4 go to a worker that will not sample it
+            [worker] = rollout_workers()
+            assert asynchronous._crew._members[0].connection.poll(60)
+            worker.send_signal(signal.SIGSTOP)
+        row = asynchronous.learner_step(step)
+        if step == 3:
+            worker.kill()
+        assert learned(row) == learned(expected)
+        assert row.seconds_wait >= 0
+        deaths += asynchronous._notices()
+    assert torch.equal(asynchronous.weights.vector, lockstep.weights.vector)
+    assert deaths == [
+        "a rollout worker ended by signal 9 and is replaced; batches 4 are sampled again"
+    ]
+
+
+def test_a_batch_that_is_sampled_again_has_the_same_prompts(made, tmp_path):
+    learner = made(Lockstep, schedule="queue")
+    published = PublishedWeights(learner.weights.vector.numel())
+    published.publish(0, learner.weights.vector)
+    sampler = Sampler(learner.config, learner.task, tmp_path / "model", published)
+    first, other = sampler.batch(3), sampler.batch(4)
+    published.publish(1, learner.weights.vector + 0.1)
+    again = sampler.batch(3)
+    assert again.prompts == first.prompts != other.prompts
+    assert again.completions != first.completions
+    assert first.versions_B_T.unique().tolist() == [0]
+    assert again.versions_B_T.unique().tolist() == [1]
+    published.close()
+
+
+def test_weights_that_change_between_two_tokens_sample_the_rest_and_say_so(made):
+    learner = made(Lockstep)
+    before = learner.weights.snapshot()
+    after = before + 0.05 * torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
+    calls = 0
+
+    def newest():
+        nonlocal calls
+        calls += 1
+        learner.behavior_weights.load(before if calls == 1 else after)
+        return 5 if calls == 1 else 6
+
+    batch = sample_rollouts(
+        learner.behavior_policy,
+        learner.tokenizer,
+        learner.task,
+        ["12+34=", "56+78="],
+        8,
+        torch.Generator().manual_seed(0),
+        newest=newest,
+    )
+    assert batch.versions_B_T.tolist() == [[5, 6, 6]] * 16
+    learner.behavior_weights.load(before)
+    of_before, _ = score(learner.behavior_policy, batch)
+    assert torch.allclose(batch.behavior_log_probs_B_T[:, 0], of_before[:, 0], atol=1e-5)
+    # The second token follows the prompt as the first weights read it and itself as the others do.
+    ids = torch.cat([batch.prompt_ids_B_L, batch.completion_ids_B_T], dim=1)
+    length = batch.prompt_ids_B_L.shape[1]
+    with torch.no_grad():
+        cache = learner.behavior_policy(ids[:, :length], use_cache=True).past_key_values
+        learner.behavior_weights.load(after)
+        logits = learner.behavior_policy(ids[:, length : length + 1], past_key_values=cache).logits
+    expected = logits[:, -1].log_softmax(dim=1).gather(1, ids[:, length + 1 : length + 2])
+    second = batch.behavior_log_probs_B_T[:, 1:2]
+    mask = batch.mask_B_T[:, 1:2]
+    assert torch.allclose(second, expected * mask, atol=1e-5)
+    assert not torch.allclose(second, of_before[:, 1:2], atol=1e-3)
+
+
+# -- how old it is ------------------------------------------------------------------------------
+
+
+def test_staleness_reaches_its_bound_and_never_passes_it_and_no_batch_is_lost(made):
+    learner = made(
+        Asynchronous,
+        schedule="queue",
+        max_staleness=2,
+        rollout_workers=2,
+        steps=9,
+        learning_rate=1e-2,
+    )
+    info = RunInfo(id="a", name="a", created_at=0.0, unmeasured=unmeasured(learner.config))
+    learner.evaluate(0, 16)
+    history, ages = [], []
+    for step in range(11):  # two more than planned, as a run whose collapse is not yet certain
+        history.append(learner.weights.snapshot())
+        row = learner.learner_step(step)
+        age = int(row.staleness_max)
+        ages.append(age)
+        assert (row.step, row.sampled_at_step, row.staleness_mean) == (step, step - age, age)
+        drift = float(torch.linalg.vector_norm(history[step] - history[step - age]))
+        assert row.cycle_drift == pytest.approx(drift, rel=1e-5, abs=1e-12)
+        assert row.extra["token_staleness_mean"] <= age
+        for name, value in asdict(row).items():
+            assert value is not None or missing_reason(info, row, name) != "not measured", name
+        if step == 8:  # what was asked for is used up, and nothing is sampled for nothing
+            crew = learner._crew
+            assert (crew._back, crew._waiting) == ({}, [])
+            assert [member.batches for member in crew._members] == [[], []]
+        time.sleep(0.15)  # the workers get ahead
+    assert ages[0] == 0
+    assert max(ages) == 2
+
+
+def test_a_learner_that_is_faster_waits_and_a_worker_that_is_faster_waits(made):
+    slow_worker = made(Asynchronous, SLOW, schedule="queue", max_staleness=1, steps=5)
+    slow_worker.evaluate(0, 16)
+    rows = [slow_worker.learner_step(step) for step in range(3)]
+    assert rows[-1].seconds_wait > 0.1
+    assert rows[-1].seconds_generate >= 0.2
+    assert rows[-1].extra["seconds_worker_idle"] < 0.1
+    slow_worker.close()
+    slow_learner = made(Asynchronous, schedule="queue", max_staleness=1, steps=5)
+    slow_learner.evaluate(0, 16)
+    rows = []
+    for step in range(5):
+        rows.append(slow_learner.learner_step(step))
+        time.sleep(0.3)
+    assert rows[-1].seconds_wait < 0.1
+    assert rows[-1].extra["seconds_worker_idle"] > 0.1
+
+
+# -- what goes wrong ----------------------------------------------------------------------------
+
+
+def hooks(**given):
+    heard = {field.name: silent for field in fields(Hooks)}
+    return Hooks(**(heard | {"stop_requested": lambda: False} | given))
+
+
+def test_a_reward_that_raises_in_a_worker_fails_the_run_as_it_does_in_lockstep(made):
+    learner = made(Asynchronous, IN_A_WORKER.format("raise ZeroDivisionError"), schedule="queue")
+    with pytest.raises(RewardFailed, match="the reward raised ZeroDivisionError") as error:
+        learner.train(hooks())
+    assert any("own_reward.py" in note for note in error.value.__notes__)
+
+
+def test_workers_that_die_whatever_is_done_fail_the_run_and_say_how(made, monkeypatch):
+    monkeypatch.setattr("trainer.crew.MOST_DEATHS", 0)
+    learner = made(Asynchronous, IN_A_WORKER.format("os._exit(3)"), schedule="queue")
+    with pytest.raises(RolloutWorkersDied, match="the last with exit code 3"):
+        learner.train(hooks())
+
+
+def test_a_worker_that_cannot_begin_says_why(made, tmp_path):
+    learner = made(Asynchronous, schedule="queue")
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=str(tmp_path / "model")):
+        learner.train(hooks())
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words():
+    class Local(Exception):
+        pass
+
+    found = pickle.loads(_packed(Failure(number=1, error=Local("why"))))
+    assert repr(found.error) == "RuntimeError('Local: why')"
+
+
+def test_only_the_queue_takes_rollout_workers():
+    with pytest.raises(BadInput, match="rollout_workers: 2 is not allowed with the schedule"):
+        a_config(rollout_workers=2)
+    assert "seconds_wait" in unmeasured(a_config())
+    assert "seconds_wait" not in unmeasured(a_config(schedule="queue", rollout_workers=2))

@@ -1,0 +1,394 @@
+"""The learner: one GRPO update after the other on rollouts of a behavior policy, and measured.
+
+The loop reads as the algorithm: take rollouts of φ, compare them within groups, score them under θ,
+step, measure. Where the rollouts come from is not decided here.
+"""
+
+import logging
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from storage.commandline import BadInput
+from storage.records import BiasProbe, Evaluation, LagDrift, Sample, StepMetrics
+
+from .beginning import Beginning
+from .bias_study import study
+from .config import TrainerConfig
+from .gradients import Checkpoint
+from .meter import Meter, Scored
+from .objective import clipped_surrogate, group_advantages, kl_penalty
+from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
+from .policy import FlatWeights, choose_device, load_policy, make_optimizer
+from .randomness import generator
+from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts, score
+from .samples import Learned, samples_of
+
+logger = logging.getLogger(__name__)
+
+START_ROLLOUTS = 512
+FINAL_ROLLOUTS = 1024
+
+
+def _log(words: str, step: int) -> None:
+    logger.warning("learner step %d: %s", step, words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the loop tells and asks the world; it knows no database.
+
+    ``on_rest(step, stopping)`` is called between learner steps, with the number of steps taken:
+    ``Learner.state_dict`` then holds all that the rest of the run depends on. ``on_notice(words,
+    step)`` tells what went wrong on the way and was put right.
+    """
+
+    on_step: Callable[[StepMetrics], None]
+    on_evaluation: Callable[[Evaluation], None]
+    stop_requested: Callable[[], bool]
+    on_drift: Callable[[LagDrift], None]
+    on_bias: Callable[[BiasProbe], None]
+    on_samples: Callable[[list[Sample]], None]
+    on_rest: Callable[[int, bool], None]
+    on_notice: Callable[[str, int], None] = _log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """The rollouts of one learner step, and where they come from.
+
+    ``version`` is the learner step whose weights φ = ``behavior`` sampled their oldest token, and
+    ``mean_version`` the mean over the rollouts of that of the oldest token of each.
+    ``seconds_wait`` is how long the learner stood still for them, None where nothing waits;
+    ``seconds_generate`` how long they took to sample, on whatever processor that was. ``extra``
+    goes into the row.
+    """
+
+    version: int
+    behavior: Tensor
+    batch: Rollouts
+    mean_version: float
+    seconds_generate: float
+    seconds_wait: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Learner(ABC):
+    """One run: a policy that learns, and everything that is measured on the way."""
+
+    def __init__(self, run_id: str, config: TrainerConfig, task: Task, start: Path) -> None:
+        """Load the policy from ``start`` and draw every random choice from ``config.seed``."""
+        self.run_id, self.config, self.task = run_id, config, task
+        self.device = choose_device(config.device)
+        self._start = start
+        self.policy, self.tokenizer = load_policy(start, self.device)
+        self.reference = load_policy(start, self.device)[0] if config.kl_coefficient > 0 else None
+        self.weights = FlatWeights(self.policy)
+        self.optimizer = make_optimizer(self.weights, config)
+        self.meter = Meter(run_id, config, self.policy, self.weights)
+        self.evaluator = generator(self.device, config.seed, 1)
+        self.outcome: OutcomeTracker | None = None
+        self._beginning: Beginning | None = None
+        self._versions: dict[int, Tensor] = {}
+        self._keep_for_study(0)
+        self._learned: Learned | None = None
+        self._step = 0
+
+    @abstractmethod
+    def _sample(self, step: int) -> Sampled:
+        """Return the rollouts that learner step ``step`` learns from."""
+
+    def _notices(self) -> list[str]:
+        """Return in words, once, what went wrong since the last call and was put right."""
+        return []
+
+    @cached_property
+    def behavior_policy(self) -> nn.Module:
+        """A second copy of the model, for weights that are not the policy's own."""
+        return load_policy(self._start, self.device)[0]
+
+    @cached_property
+    def behavior_weights(self) -> FlatWeights:
+        """The weights of ``behavior_policy``."""
+        return FlatWeights(self.behavior_policy)
+
+    # -- the run ------------------------------------------------------------------------------
+
+    def train(self, hooks: Hooks) -> Outcome:
+        """Run to the end of the horizon, a collapse, a divergence, or a request to stop.
+
+        A reward that is down but has not been so for 20 batches extends the run until it is clear.
+        After ``load_state_dict`` it goes on from there.
+        """
+        outcome = self.outcome or self._evaluated_start(hooks)
+        while not self._over(self._step):
+            stopping = hooks.stop_requested()
+            hooks.on_rest(self._step, stopping)
+            if stopping:
+                break
+            if self._step > 0 and self._step % self.config.evaluation_interval == 0:
+                rollouts = self.config.evaluation_rollouts
+                hooks.on_evaluation(self.evaluate(self._step, rollouts))
+            try:
+                row = self.learner_step(self._step)
+            except NonFinitePolicy as error:
+                outcome.diverge(f"{error} at batch {self._step}")
+                break
+            hooks.on_step(row)
+            self._tell(hooks)
+            self._keep_for_study(self._step + 1)
+            onset = outcome.onset
+            outcome.observe(_decisive(row), _version(row), finite=_finite(row))
+            self._tell_samples(hooks, alarm=onset is None and outcome.onset is not None)
+            self._step += 1
+        self._tell_samples(hooks, alarm=True)
+        if not outcome.diverged and self._step > 0:
+            rollouts = max(FINAL_ROLLOUTS, self.config.evaluation_rollouts)
+            hooks.on_evaluation(self.evaluate(self._step, rollouts))
+        if self._step == self.config.steps and not outcome.diverged:
+            self._study(hooks)
+        return outcome.conclude()
+
+    def _evaluated_start(self, hooks: Hooks) -> OutcomeTracker:
+        hooks.on_evaluation(self.evaluate(0, max(START_ROLLOUTS, self.config.evaluation_rollouts)))
+        self.outcome = OutcomeTracker(self._begun().reward, self.task.chance_reward)
+        return self.outcome
+
+    def _tell_samples(self, hooks: Hooks, *, alarm: bool) -> None:
+        """Show the last batch when its step is due, or when there is a reason to look at it."""
+        every, learned = self.config.sample_interval, self._learned
+        if every is None or learned is None:
+            return
+        if alarm or learned.step % every == 0:
+            hooks.on_samples(samples_of(self.run_id, learned, self.config.samples_kept))
+            self._learned = None  # each batch once
+
+    def _tell(self, hooks: Hooks) -> None:
+        for drift in self.meter.drifts:
+            hooks.on_drift(drift)
+        if self.meter.bias is not None:
+            hooks.on_bias(self.meter.bias)
+        for words in self._notices():
+            hooks.on_notice(words, self._step)
+
+    def _keep_for_study(self, version: int) -> None:
+        lag = self.config.steps - version
+        if self.config.study_lags and (lag == 0 or lag in self.config.study_lags):
+            self._versions[version] = self.weights.snapshot()
+
+    def _study(self, hooks: Hooks) -> None:
+        """Measure the gradient bias at the last policy, if the configuration asks for it."""
+        if not self.config.study_lags:
+            return
+        checkpoint = Checkpoint(
+            policy=self.policy,
+            weights=self.weights,
+            behavior_policy=self.behavior_policy,
+            behavior_weights=self.behavior_weights,
+            tokenizer=self.tokenizer,
+            task=self.task,
+            epsilon_low=self.config.epsilon_low,
+            epsilon_high=self.config.epsilon_high,
+        )
+        for probe in study(
+            self.run_id, self.config, checkpoint, self._versions, hooks.stop_requested
+        ):
+            hooks.on_bias(probe)
+
+    def _over(self, step: int) -> bool:
+        outcome = self.outcome
+        if outcome is None or outcome.diverged:
+            return outcome is not None
+        if outcome.may_stop and self.config.stop_on_collapse:
+            return True
+        if step < self.config.steps:
+            return False
+        extends = outcome.undetermined and self.config.stop_on_collapse
+        return not extends or step >= self.config.steps + HELD_BATCHES
+
+    # -- one learner step ---------------------------------------------------------------------
+
+    def learner_step(self, step: int) -> StepMetrics:
+        """Take rollouts of φ, compare within groups, update θ_t to θ_{t+1}, and measure it all."""
+        sampled = self._sample(step)
+        version, batch = sampled.version, sampled.batch
+        started = time.perf_counter()
+
+        scored = self._score(batch)
+        loss = clipped_surrogate(
+            scored.log_ratio_B_T,
+            scored.advantage_B,
+            batch.mask_B_T,
+            self.config.epsilon_low,
+            self.config.epsilon_high,
+        )
+        penalty = self._kl_penalty(scored)
+        if penalty is not None:
+            loss = loss + self.config.kl_coefficient * penalty
+        self._learned = Learned(
+            step=step,
+            staleness=step - version,
+            batch=batch,
+            advantage_B=scored.advantage_B,
+            log_ratio_B_T=scored.log_ratio_B_T.detach(),
+        )
+        self.weights.gradient.zero_()
+        torch.autograd.backward(loss)
+        learned = time.perf_counter()
+
+        grad_norm = self.meter.before_update(step, version, sampled.behavior, scored)
+        measured = time.perf_counter()
+        learning_rate = self._update(step, grad_norm)
+        updated = time.perf_counter()
+
+        numbers, reasons = self.meter.after_update(step, learning_rate, scored)
+        numbers["loss"] = float(loss.detach())
+        if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
+            numbers["kl_to_start"] = float(self._begun().kl_to(self.policy))
+        else:
+            reasons["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
+        extra = dict(sampled.extra)
+        if penalty is not None:
+            extra["kl_penalty"] = float(penalty.detach())
+        return StepMetrics(
+            run_id=self.run_id,
+            step=step,
+            time=time.time(),
+            learning_rate=learning_rate,
+            staleness_mean=step - sampled.mean_version,
+            staleness_max=float(step - version),
+            sampled_at_step=version,
+            dropped_groups=0,
+            **numbers,
+            reasons=reasons,
+            extra=extra,
+            seconds_generate=sampled.seconds_generate,
+            seconds_learn=(learned - started) + (updated - measured),
+            seconds_measure=(measured - learned) + (time.perf_counter() - updated),
+            seconds_wait=sampled.seconds_wait,
+        )
+
+    def _score(self, batch: Rollouts) -> Scored:
+        log_prob_B_T, entropy_B_T = score(self.policy, batch)
+        return Scored(
+            batch=batch,
+            advantage_B=group_advantages(batch.rewards_P_G).reshape(-1),
+            log_prob_B_T=log_prob_B_T,
+            log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
+            entropy_B_T=entropy_B_T,
+        )
+
+    def _kl_penalty(self, scored: Scored) -> Tensor | None:
+        if self.reference is None:
+            return None
+        with torch.no_grad():
+            reference_B_T, _ = score(self.reference, scored.batch)
+        return kl_penalty(scored.log_prob_B_T, reference_B_T, scored.batch.mask_B_T)
+
+    def _update(self, step: int, grad_norm: Tensor) -> float:
+        """Scale the gradient down to the largest norm, set the learning rate, and step."""
+        scale = (self.config.max_grad_norm / (grad_norm + 1e-6)).clamp_max(1.0)
+        self.weights.gradient.mul_(scale)
+        learning_rate = self.config.learning_rate_at(step)
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.optimizer.step()
+        return learning_rate
+
+    # -- going on later -----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the rest of the run depends on, besides its configuration and start.
+
+        It holds the tensors themselves, about 3 + log2(T) vectors the size of the weights, and is
+        to be written away before the next learner step.
+        """
+        if self.outcome is None:
+            raise RuntimeError("a run has a state once its start is evaluated")
+        return {
+            "step": self._step,
+            "device": self.device.type,
+            "weights": self.weights.vector,
+            "optimizer": self.optimizer.state_dict()["state"],
+            "meter": self.meter.state_dict(),
+            "evaluator": self.evaluator.get_state(),
+            "outcome": self.outcome.state_dict(),
+            "beginning": self._begun().state_dict(),
+            "versions": self._versions,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of another learner of the same run; it takes over the tensors.
+
+        Raises:
+            BadInput: the state comes from another kind of device, whose random numbers differ.
+        """
+        if state["device"] != self.device.type:
+            raise BadInput(
+                f"device: the run was trained on {state['device']} and this would be "
+                f"{self.device.type}, whose random numbers differ; allowed: {state['device']}"
+            )
+        if state["step"] == 0:
+            return  # nothing was learned, and a learner at its start evaluates that itself
+        self.weights.load(state["weights"])
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.meter.load_state_dict(state["meter"])
+        self.evaluator.set_state(state["evaluator"])
+        self._beginning = Beginning.from_state_dict(state["beginning"])
+        self.outcome = OutcomeTracker(self._beginning.reward, self.task.chance_reward)
+        self.outcome.load_state_dict(state["outcome"])
+        self._versions = state["versions"]
+        self._step = state["step"]
+
+    # -- evaluations --------------------------------------------------------------------------
+
+    def _begun(self) -> Beginning:
+        if self._beginning is None:
+            raise RuntimeError("the start is sampled by evaluate(0, …) before the first step")
+        return self._beginning
+
+    @torch.no_grad()
+    def evaluate(self, step: int, rollouts: int) -> Evaluation:
+        """Reward the *current* policy θ_step on fresh prompts, one completion each."""
+        prompts = self.task.sample_prompts(rollouts, self.evaluator)
+        batch = sample_rollouts(self.policy, self.tokenizer, self.task, prompts, 1, self.evaluator)
+        if step == 0:
+            parameters = self.weights.vector.numel()
+            self._beginning = Beginning.of(self.policy, parameters, batch)
+        return Evaluation(
+            run_id=self.run_id,
+            step=step,
+            time=time.time(),
+            rollouts=rollouts,
+            reward=float(batch.rewards_P_G.mean()),
+            reward_std=float(batch.rewards_P_G.std()),
+            gold=None if batch.gold_P_G is None else float(batch.gold_P_G.mean()),
+        )
+
+
+def _finite(row: StepMetrics) -> bool:
+    watched = (row.loss, row.grad_norm, row.displacement)
+    return all(value is not None and math.isfinite(value) for value in watched)
+
+
+def _decisive(row: StepMetrics) -> float:
+    """Return the reward that matters: gold where there is one (theory.md §6)."""
+    value = row.reward_mean if row.gold_reward_mean is None else row.gold_reward_mean
+    return math.nan if value is None else value
+
+
+def _version(row: StepMetrics) -> int:
+    return row.step if row.sampled_at_step is None else row.sampled_at_step
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
