@@ -23,7 +23,7 @@ from .bias_study import study
 from .config import TrainerConfig
 from .gradients import Checkpoint
 from .meter import Meter, Scored
-from .objective import clipped_surrogate, group_advantages, kl_penalty
+from .objective import Objective, kl_penalty
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
 from .randomness import generator
@@ -68,8 +68,11 @@ class Lockstep:
         self.weights = FlatWeights(self.policy)
         self.behavior_weights = FlatWeights(self.behavior_policy)
         self.optimizer = make_optimizer(self.weights, config)
-        self.schedule = BehaviorSchedule(config.schedule, config.max_staleness)
-        self.meter = Meter(run_id, config, self.policy, self.weights)
+        self.schedule = BehaviorSchedule(
+            config.schedule, config.max_staleness, config.updates_per_batch
+        )
+        self.objective = Objective.of(config, task.max_new_tokens)
+        self.meter = Meter(run_id, config, self.objective, self.policy, self.weights)
         self.generator = generator(self.device, config.seed, 0)
         self.evaluator = generator(self.device, config.seed, 1)
         self.outcome: OutcomeTracker | None = None
@@ -78,6 +81,8 @@ class Lockstep:
         self._versions: dict[int, Tensor] = {}
         self._keep_for_study(0)
         self._learned: Learned | None = None
+        self._drawn: tuple[int, Tensor, Rollouts] | None = None
+        self._proximal_B_T: Tensor | None = None
         self._step = 0
 
     # -- the run ------------------------------------------------------------------------------
@@ -90,10 +95,12 @@ class Lockstep:
         """
         outcome = self.outcome or self._evaluated_start(hooks)
         while not self._over(self._step):
-            stopping = hooks.stop_requested()
-            hooks.on_rest(self._step, stopping)
-            if stopping:
-                break
+            new_batch = self._is_new_batch(self._step)
+            if new_batch:  # a batch is finished before the run rests
+                stopping = hooks.stop_requested()
+                hooks.on_rest(self._step, stopping)
+                if stopping:
+                    break
             if self._step > 0 and self._step % self.config.evaluation_interval == 0:
                 rollouts = self.config.evaluation_rollouts
                 hooks.on_evaluation(self.evaluate(self._step, rollouts))
@@ -106,7 +113,8 @@ class Lockstep:
             self._tell(hooks)
             self._keep_for_study(self._step + 1)
             onset = outcome.onset
-            outcome.observe(_decisive(row), _version(row), finite=_finite(row))
+            if new_batch or not _finite(row):  # each batch is judged once
+                outcome.observe(_decisive(row), _version(row), finite=_finite(row))
             self._tell_samples(hooks, alarm=onset is None and outcome.onset is not None)
             self._step += 1
         self._tell_samples(hooks, alarm=True)
@@ -153,8 +161,7 @@ class Lockstep:
             behavior_weights=self.behavior_weights,
             tokenizer=self.tokenizer,
             task=self.task,
-            epsilon_low=self.config.epsilon_low,
-            epsilon_high=self.config.epsilon_high,
+            objective=self.objective,
         )
         for probe in study(
             self.run_id, self.config, checkpoint, self._versions, hooks.stop_requested
@@ -170,24 +177,35 @@ class Lockstep:
         if step < self.config.steps:
             return False
         extends = outcome.undetermined and self.config.stop_on_collapse
-        return not extends or step >= self.config.steps + HELD_BATCHES
+        longest = self.config.steps + HELD_BATCHES * self.config.updates_per_batch
+        return not extends or step >= longest
+
+    def _is_new_batch(self, step: int) -> bool:
+        return step % self.config.updates_per_batch == 0
 
     # -- one learner step ---------------------------------------------------------------------
 
     def learner_step(self, step: int) -> StepMetrics:
-        """Sample from φ, compare within groups, update θ_t to θ_{t+1}, and measure all of it."""
+        """Sample from φ, compare within groups, update θ_t to θ_{t+1}, and measure all of it.
+
+        With several updates per batch only the first of them samples.
+        """
         started = time.perf_counter()
         version, behavior = self.schedule.behavior(step, self.weights.vector)
-        batch = self._sample(version, behavior)
+        if self._drawn is None or self._is_new_batch(step):
+            self._drawn = version, behavior, self._sample(version, behavior)
+            self._proximal_B_T = None
+        version, behavior, batch = self._drawn
         generated = time.perf_counter()
 
-        scored = self._score(batch)
-        loss = clipped_surrogate(
+        scored = self._score(batch, self._proximal_B_T)
+        if self._proximal_B_T is None:
+            self._proximal_B_T = scored.log_prob_B_T.detach()
+        loss = self.objective.surrogate(
             scored.log_ratio_B_T,
             scored.advantage_B,
             batch.mask_B_T,
-            self.config.epsilon_low,
-            self.config.epsilon_high,
+            scored.proximal_log_ratio_B_T,
         )
         penalty = self._kl_penalty(scored)
         if penalty is not None:
@@ -231,13 +249,14 @@ class Lockstep:
             seconds_measure=(measured - learned) + (time.perf_counter() - updated),
         )
 
-    def _score(self, batch: Rollouts) -> Scored:
+    def _score(self, batch: Rollouts, proximal_B_T: Tensor | None = None) -> Scored:
         log_prob_B_T, entropy_B_T = score(self.policy, batch)
         return Scored(
             batch=batch,
-            advantage_B=group_advantages(batch.rewards_P_G).reshape(-1),
+            advantage_B=self.objective.advantages(batch.rewards_P_G),
             log_prob_B_T=log_prob_B_T,
             log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
+            proximal_log_ratio_B_T=None if proximal_B_T is None else log_prob_B_T - proximal_B_T,
             entropy_B_T=entropy_B_T,
         )
 
@@ -246,7 +265,9 @@ class Lockstep:
             return None
         with torch.no_grad():
             reference_B_T, _ = score(self.reference, scored.batch)
-        return kl_penalty(scored.log_prob_B_T, reference_B_T, scored.batch.mask_B_T)
+        mask_B_T = scored.batch.mask_B_T
+        divisor_B = self.objective.divisors(mask_B_T)
+        return kl_penalty(scored.log_prob_B_T, reference_B_T, mask_B_T, divisor_B)
 
     def _sample(self, version: int, behavior: Tensor) -> Rollouts:
         if version != self._behavior_version:
