@@ -13,17 +13,17 @@ from pydantic import ValidationError
 from storage.commandline import BadInput
 from storage.records import Recommendation, RunInfo, RunStatus
 from storage.store import Store
-from trainer.config import TrainerConfig, checked_config
+from trainer.config import TrainerConfig, changed, checked_config
 
 from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal, with_outcomes
 from .calibration import (
     SERIES,
     RunFacts,
-    batch_radius,
     clip_criterion,
     differences,
     run_facts,
     staleness_kappa,
+    staleness_radius,
 )
 from .constants import constants_of
 from .horizon import horizon_kappa, horizon_step, local_kappa, projected_alpha, used_kappa
@@ -81,6 +81,7 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
         series=series,
         steps=steps,
         radii=(newest[0].clipping_radii if newest else None) or {},
+        weight_radii=newest[0].weight_radii if newest else None,
         ended=run.status in ENDED,
         parameters=run.parameters,
     )
@@ -191,12 +192,11 @@ def ask(
     """
     if not (math.isfinite(risk) and 0 < risk < 1):
         raise BadInput(f"risk: {risk} is not allowed; allowed: 0 < risk < 1")
-    given = {name: value for name, value in settings.items() if value is not None}
     base = evidence[0].config.model_dump() if evidence else {}
     if found is not None:
         base = {**found.setting.model_dump(), "seed": 0}
-    config = checked_config({"learning_rate": UNUSED_RATE, **base, **given})
-    judged = config.learning_rate if "learning_rate" in given else None
+    config = checked_config(changed({"learning_rate": UNUSED_RATE, **base}, settings))
+    judged = None if settings.get("learning_rate") is None else config.learning_rate
     return Question(setting=config, risk=risk, learning_rate=judged)
 
 
@@ -356,7 +356,8 @@ def diagnosis_of(
 ) -> Diagnosis:
     """Judge a run by its own facts and by ended runs of the same setting."""
     constants = constants_of(others, learning_rate=facts.config.learning_rate)
-    r_batch = batch_radius(facts.radii, clip_criterion(others, facts.parameters))
+    criterion = clip_criterion(others, facts.parameters, facts.config.loss)
+    r_batch = staleness_radius(facts, criterion)
     kappas = {
         "staleness": staleness_kappa(facts, r_batch),
         "horizon": horizon_kappa(facts, constants.r_crit),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from storage.records import Calibration
 from trainer.config import TrainerConfig
 
-from .calibration import RunFacts, differences
+from .calibration import RunFacts, differences, no_clipping_radius
 from .learning_rate import Trial
 from .limits import (
     RateLimit,
@@ -37,7 +37,7 @@ WHAT_IF: dict[str, Callable[[TrainerConfig], dict[str, float]]] = {
     "half_max_staleness": lambda c: {"max_staleness": c.max_staleness // 2},
     "half_steps": lambda c: {"steps": max(1, c.steps // 2)},
     "double_clip": lambda c: {
-        "clip_epsilon": min(0.99, 2 * c.epsilon_low),
+        **({"clip_epsilon": min(0.99, 2 * c.epsilon_low)} if c.clip_epsilon else {}),
         "clip_epsilon_high": min(100.0, 2 * c.epsilon_high),
     },
     "double_batch": lambda c: {"prompts": 2 * c.prompts},
@@ -442,10 +442,12 @@ def _sentence(
     if found.outcomes:
         basis += f" and {len(found.outcomes)} archived runs"
     which = binding.binding.replace("_", " ")
+    unclipped = no_clipping_radius(setting)
     if largest is None:
-        return f"No rate can be advised {where}: {binding.reason} ({basis})."
+        return f"No rate can be advised {where}: {binding.reason} ({basis}). {unclipped}".strip()
     at = f"; half of such runs fail at {written(edge)}" if edge is not None else ""
     return (
         f"Up to {written(largest)} {where} the risk of an unsafe run stays within "
         f"{100 * question.risk:.3g}%{at} ({basis}). The binding limit is {which}: {binding.reason}."
-    )
+        f" {unclipped}"
+    ).strip()

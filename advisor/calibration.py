@@ -7,7 +7,7 @@ interval or a bound (theory.md §4).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from trainer.config import TrainerConfig
+from trainer.losses import LOSSES
 
 from .regime import Estimate, unknown
 
@@ -81,6 +82,7 @@ class RunFacts:
     ``displacement`` the largest ‖θ − θ_0‖ so far, ``displacement_at_onset`` the same when a
     collapse began, ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law``
     (G_1, α) of D(k) = G_1·η·k^α, and ``clip_p95`` the 95th percentile of the active-clip fraction.
+    ``radii`` are the newest clipping radii, ``weight_radii`` those of the importance weights.
     """
 
     run_id: str
@@ -100,6 +102,7 @@ class RunFacts:
     clip_p95: float | None
     radii: Mapping[str, float | None]
     parameters: int | None = None
+    weight_radii: Mapping[str, float | None] = field(default_factory=dict)
 
 
 UNSAFE_VERDICTS = ("collapsed", "diverged", "damaged")
@@ -128,6 +131,7 @@ def run_facts(
     series: Mapping[str, Sequence[Any]],
     radii: Mapping[str, float | None],
     ended: bool,
+    weight_radii: Mapping[str, float | None] | None = None,
     parameters: int | None = None,
     steps: int | None = None,
 ) -> RunFacts:
@@ -137,6 +141,9 @@ def run_facts(
     hand before its end is evidence of drift and clipping but not of safety.
     """
     columns = {name: np.array(series[name], dtype=np.float64) for name in SERIES}  # None: NaN
+    clipped = columns["clip_fraction_high"]
+    if LOSSES[config.loss].clips_below:
+        clipped = columns["clip_fraction_low"] + clipped
     displacement = columns["displacement"]
     known = np.isfinite(displacement)
     return RunFacts(
@@ -154,8 +161,9 @@ def run_facts(
         displacement_at_onset=_at(columns["step"], displacement, onset),
         largest_step=_largest_step(columns, config),
         drift_law=drift_law(columns["step"], displacement, config),
-        clip_p95=_percentile95(columns["clip_fraction_low"] + columns["clip_fraction_high"]),
+        clip_p95=_percentile95(clipped),
         radii=radii,
+        weight_radii=weight_radii or {},
         parameters=parameters,
     )
 
@@ -222,26 +230,83 @@ def drift_law(
     return g_1, alpha
 
 
-def clip_criterion(runs: Sequence[RunFacts], parameters: int | None) -> tuple[float, float, str]:
+def clip_criterion(
+    runs: Sequence[RunFacts], parameters: int | None, loss: str = "grpo"
+) -> tuple[float, float, str]:
     """Bracket p*, the active-clip fraction at which the batch-level clip takes over.
 
     The literature brackets it; healthy runs of the same setting raise the lower end to what they
-    bore, for they show that this much clipping is survived.
+    bore, for they show that this much clipping is survived. What is published is of clipped tokens:
+    healthy GSPO runs clip two orders of magnitude more (arXiv 2507.18071), so for it survivors
+    alone give a lower end, and there is no upper one.
 
     Returns:
-        Lower end, upper end, and where they come from. The upper end never falls below the lower.
+        Lower end, upper end, and where they come from; NaN and inf for an end that nothing gives.
+        The upper end never falls below the lower.
     """
+    if LOSSES[loss].clips == "answer":
+        return _criterion_of_answers(runs, loss)
     tiny = parameters is not None and parameters < TINY_MODEL_PARAMETERS
     low = HEALTHY_CLIP_FRACTION
     high = TOLERATED_BY_TINY_MODELS if tiny else DEGRADED_CLIP_FRACTION
     source = f"clip criterion {low:.2%}…{high:.0%} from the literature"
     if tiny:
         source += " (tiny models tolerate several percent)"
-    borne = [run.clip_p95 for run in runs if run.unsafe is False and run.clip_p95 is not None]
+    borne = _borne(runs)
     if borne and max(borne) > low:
         low = max(borne)
         source = f"{len(borne)} survived runs of this setting bore {low:.2%} of active clipping"
     return low, max(low, high), source
+
+
+def _borne(runs: Sequence[RunFacts]) -> list[float]:
+    """Return the active-clip fractions that runs survived."""
+    return [run.clip_p95 for run in runs if run.unsafe is False and run.clip_p95 is not None]
+
+
+def _criterion_of_answers(runs: Sequence[RunFacts], loss: str) -> tuple[float, float, str]:
+    nowhere = f"how much clipping of answers {loss} bears is published nowhere"
+    if not (borne := _borne(runs)):
+        return math.nan, math.inf, f"{nowhere}, and no run of this setting has survived"
+    words = f"{len(borne)} survived runs of this setting bore {max(borne):.2%} of active clipping"
+    return max(borne), math.inf, f"{words}; {nowhere}"
+
+
+def staleness_radius(run: RunFacts, criterion: tuple[float, float, str]) -> Estimate:
+    """Return R_batch of a run by the criterion of its loss (theory.md §4).
+
+    Where drift from the behavior policy makes the clip take gradients away it is the clipping
+    radius. Where it does not, the staleness limit has none, and the importance weights decide.
+    """
+    loss = run.config.loss
+    if LOSSES[loss].has_clipping_radius:
+        return batch_radius(run.radii, criterion)
+    return weight_radius(run.weight_radii, loss)
+
+
+def no_clipping_radius(config: TrainerConfig) -> str:
+    """Say in a sentence that staleness has no clipping radius; nothing where it has one."""
+    if config.max_staleness == 0 or LOSSES[config.loss].has_clipping_radius:
+        return ""
+    return f"Staleness has no clipping radius under the loss {config.loss}."
+
+
+def weight_radius(radii: Mapping[str, float | None], loss: str) -> Estimate:
+    """Return R_batch where weights are not clipped away: between the radii of their two criteria.
+
+    M2 = 0.04 on the tokens that moved as their advantage pushes, and a sequence ESS of one half;
+    the smaller radius is the low end, and the reason names it.
+    """
+    none = f"{loss} has no clipping radius, for its clip takes no gradient away as staleness grows"
+    names = {"m2": "M2 = 0.04", "sequence_ess": "a sequence ESS of one half"}
+    known = {words: r for name, words in names.items() if (r := radii.get(name)) is not None}
+    if len(known) < len(names):
+        return unknown(f"{none}; too few sequences are pooled for that of its weights")
+    first = min(known, key=lambda words: known[words])
+    low, high = known[first], max(known.values())
+    middle = math.sqrt(low * high) if math.isfinite(high) else None
+    reason = f"{none}; its importance weights reach {first} first"
+    return Estimate(value=middle, low=low, high=high, is_bound=middle is None, reason=reason)
 
 
 def batch_radius(
@@ -260,9 +325,8 @@ def batch_radius(
     if low is None and high is None:
         return unknown(f"no clipping radius is measured yet ({source})")
     if low is None or high is None:
-        return Estimate(
-            low=low, high=high, is_bound=True, reason=f"too few tokens are pooled yet; {source}"
-        )
+        pooled = "" if math.isinf(high_p) else "too few tokens are pooled yet; "
+        return Estimate(low=low, high=high, is_bound=True, reason=f"{pooled}{source}")
     middle = math.sqrt(low * high) if math.isfinite(high) else None
     return Estimate(value=middle, low=low, high=high, is_bound=middle is None, reason=source)
 

@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 from trainer.config import TrainerConfig
+from trainer.losses import LOSSES
 
 from .safe_levels import Level, SafeLevels, signature
 from .segments import FRESH_ABOVE, Segment, crossing, gains, is_learned_reward
@@ -274,9 +275,24 @@ def transfer(
     elif asked.hidden_size != probed.hidden_size:
         limit = limit.moved(1.0, 0.4, "another width")
     if limit.binding == "staleness":
+        _check_clip_rule(probed, asked)
         clip = math.log1p(asked.epsilon_high) / math.log1p(probed.epsilon_high)
         limit = _by_rule(limit, clip, 0.4, "clip-range rule")
     return limit
+
+
+def _check_clip_rule(probed: TrainerConfig, asked: TrainerConfig) -> None:
+    """Refuse another clip range where none is reached by drift, so that no rule says what it does.
+
+    Raises:
+        RefusedTransfer: the loss has no clipping radius, and the ranges differ.
+    """
+    ranges = [(each.epsilon_low, each.epsilon_high) for each in (probed, asked)]
+    if ranges[0] != ranges[1] and not LOSSES[probed.loss].has_clipping_radius:
+        raise RefusedTransfer(
+            f"the loss {probed.loss} has no clipping radius, so no rule carries a staleness limit "
+            f"from clip_epsilon_high {probed.epsilon_high:g} to {asked.epsilon_high:g}"
+        )
 
 
 def _by_rule(limit: RateLimit, factor: float, price: float, why: str) -> RateLimit:

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from storage.records import RunInfo, StepMetrics, missing_reason
+from trainer.losses import LOSSES
 
 from .wording import MISSING, NOT_FINITE, rate, short, time_left
 
@@ -69,7 +70,7 @@ def tiles(run: RunInfo, recent: Sequence[StepMetrics]) -> list[Tile]:
         _tile(run, recent, "reward_mean", "batch reward, mean", fmean, "{:.3f}".format),
         _tile(run, recent[-1:], "learning_rate", "learning rate η", max, rate),
         _tile(run, recent, "approx_kl", "sampling KL, highest", max, short),
-        _tile(run, recent, "clip_fraction", "clipped, highest", max, "{:.1%}".format),
+        _tile(run, recent, _clipping(run), "clipped, highest", max, "{:.1%}".format),
         _tile(run, recent, "sequence_ess_fraction", "sequence ESS, lowest", min, "{:.0%}".format),
     ]
 
@@ -79,8 +80,15 @@ READINGS = {
     "learning_rate": "Of the last learner step, after warm-up.",
     "approx_kl": "In nats per token. Higher is worse; below 0.01 is usual.",
     "clip_fraction": "Share of tokens whose gradient the clip removes. Higher is worse.",
+    "clip_fraction_high": "Share of tokens whose weight is cut down. Higher is worse.",
     "sequence_ess_fraction": "Effective sample size. Lower is worse; below 30 % is an alarm.",
 }
+
+
+def _clipping(run: RunInfo) -> str:
+    """Return what is shown of the clip: of a loss that clips nothing below, its upper end."""
+    loss = LOSSES.get(str(run.config.get("loss", "grpo")))
+    return "clip_fraction" if loss is None or loss.clips_below else "clip_fraction_high"
 
 
 def _tile(

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer.config import TrainerConfig
 
-from .calibration import RunFacts, differences
+from .calibration import RunFacts, differences, no_clipping_radius
 from .constants import Constants, constants_of, kappas_at
 from .learning_rate import FOREIGN_WIDTHS, Edge, Rates, Trial, safe_rates, two_constraint_rule
 from .literature import PublishedRun, literature_trials, nearest
@@ -281,7 +281,8 @@ def _advice(
         kappa_horizon=kappas["horizon"],
         kappa_local=kappas["local_step"],
         crossover_staleness=crossover,
-        reason=_sentence(question, rates, basis) + f" {binding_reason}{caveat}",
+        reason=_sentence(question, rates, basis)
+        + f" {binding_reason}{caveat} {no_clipping_radius(setting)}".rstrip(),
         calibrated=calibrated,
         evidence=evidence,
         reasons={**reasons, "regime": regime_reason},

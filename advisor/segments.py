@@ -19,6 +19,7 @@ from typing import Any
 
 from storage.records import Evaluation, LagDrift, RunInfo, StepMetrics
 from trainer.config import TrainerConfig
+from trainer.losses import clipped_share
 
 RAMP_STEPS = 26
 RAMP = (1e-8, 10.0)
@@ -280,7 +281,10 @@ def summarise(
     start = next((e for e in evaluations if e.step == 0), None)
     gain, stderr = _gain(config, rows, evaluations, start)
     settled = [row for row in rows if row.step >= SETTLED_FROM * len(rows)]
-    clipped = [row.clip_fraction for row in settled if row.clip_fraction is not None]
+    shares = (
+        clipped_share(config.loss, row.clip_fraction_low, row.clip_fraction_high) for row in settled
+    )
+    clipped = [share for share in shares if share is not None]
     cycle = sorted(row.cycle_drift for row in settled if row.cycle_drift is not None)
     diverged = run.outcome == "diverged"
     ramp = config.ramp_from is not None

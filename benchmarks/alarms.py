@@ -23,11 +23,10 @@ from advisor.calibration import SERIES, RunFacts, differences, run_facts
 from advisor.experiments.study import runs_of
 from advisor.red_flags import SERIES as FLAG_SERIES
 from advisor.red_flags import red_flags
+from benchmarks.other_tools import LEVELS, LOGGED, TOOLS, trl_log
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig
-
-from .other_tools import LEVELS, LOGGED, TOOLS, trl_log
 
 EVERY = 25
 HEALTHY_BATCHES = 50

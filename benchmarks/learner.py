@@ -25,10 +25,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.measuring import NEVER, share_of_digits
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import checked_config
-from trainer.lockstep import Lockstep, parameter_count
+from trainer.learner import parameter_count
+from trainer.lockstep import Lockstep
 from trainer.rollout import Task
 from trainer.workloads.arithmetic import (
     MAX_NEW_TOKENS,
@@ -36,8 +38,6 @@ from trainer.workloads.arithmetic import (
     build_tokenizer,
     sample_prompts,
 )
-
-from .measuring import NEVER, share_of_digits
 
 MODELS = {"tiny": (64, 2), "ten_million": (320, 8)}
 PROMPTS, GROUP_SIZE, PROMPT_TOKENS = 16, 8, 6
@@ -159,7 +159,8 @@ def trl(folder: Path) -> Block:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
 
     def reward(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
-        return share_of_digits(prompts, completions)
+        found: list[float] = share_of_digits(prompts, completions)
+        return found
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -80,7 +80,7 @@ def learners(folder: Path) -> dict[str, Lockstep]:
         return made
 
     bare = learner(kl_to_start_every=NEVER, bias_every=0)
-    bare.meter = Silent("benchmark", bare.config, bare.policy, bare.weights)
+    bare.meter = Silent("benchmark", bare.config, bare.objective, bare.policy, bare.weights)
     return {"bare": bare, "metrics": learner(bias_every=0), "bias": learner()}
 
 

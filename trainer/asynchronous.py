@@ -1,11 +1,12 @@
 """Real asynchrony: rollout workers generate while the learner updates, and staleness is what it is.
 
-Batches are numbered by the learner step that they are for, and are learned from in that order.
-Batch n is given to a worker once the weights of learner step n − S are published: whenever it is
-begun, its oldest token is at most S learner steps old when it is learned from, and nothing has to
-be thrown away. A fast worker runs out of batches that it may begin and waits; a fast learner waits
-for its next batch. Where a run stands in the queue is the learner step it has reached: one that
-goes on has the batches that were under way sampled again, of the same prompts.
+Batches are numbered by the learner step that first learns from them, and are taken in that order.
+With E updates per batch, batch n is given to a worker once the weights of learner step
+n + (E − 1) − S are published: whenever it is begun, its oldest token is at most S learner steps old
+when it is last learned from, and nothing has to be thrown away. A fast worker runs out of batches
+that it may begin and waits; a fast learner waits for its next batch. Where a run stands in the
+queue is the learner step it has reached: one that goes on has the batches that were under way
+sampled again, of the same prompts.
 """
 
 import time
@@ -35,6 +36,8 @@ class Asynchronous(Learner):
         self._crew: Crew | None = None
         self._recent: dict[int, Tensor] = {}  # weights by version that rollouts may come from
         self._requested = 0
+        self._most_ahead = config.max_staleness - (config.updates_per_batch - 1)
+        """Learner steps from the weights that begin a batch to the first that learns from it."""
 
     def train(self, hooks: Hooks) -> Outcome:
         """Run to the end as every learner does; workers begin with it and end with it."""
@@ -63,7 +66,8 @@ class Asynchronous(Learner):
             self._requested = step
             self._publish(step)
         if step >= self.config.steps:  # the run is extended, which nobody could know before
-            self._admit(step, self.config.steps + HELD_BATCHES)
+            batches = HELD_BATCHES * self.config.updates_per_batch
+            self._admit(step, self.config.steps + batches)
         started = time.perf_counter()
         delivery = self._workers().take(step)
         waited = time.perf_counter() - started
@@ -71,7 +75,7 @@ class Asynchronous(Learner):
         versions_B_T = _versions(batch)
         oldest_B = versions_B_T.amin(dim=1)
         version = int(oldest_B.min())
-        if step - version > self.config.max_staleness:
+        if step - version > self._most_ahead:
             raise RuntimeError(f"batch {step} was begun at version {version}, which is too early")
         return Sampled(
             version=version,
@@ -103,9 +107,9 @@ class Asynchronous(Learner):
 
     def _admit(self, version: int, end: int) -> None:
         """Request the batches before ``end`` that weights of ``version`` are fresh enough for."""
-        while self._requested <= version + self.config.max_staleness and self._requested < end:
+        while self._requested <= version + self._most_ahead and self._requested < end:
             self._workers().request(self._requested)
-            self._requested += 1
+            self._requested += self.config.updates_per_batch
 
     def _notices(self) -> list[str]:
         if self._crew is None:

@@ -1,10 +1,10 @@
 """The paired clip bias of a live run, streamed from its own training batches.
 
-On a stale batch the clip removes some tokens' gradient; what it removes, taken alone, is the clip
-bias c = H_clipped − H_unclipped of that batch. One vector of one batch is mostly noise, so vectors
-of like age are gathered over a window and judged by pairs of different batches, like shards
-(theory.md §4, "Cost"). Ages 1, 2–3, 4–7, … share a window and are told by their lowest. The
-backward pass goes through the sequences with a clipped token only.
+On a stale batch the clip takes some tokens' gradient, or a part of it; what it takes, alone and
+with its sign turned, is the clip bias c = H_clipped − H_unclipped of that batch. One vector of one
+batch is mostly noise, so vectors of like age are gathered over a window and judged by pairs of
+different batches, like shards (theory.md §4, "Cost"). Ages 1, 2–3, 4–7, … share a window and are
+told by their lowest. The backward pass goes through the sequences with a clipped token only.
 """
 
 import math
@@ -68,43 +68,36 @@ class ClipBiasStream:
         self,
         staleness: int,
         batch: Rollouts,
-        advantage_B: Tensor,
-        log_ratio_B_T: Tensor,
-        epsilon: tuple[float, float],
+        taken_B_T: Tensor,
+        divisor_B: Tensor,
     ) -> Bias | None:
         """Add the clip bias of this batch and return the estimate when the window is full.
 
         Call it at θ_t, with the batch's own gradient in ``weights.gradient``; the gradient is left
         as it was found.
+
+        Args:
+            staleness: age of the batch.
+            batch: the rollouts.
+            taken_B_T: what the clip takes of the factor of ∇log π_θ of each token, Δw·A; 0 where
+                it takes nothing and on padding.
+            divisor_B: by what the loss divides the sum over a rollout's tokens.
         """
         own = self._weights.gradient.clone()
-        removed = self._removed(batch, advantage_B, log_ratio_B_T.detach(), epsilon)
+        removed = self._removed(batch, taken_B_T, divisor_B)
         self._weights.gradient.copy_(own)
         window = self._windows.setdefault(lowest_of_like_age(staleness), _Window())
         window.add(self._sketch(-removed), self._sketch(removed - own))
         return window.estimate() if len(window) == WINDOW else None
 
-    def _removed(
-        self,
-        batch: Rollouts,
-        advantage_B: Tensor,
-        log_ratio_B_T: Tensor,
-        epsilon: tuple[float, float],
-    ) -> Tensor:
-        """Return the uphill gradient of the tokens that the clip removes, 0 if there are none."""
-        ratio = log_ratio_B_T.exp()
-        advantage = advantage_B.unsqueeze(1)
-        clipped = ((ratio > 1 + epsilon[1]) & (advantage > 0)) | (
-            (ratio < 1 - epsilon[0]) & (advantage < 0)
-        )
-        clipped &= batch.mask_B_T.bool()
-        rows = clipped.any(dim=1)
+    def _removed(self, batch: Rollouts, taken_B_T: Tensor, divisor_B: Tensor) -> Tensor:
+        """Return the uphill gradient that the clip takes away, 0 if there is none."""
+        rows = (taken_B_T != 0).any(dim=1)
         self._weights.gradient.zero_()
         if bool(rows.any()):
             log_prob, _ = score(self._policy, _rows(batch, rows))
-            lengths = batch.mask_B_T[rows].sum(dim=1, keepdim=True).clamp_min(1)
-            weight = (ratio * advantage * clipped)[rows] / lengths
-            torch.autograd.backward((log_prob * weight).sum() / len(advantage_B))
+            weight = taken_B_T[rows] / divisor_B[rows].clamp_min(1).unsqueeze(1)
+            torch.autograd.backward((log_prob * weight).sum() / len(divisor_B))
         return self._weights.gradient.clone()
 
 

@@ -1,7 +1,7 @@
 """What the clip and the importance weights do to a batch, and at which drift the clip takes hold.
 
-Sign conventions: ℓ = log r = log π_θ − log π_φ. The clip removes a token's gradient when
-r > 1 + ε_h and A > 0 (high) or r < 1 − ε_l and A < 0 (low). Definitions: theory.md §4.
+Sign conventions: ℓ = log r = log π_θ − log π_φ. What counts as clipped is the loss's own matter
+(``clip_criterion``). Definitions: theory.md §4.
 """
 
 import math
@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from .clip_criterion import clip_of
+from .losses import LOSSES
 
 CLIP_CRITERIA = (0.0005, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Active-clip fractions p* for which a clipping radius is kept."""
@@ -39,15 +42,20 @@ def batch_metrics(
     mask_B_T: Tensor,
     epsilon_low: float,
     epsilon_high: float,
+    *,
+    loss: str = "grpo",
+    proximal_log_ratio_B_T: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return every clip and weight statistic of one batch as scalars on the batch's device.
 
     Keys are columns of ``StepMetrics``: ``clip_fraction_low/high``, ``outside_clip_fraction``,
-    ``clipped_gradient_mass`` = Σ_clipped r|A|(1−p) / Σ r|A|(1−p), ``approx_kl`` =
+    ``clipped_gradient_mass`` = Σ_clipped Δw|A|(1−p) / Σ w|A|(1−p), where w is the weight of a
+    token's gradient without the clip and Δw what the clip takes of it, ``approx_kl`` =
     mean(r − 1 − ℓ) ≈ KL(φ‖θ) in nats per token, ``log_ratio_rms``, ``m2`` = mean ℓ² over the
     tokens whose ratio moved the way the advantage pushes, ``ess_fraction`` per token and
     ``sequence_ess_fraction`` per sequence, both on untruncated weights. Statistics of an empty
-    set, such as the clipped mass when every advantage is 0, are NaN.
+    set, such as the clipped mass when every advantage is 0, are NaN. A loss that is not clipped
+    below has no ``clip_fraction_low``.
 
     Args:
         log_ratio_B_T: ℓ per response token.
@@ -56,31 +64,38 @@ def batch_metrics(
         mask_B_T: 1 for response tokens, 0 for padding.
         epsilon_low: clip range below 1.
         epsilon_high: clip range above 1.
+        loss: whose clip it is.
+        proximal_log_ratio_B_T: log π_θ − log π_prox; None at the first update on a batch.
     """
     mask = mask_B_T.bool()
+    clip = clip_of(
+        loss,
+        log_ratio_B_T,
+        advantage_B,
+        mask_B_T,
+        epsilon_low,
+        epsilon_high,
+        proximal_log_ratio_B_T,
+    )
     log_ratio = log_ratio_B_T[mask]
     advantage = advantage_B.unsqueeze(1).expand_as(mask)[mask]
-    ratio = log_ratio.exp()
-    low = (ratio < 1 - epsilon_low) & (advantage < 0)
-    high = (ratio > 1 + epsilon_high) & (advantage > 0)
-    mass = ratio * advantage.abs() * -torch.expm1(log_prob_B_T[mask])
+    clipped = (clip.low | clip.high)[mask]
+    unlikely = -torch.expm1(log_prob_B_T[mask])
+    mass = clip.weight[mask] * advantage.abs() * unlikely
+    taken = (clip.weight - clip.kept)[mask] * advantage.abs() * unlikely
     moved = log_ratio * advantage > 0
     sequence_log_ratio = (log_ratio_B_T * mask_B_T).sum(dim=1)
-    return {
-        "clip_fraction_low": low.float().mean(),
-        "clip_fraction_high": high.float().mean(),
-        "outside_clip_fraction": _outside(ratio, epsilon_low, epsilon_high).float().mean(),
-        "clipped_gradient_mass": mass[low | high].sum() / mass.sum(),
+    below = {"clip_fraction_low": clip.low[mask].float().mean()} if LOSSES[loss].clips_below else {}
+    return below | {
+        "clip_fraction_high": clip.high[mask].float().mean(),
+        "outside_clip_fraction": clip.outside[mask].float().mean(),
+        "clipped_gradient_mass": taken[clipped].sum() / mass.sum(),
         "approx_kl": (torch.expm1(log_ratio) - log_ratio).mean(),
         "log_ratio_rms": log_ratio.square().mean().sqrt(),
         "m2": log_ratio[moved].square().mean(),
         "ess_fraction": ess_fraction(log_ratio),
         "sequence_ess_fraction": ess_fraction(sequence_log_ratio),
     }
-
-
-def _outside(ratio: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
-    return (ratio < 1 - epsilon_low) | (ratio > 1 + epsilon_high)
 
 
 def ess_fraction(log_weights_N: Tensor) -> Tensor:
@@ -94,24 +109,6 @@ def ess_fraction(log_weights_N: Tensor) -> Tensor:
     weights = (log_weights_N - log_weights_N.max()).exp()
     kish = weights.sum().square() / (weights.numel() * weights.square().sum())
     return kish.clamp_max(1.0)  # rounding may pass 1 by one unit in the last place
-
-
-def critical_drifts(
-    log_ratio_N: Tensor, advantage_N: Tensor, drift: float, epsilon_low: float, epsilon_high: float
-) -> Tensor:
-    """Return, for each token, the drift at which scaling its log-ratio makes the clip remove it.
-
-    Along the realised direction ℓ grows in proportion to the drift, so a token with A > 0 and
-    ℓ > 0 is clipped at drift·log(1+ε_h)/ℓ, one with A < 0 and ℓ < 0 at drift·log(1−ε_l)/ℓ, and
-    all others never (inf). The predicted active-clip fraction at drift ρ is the share of tokens
-    whose critical drift is below ρ (theory.md §4, "R_batch").
-    """
-    never = torch.full_like(log_ratio_N, math.inf)
-    high = drift * math.log1p(epsilon_high) / log_ratio_N
-    low = drift * math.log1p(-epsilon_low) / log_ratio_N
-    rising = (advantage_N > 0) & (log_ratio_N > 0)
-    falling = (advantage_N < 0) & (log_ratio_N < 0)
-    return torch.where(rising, high, torch.where(falling, low, never))
 
 
 class ClippingPool:

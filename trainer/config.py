@@ -4,6 +4,7 @@ Imports neither torch nor transformers, so the dashboard can draw its form from 
 """
 
 import argparse
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, Self, get_args
@@ -14,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from storage.commandline import BadInput
 
+from .losses import LOSSES
 from .own_files import own_file_faults
 from .workload_settings import WorkloadSettings
 
@@ -40,17 +42,36 @@ class TrainerConfig(WorkloadSettings):
     rollout_workers: int = Field(
         default=1, ge=1, le=256, description="queue: processes that generate"
     )
-    loss: Literal["grpo"] = Field(
-        default="grpo", description="objective: clipped surrogate on token importance ratios"
+    loss: Literal["grpo", "dr_grpo", "gspo", "cispo", "tis", "decoupled"] = Field(
+        default="grpo",
+        description="objective: grpo clips the importance ratio of each token, dr_grpo too but "
+        "normalises by neither length nor standard deviation, gspo clips that of the whole answer, "
+        "cispo and tis cap the weight and keep every gradient, decoupled clips against the policy "
+        "at the first update on a batch",
+    )
+    updates_per_batch: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="learner steps taken on each batch; its rollouts age by one with every step",
     )
     kl_coefficient: float = Field(
         default=0.0, ge=0, le=100, description="weight of the KL penalty to the starting policy"
     )
-    clip_epsilon: float = Field(
-        default=0.2, gt=0, lt=1, description="clip range of the importance ratio below 1"
+    clip_epsilon: float | None = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        json_schema_extra={"depends_on": "loss"},
+        description="clip range of the importance ratio below 1 (gspo: 0.0003 unless given; cispo "
+        "and tis have none)",
     )
     clip_epsilon_high: float | None = Field(
-        default=None, gt=0, le=100, description="clip range above 1 (default: as clip_epsilon)"
+        default=None,
+        gt=0,
+        le=100,
+        json_schema_extra={"depends_on": "loss"},
+        description="clip range above 1 (default: as clip_epsilon; gspo 0.0004, cispo 4, tis 1)",
     )
     prompts: int = Field(default=16, ge=1, le=65536, description="prompts per learner step")
     group_size: int = Field(default=8, ge=2, le=4096, description="G: rollouts per prompt")
@@ -139,12 +160,35 @@ class TrainerConfig(WorkloadSettings):
     name: str | None = Field(default=None, max_length=120, description="name shown in lists")
     group: str | None = Field(default=None, max_length=120, description="runs that belong together")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_clip_range_of_its_loss(cls, values: Any) -> Any:
+        """Fill in the clip range that was not given, so that what is stored says it."""
+        if not isinstance(values, dict):
+            return values
+        loss = LOSSES.get(str(values.get("loss") or "grpo"))
+        if loss is None:
+            return values
+        given = {name: value for name, value in values.items() if value is not None}
+        range_of_loss: dict[str, float | None] = {}
+        if "clip_epsilon" not in given:
+            range_of_loss["clip_epsilon"] = loss.epsilon_low
+            if "clip_epsilon_high" not in given and loss.epsilon_high != loss.epsilon_low:
+                range_of_loss["clip_epsilon_high"] = loss.epsilon_high
+        return values | range_of_loss
+
     @model_validator(mode="after")
     def _ranges_fit(self) -> Self:
-        if self.clip_epsilon_high is not None and self.clip_epsilon_high < self.clip_epsilon:
+        low, high = self.clip_epsilon, self.clip_epsilon_high
+        if low is not None and not LOSSES[self.loss].clips_below:
             raise ValueError(
-                f"clip_epsilon_high: {self.clip_epsilon_high} is below clip_epsilon "
-                f"{self.clip_epsilon}; allowed: at least clip_epsilon"
+                f"clip_epsilon: {low} is not allowed with the loss {self.loss}, which "
+                "clips nothing below 1; allowed: leave it out, clip_epsilon_high is its range"
+            )
+        if low is not None and high is not None and high < low:
+            raise ValueError(
+                f"clip_epsilon_high: {high} is below clip_epsilon {low}; "
+                "allowed: at least clip_epsilon"
             )
         if self.rollout_workers > 1 and self.schedule != "queue":
             raise ValueError(
@@ -155,6 +199,12 @@ class TrainerConfig(WorkloadSettings):
             raise ValueError(
                 f"weight_decay: {self.weight_decay} is not allowed with the optimizer sgd, which "
                 "would ignore it; allowed: 0"
+            )
+        if self.updates_per_batch > self.max_staleness + 1:
+            raise ValueError(
+                f"updates_per_batch: {self.updates_per_batch} makes rollouts "
+                f"{self.updates_per_batch - 1} learner steps old, max_staleness is "
+                f"{self.max_staleness}; allowed: at most max_staleness + 1"
             )
         if self.ramp_from is not None and self.ramp_from > self.learning_rate:
             raise ValueError(
@@ -175,13 +225,13 @@ class TrainerConfig(WorkloadSettings):
 
     @property
     def epsilon_low(self) -> float:
-        """Clip range below 1."""
-        return self.clip_epsilon
+        """Clip range below 1; inf where the loss clips nothing there."""
+        return math.inf if self.clip_epsilon is None else self.clip_epsilon
 
     @property
     def epsilon_high(self) -> float:
         """Clip range above 1; the same as below unless it was given."""
-        return self.clip_epsilon if self.clip_epsilon_high is None else self.clip_epsilon_high
+        return self.epsilon_low if self.clip_epsilon_high is None else self.clip_epsilon_high
 
     @property
     def evaluation_interval(self) -> int:
@@ -211,6 +261,17 @@ class TrainerConfig(WorkloadSettings):
             share = min(1.0, step / max(1, self.steps - 1))
             rate = self.ramp_from * (self.learning_rate / self.ramp_from) ** share
         return rate * min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+
+def changed(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with those given in their place; None counts as not given.
+
+    A clip range belongs to its loss: it does not go along to another.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    loss = settings.get("loss") or "grpo"
+    left_out = ("clip_epsilon", "clip_epsilon_high") if given.get("loss", loss) != loss else ()
+    return {name: v for name, v in settings.items() if name not in left_out} | given
 
 
 def web_fields() -> tuple[str, ...]:
@@ -272,6 +333,12 @@ def allowed_range(name: str) -> str:
     whole = "whole number, " if kind is int else ""
     low, high = bounds_of(field)
     return f"{whole}{low}{name}{high}" + (", a multiple of 16" if name == "hidden_size" else "")
+
+
+def depends_on(name: str) -> str | None:
+    """Return the setting on which the default of a field depends; None for a default of its own."""
+    found = _extra(TrainerConfig.model_fields[name]).get("depends_on")
+    return None if found is None else str(found)
 
 
 def bounds_of(field: FieldInfo) -> tuple[str, str]:

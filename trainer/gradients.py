@@ -2,12 +2,13 @@
 
 Corrections on stale rollouts: ``clipped`` is the loss as trained, ``unclipped`` has ε = ∞,
 ``uncorrected`` has r ≡ 1: it takes stale rollouts for fresh ones (theory.md §4). Gradients point
-uphill, H = −∂loss/∂θ, before any norm clipping and without the optimizer.
+uphill, H = −∂loss/∂θ, before any norm clipping and without the optimizer; every batch is new, so
+the proximal policy of a decoupled loss is θ itself.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from .bias import CountSketch
 from .clipping import batch_metrics
-from .objective import clipped_surrogate, group_advantages
+from .objective import Objective, mean_gain
 from .policy import FlatWeights
 from .randomness import generator
 from .rollout import Rollouts, Task, sample_rollouts, score
@@ -26,19 +27,18 @@ PROMPTS_PER_PIECE = 128
 
 def surrogate(
     correction: str,
+    objective: Objective,
     log_ratio_B_T: Tensor,
     advantage_B: Tensor,
     mask_B_T: Tensor,
-    epsilon_low: float,
-    epsilon_high: float,
 ) -> Tensor:
     """Return the loss whose negative gradient is H under a correction of ``CORRECTIONS``."""
     if correction == "uncorrected":
-        gain = advantage_B.unsqueeze(1) * log_ratio_B_T * mask_B_T
-        return -(gain.sum(dim=1) / mask_B_T.sum(dim=1).clamp_min(1)).mean()
+        gain = advantage_B.unsqueeze(1) * log_ratio_B_T
+        return -mean_gain(gain, mask_B_T, objective.divisors(mask_B_T))
     if correction == "unclipped":
-        epsilon_low = epsilon_high = math.inf
-    return clipped_surrogate(log_ratio_B_T, advantage_B, mask_B_T, epsilon_low, epsilon_high)
+        objective = replace(objective, epsilon_low=math.inf, epsilon_high=math.inf)
+    return objective.surrogate(log_ratio_B_T, advantage_B, mask_B_T)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +82,13 @@ class Checkpoint:
         behavior_weights: FlatWeights,
         tokenizer: Any,
         task: Task,
-        epsilon_low: float,
-        epsilon_high: float,
+        objective: Objective,
     ) -> None:
         """Take the two models of a run; the second is left with the last φ."""
         self._policy, self._weights = policy, weights
         self._behavior_policy, self._behavior_weights = behavior_policy, behavior_weights
         self._tokenizer, self._task = tokenizer, task
-        self._epsilon = (epsilon_low, epsilon_high)
+        self._objective = objective
         self._sketch = CountSketch(weights.vector.numel(), weights.vector.device)
 
     def measure(
@@ -143,12 +142,14 @@ class Checkpoint:
     def _gradients(
         self, batch: Rollouts, corrections: Sequence[str]
     ) -> tuple[dict[str, Tensor], tuple[float, float]]:
-        advantage_B = group_advantages(batch.rewards_P_G).reshape(-1)
+        advantage_B = self._objective.advantages(batch.rewards_P_G)
         log_prob_B_T, _ = score(self._policy, batch)
         log_ratio_B_T = log_prob_B_T - batch.behavior_log_probs_B_T
         found = {}
         for correction in corrections:
-            loss = surrogate(correction, log_ratio_B_T, advantage_B, batch.mask_B_T, *self._epsilon)
+            loss = surrogate(
+                correction, self._objective, log_ratio_B_T, advantage_B, batch.mask_B_T
+            )
             self._weights.gradient.zero_()
             torch.autograd.backward(loss, retain_graph=correction != corrections[-1])
             found[correction] = -self._weights.gradient
@@ -157,7 +158,9 @@ class Checkpoint:
             log_prob_B_T.detach(),
             advantage_B,
             batch.mask_B_T,
-            *self._epsilon,
+            self._objective.epsilon_low,
+            self._objective.epsilon_high,
+            loss=self._objective.loss,
         )
-        clipped = float(metrics["clip_fraction_low"] + metrics["clip_fraction_high"])
+        clipped = float(metrics.get("clip_fraction_low", 0.0) + metrics["clip_fraction_high"])
         return found, (float(metrics["log_ratio_rms"]), clipped)

@@ -9,7 +9,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from .bias_study import study
 from .config import TrainerConfig
 from .gradients import Checkpoint
 from .meter import Meter, Scored
-from .objective import clipped_surrogate, group_advantages, kl_penalty
+from .objective import Objective, kl_penalty
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
 from .randomness import generator
@@ -93,18 +93,24 @@ class Learner(ABC):
         self.reference = load_policy(start, self.device)[0] if config.kl_coefficient > 0 else None
         self.weights = FlatWeights(self.policy)
         self.optimizer = make_optimizer(self.weights, config)
-        self.meter = Meter(run_id, config, self.policy, self.weights)
+        self.objective = Objective.of(config, task.max_new_tokens)
+        self.meter = Meter(run_id, config, self.objective, self.policy, self.weights)
         self.evaluator = generator(self.device, config.seed, 1)
         self.outcome: OutcomeTracker | None = None
         self._beginning: Beginning | None = None
         self._versions: dict[int, Tensor] = {}
         self._keep_for_study(0)
         self._learned: Learned | None = None
+        self._sampled: Sampled | None = None
+        self._proximal_B_T: Tensor | None = None
         self._step = 0
 
     @abstractmethod
     def _sample(self, step: int) -> Sampled:
-        """Return the rollouts that learner step ``step`` learns from."""
+        """Return the rollouts that learner step ``step`` is the first to learn from."""
+
+    def _sample_no_more(self, step: int) -> None:  # noqa: B027 – most have nothing to do
+        """Do what is due before a learner step that learns once more from the batch it has."""
 
     def _notices(self) -> list[str]:
         """Return in words, once, what went wrong since the last call and was put right."""
@@ -130,10 +136,12 @@ class Learner(ABC):
         """
         outcome = self.outcome or self._evaluated_start(hooks)
         while not self._over(self._step):
-            stopping = hooks.stop_requested()
-            hooks.on_rest(self._step, stopping)
-            if stopping:
-                break
+            new_batch = self._is_new_batch(self._step)
+            if new_batch:  # a batch is finished before the run rests
+                stopping = hooks.stop_requested()
+                hooks.on_rest(self._step, stopping)
+                if stopping:
+                    break
             if self._step > 0 and self._step % self.config.evaluation_interval == 0:
                 rollouts = self.config.evaluation_rollouts
                 hooks.on_evaluation(self.evaluate(self._step, rollouts))
@@ -146,7 +154,8 @@ class Learner(ABC):
             self._tell(hooks)
             self._keep_for_study(self._step + 1)
             onset = outcome.onset
-            outcome.observe(_decisive(row), _version(row), finite=_finite(row))
+            if new_batch or not _finite(row):  # each batch is judged once
+                outcome.observe(_decisive(row), _version(row), finite=_finite(row))
             self._tell_samples(hooks, alarm=onset is None and outcome.onset is not None)
             self._step += 1
         self._tell_samples(hooks, alarm=True)
@@ -195,8 +204,7 @@ class Learner(ABC):
             behavior_weights=self.behavior_weights,
             tokenizer=self.tokenizer,
             task=self.task,
-            epsilon_low=self.config.epsilon_low,
-            epsilon_high=self.config.epsilon_high,
+            objective=self.objective,
         )
         for probe in study(
             self.run_id, self.config, checkpoint, self._versions, hooks.stop_requested
@@ -212,23 +220,31 @@ class Learner(ABC):
         if step < self.config.steps:
             return False
         extends = outcome.undetermined and self.config.stop_on_collapse
-        return not extends or step >= self.config.steps + HELD_BATCHES
+        longest = self.config.steps + HELD_BATCHES * self.config.updates_per_batch
+        return not extends or step >= longest
+
+    def _is_new_batch(self, step: int) -> bool:
+        return step % self.config.updates_per_batch == 0
 
     # -- one learner step ---------------------------------------------------------------------
 
     def learner_step(self, step: int) -> StepMetrics:
-        """Take rollouts of φ, compare within groups, update θ_t to θ_{t+1}, and measure it all."""
-        sampled = self._sample(step)
+        """Take rollouts of φ, compare within groups, update θ_t to θ_{t+1}, and measure it all.
+
+        With several updates per batch only the first of them takes new rollouts.
+        """
+        sampled = self._sampled_for(step)
         version, batch = sampled.version, sampled.batch
         started = time.perf_counter()
 
-        scored = self._score(batch)
-        loss = clipped_surrogate(
+        scored = self._score(batch, self._proximal_B_T)
+        if self._proximal_B_T is None:
+            self._proximal_B_T = scored.log_prob_B_T.detach()
+        loss = self.objective.surrogate(
             scored.log_ratio_B_T,
             scored.advantage_B,
             batch.mask_B_T,
-            self.config.epsilon_low,
-            self.config.epsilon_high,
+            scored.proximal_log_ratio_B_T,
         )
         penalty = self._kl_penalty(scored)
         if penalty is not None:
@@ -276,13 +292,25 @@ class Learner(ABC):
             seconds_wait=sampled.seconds_wait,
         )
 
-    def _score(self, batch: Rollouts) -> Scored:
+    def _sampled_for(self, step: int) -> Sampled:
+        if self._sampled is None or self._is_new_batch(step):
+            self._sampled, self._proximal_B_T = self._sample(step), None
+        else:
+            self._sample_no_more(step)
+            waited = None if self._sampled.seconds_wait is None else 0.0
+            self._sampled = replace(
+                self._sampled, seconds_generate=0.0, seconds_wait=waited, extra={}
+            )
+        return self._sampled
+
+    def _score(self, batch: Rollouts, proximal_B_T: Tensor | None = None) -> Scored:
         log_prob_B_T, entropy_B_T = score(self.policy, batch)
         return Scored(
             batch=batch,
-            advantage_B=group_advantages(batch.rewards_P_G).reshape(-1),
+            advantage_B=self.objective.advantages(batch.rewards_P_G),
             log_prob_B_T=log_prob_B_T,
             log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
+            proximal_log_ratio_B_T=None if proximal_B_T is None else log_prob_B_T - proximal_B_T,
             entropy_B_T=entropy_B_T,
         )
 
@@ -291,7 +319,9 @@ class Learner(ABC):
             return None
         with torch.no_grad():
             reference_B_T, _ = score(self.reference, scored.batch)
-        return kl_penalty(scored.log_prob_B_T, reference_B_T, scored.batch.mask_B_T)
+        mask_B_T = scored.batch.mask_B_T
+        divisor_B = self.objective.divisors(mask_B_T)
+        return kl_penalty(scored.log_prob_B_T, reference_B_T, mask_B_T, divisor_B)
 
     def _update(self, step: int, grad_norm: Tensor) -> float:
         """Scale the gradient down to the largest norm, set the learning rate, and step."""

@@ -23,7 +23,9 @@ class Lockstep(Learner):
     def __init__(self, run_id: str, config: TrainerConfig, task: Task, start: Path) -> None:
         """Load the policy from ``start`` and draw every random choice from ``config.seed``."""
         super().__init__(run_id, config, task, start)
-        self.schedule = BehaviorSchedule(config.schedule, config.max_staleness)
+        self.schedule = BehaviorSchedule(
+            config.schedule, config.max_staleness, config.updates_per_batch
+        )
         self.generator = generator(self.device, config.seed, 0)
         self._behavior_version = NOT_LOADED
 
@@ -49,6 +51,9 @@ class Lockstep(Learner):
             mean_version=float(version),
             seconds_generate=time.perf_counter() - started,
         )
+
+    def _sample_no_more(self, step: int) -> None:
+        self.schedule.behavior(step, self.weights.vector)  # which keeps weights for later batches
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the learner with the snapshots that are still to sample from.

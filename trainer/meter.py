@@ -13,16 +13,27 @@ from storage.records import BiasProbe, LagDrift
 
 from .bias import probe_of
 from .clip_bias import ClipBiasStream, lowest_of_like_age
-from .clipping import ClippingPool, WeightPool, batch_metrics, critical_drifts
+from .clip_criterion import clip_of, loss_critical_drifts
+from .clipping import ClippingPool, WeightPool, batch_metrics
 from .config import TrainerConfig
 from .drift import DriftTracker, LagTracker, WeightSample
-from .objective import equal_rewards
+from .losses import LOSSES
+from .objective import Objective, equal_rewards
 from .policy import FlatWeights
 from .rollout import Rollouts
 
 STRUCTURAL = (
     "structurally impossible: at staleness 0 with one update per batch every ratio is 1, "
     "so the clip removes nothing"
+)
+ONE_UPDATE = (
+    "structurally impossible: the ratio to the proximal policy is clipped, and with one update per "
+    "batch it is 1, so the clip removes nothing"
+)
+NOT_BELOW = "the loss clips nothing below 1: it truncates large weights only"
+NO_RADIUS = (
+    "the ratio to the proximal policy is clipped, which drift from the behavior policy does not "
+    "move; weight_radii say what that drift does to the importance weights"
 )
 CLIP_METRICS = (
     "clip_fraction_low",
@@ -41,13 +52,17 @@ NO_MOVE = "no token's ratio moved the way its advantage pushes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A batch as the learner sees it at θ_t: ℓ = log π_θ − log π_φ with gradient, and A."""
+    """A batch as the learner sees it at θ_t: ℓ = log π_θ − log π_φ with gradient, and A.
+
+    ``proximal_log_ratio_B_T`` is log π_θ − log π_prox, None at the first update on the batch.
+    """
 
     batch: Rollouts
     advantage_B: Tensor
     log_prob_B_T: Tensor
     log_ratio_B_T: Tensor
     entropy_B_T: Tensor
+    proximal_log_ratio_B_T: Tensor | None = None
 
 
 class _Part(Protocol):
@@ -60,11 +75,18 @@ class Meter:
     """Measures one run. ``drifts`` and ``bias`` hold what the last step brought besides its row."""
 
     def __init__(
-        self, run_id: str, config: TrainerConfig, policy: nn.Module, weights: FlatWeights
+        self,
+        run_id: str,
+        config: TrainerConfig,
+        objective: Objective,
+        policy: nn.Module,
+        weights: FlatWeights,
     ) -> None:
         """Begin at θ_0 = the present weights, whatever state is loaded later."""
         self._run_id, self._config, self._weights = run_id, config, weights
-        self._epsilon = (config.epsilon_low, config.epsilon_high)
+        self._objective = objective
+        self._epsilon = (objective.epsilon_low, objective.epsilon_high)
+        self._unclipped = unclipped(config) is not None
         self._sample = WeightSample(weights.vector.numel(), weights.vector.device)
         start = self._sample(weights.vector)
         self._drift, self._lags = DriftTracker(start), LagTracker(start)
@@ -118,7 +140,8 @@ class Meter:
         numbers: dict[str, Any] = {name: float(value) for name, value in found.items()}
         if self._config.max_staleness > 0:
             self._pool(scored, numbers)
-            numbers["clipping_radii"] = self._clipping.radii()
+            if self._clips_by_drift:
+                numbers["clipping_radii"] = self._clipping.radii()
             numbers["weight_radii"] = self._importance.radii()
         numbers["zero_variance_groups"] = int(equal_rewards(scored.batch.rewards_P_G).sum())
         numbers["tokens"] = int(scored.batch.mask_B_T.sum())
@@ -133,6 +156,8 @@ class Meter:
             scored.advantage_B,
             batch.mask_B_T,
             *self._epsilon,
+            loss=self._objective.loss,
+            proximal_log_ratio_B_T=_detached(scored.proximal_log_ratio_B_T),
         )
         found["entropy"] = scored.entropy_B_T.sum() / batch.mask_B_T.sum()
         found["reward_mean"] = batch.rewards_P_G.mean()
@@ -148,23 +173,31 @@ class Meter:
         drift = numbers["cycle_drift"]
         if not (drift > 0 and math.isfinite(drift)):
             return
-        mask = scored.batch.mask_B_T.bool()
-        log_ratio_B_T = scored.log_ratio_B_T.detach()
-        advantage_N = scored.advantage_B.unsqueeze(1).expand_as(mask)[mask]
-        critical = critical_drifts(log_ratio_B_T[mask], advantage_N, drift, *self._epsilon)
-        self._clipping.add(critical, advantage_N)
-        self._importance.add((log_ratio_B_T * mask).sum(dim=1), numbers["m2"], drift)
+        mask_B_T, log_ratio_B_T = scored.batch.mask_B_T, scored.log_ratio_B_T.detach()
+        if self._clips_by_drift:
+            self._clipping.add(
+                *loss_critical_drifts(
+                    self._objective.loss,
+                    log_ratio_B_T,
+                    scored.advantage_B,
+                    mask_B_T,
+                    drift,
+                    *self._epsilon,
+                )
+            )
+        self._importance.add((log_ratio_B_T * mask_B_T).sum(dim=1), numbers["m2"], drift)
+
+    @property
+    def _clips_by_drift(self) -> bool:
+        return LOSSES[self._objective.loss].clips != "proximal"
 
     def _clip_bias(self, step: int, staleness: int, scored: Scored) -> BiasProbe | None:
-        if self._config.bias_every == 0 or not self._stream.due(staleness):
+        if self._unclipped or self._config.bias_every == 0 or not self._stream.due(staleness):
             return None
         started = time.perf_counter()
+        mask_B_T = scored.batch.mask_B_T
         found = self._stream.measure(
-            staleness,
-            scored.batch,
-            scored.advantage_B,
-            scored.log_ratio_B_T,
-            self._epsilon,
+            staleness, scored.batch, self._taken(scored), self._objective.divisors(mask_B_T)
         )
         if found is None:
             return None
@@ -181,12 +214,27 @@ class Meter:
             seconds=time.perf_counter() - started,
         )
 
+    @torch.no_grad()
+    def _taken(self, scored: Scored) -> Tensor:
+        """Return what the clip takes of w·A, 0 where it takes nothing."""
+        clip = clip_of(
+            self._objective.loss,
+            scored.log_ratio_B_T.detach(),
+            scored.advantage_B,
+            scored.batch.mask_B_T,
+            *self._epsilon,
+            _detached(scored.proximal_log_ratio_B_T),
+        )
+        clipped = (clip.low | clip.high) & scored.batch.mask_B_T.bool()
+        taken = (clip.weight - clip.kept) * scored.advantage_B.unsqueeze(1)
+        return taken.masked_fill(~clipped, 0.0)
+
     def _without_the_unknown(
         self, step: int, numbers: dict[str, Any], scored: Scored
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Turn what this step cannot know into None with its reason, never into a number."""
         reasons: dict[str, str] = {}
-        if self._config.max_staleness == 0:
+        if self._unclipped:
             numbers |= dict.fromkeys(CLIP_METRICS)
         if not bool((scored.advantage_B != 0).any()):
             unknown = ("clipped_gradient_mass", "m2", "gradient_cosine")
@@ -211,7 +259,26 @@ def unmeasured(config: TrainerConfig) -> dict[str, str]:
         reasons["seconds_wait"] = "in lockstep nothing waits: generation and learning take turns"
     if config.workload in NO_GOLD:
         reasons["gold_reward_mean"] = NO_GOLD[config.workload]
+    loss = LOSSES[config.loss]
+    if not loss.clips_below:
+        reasons["clip_fraction_low"] = NOT_BELOW
+    if loss.clips == "proximal":
+        reasons["clipping_radii"] = NO_RADIUS
+    if impossible := unclipped(config):
+        reasons |= dict.fromkeys(CLIP_METRICS, impossible)
     if config.max_staleness == 0:
-        radii = ("clipping_radii", "weight_radii")
-        reasons |= dict.fromkeys((*CLIP_METRICS, *radii), STRUCTURAL)
+        reasons |= dict.fromkeys(("clipping_radii", "weight_radii"), STRUCTURAL)
     return reasons
+
+
+def unclipped(config: TrainerConfig) -> str | None:
+    """Say why the clip can never act in a run of this configuration; None where it can."""
+    if config.max_staleness == 0:
+        return STRUCTURAL
+    if LOSSES[config.loss].clips == "proximal" and config.updates_per_batch == 1:
+        return ONE_UPDATE
+    return None
+
+
+def _detached(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.detach()

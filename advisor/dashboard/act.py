@@ -67,8 +67,9 @@ def _written_for(stack: str, config: TrainerConfig) -> str:
         learning_rate=config.learning_rate,
         max_staleness=config.max_staleness,
         steps=config.steps,
-        clip_epsilon=config.epsilon_low,
+        clip_epsilon=config.clip_epsilon,
         clip_epsilon_high=config.epsilon_high,
+        loss=config.loss,
         group_size=config.group_size,
         prompts=config.prompts,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from trainer.config import TrainerConfig, allowed_range, choices_of, kind_of
+from trainer.config import TrainerConfig, allowed_range, choices_of, depends_on, kind_of
 
 
 def config_fields(
@@ -78,7 +78,8 @@ def _field(name: str, default: Any, key: str, hint: str | None) -> Any:
     field = TrainerConfig.model_fields[name]
     label, words = label_and_help(name)
     if default is None and not field.is_required():
-        default = field.default
+        other = depends_on(name)
+        default, hint = (field.default, hint) if other is None else (None, f"as {other} has it")
     if choices := choices_of(field):
         index = choices.index(default) if default in choices else 0
         return st.selectbox(label, choices, index=index, help=words, key=key)

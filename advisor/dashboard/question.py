@@ -19,10 +19,20 @@ from storage.importers.stacks import STACKS
 from storage.importers.staleness import MOST_STALENESS, largest_knob, staleness_of
 from storage.records import Calibration, RunInfo
 from storage.store import Store
-from trainer.config import TrainerConfig
+from trainer.config import TrainerConfig, changed
 
 DEFAULTS = {"workload": "arithmetic", "max_staleness": 3, "steps": 300}
-MORE = ("clip_epsilon", "prompts", "group_size", "optimizer", "hidden_size", "layers", "schedule")
+MORE = (
+    "loss",
+    "clip_epsilon",
+    "clip_epsilon_high",
+    "prompts",
+    "group_size",
+    "optimizer",
+    "hidden_size",
+    "layers",
+    "schedule",
+)
 RISKS = (0.02, 0.05, 0.10, 0.30)
 UNSAFE = "Unsafe: collapsed, diverged, or ended worse than it began."
 SOURCES = {
@@ -82,7 +92,7 @@ def asked(store: Store) -> Asked:
     )
     entered, faults = _entered(base)
     try:
-        question = ask(settings={**base, **entered}, evidence=(), risk=risk)
+        question = ask(settings=changed(base, entered), evidence=(), risk=risk)
     except BadInput as error:
         faults += str(error).splitlines()
     if faults:

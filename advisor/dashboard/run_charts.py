@@ -34,7 +34,7 @@ def run_charts(store: Store, run: RunInfo, window: str) -> dict[str, Figure]:
         cycle=cycle_of(run),
         outlines=outlines,
     )
-    if "clip_fraction_low" not in run.unmeasured:
+    if "clip_fraction_high" not in run.unmeasured:
         charts["clip_bias"] = clip_bias_figure(store.bias_probes(run.id, last=BIAS_PROBES))
     return charts
 

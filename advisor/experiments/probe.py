@@ -65,11 +65,16 @@ def probe(
 
 
 def check_budget(setting: TrainerConfig, budget: int) -> None:
-    """Check that a budget suffices for a ramp and one hold.
+    """Check that a budget suffices for a ramp and one hold, and that the setting can be probed.
 
     Raises:
-        BadInput: it does not.
+        BadInput: it does not, or cannot.
     """
+    if setting.updates_per_batch > 1:
+        raise BadInput(
+            f"updates_per_batch: {setting.updates_per_batch} is not allowed in a probe, which also "
+            "trains on fresh rollouts only; allowed: 1, or give archived runs as evidence"
+        )
     least = RAMP_STEPS + hold_steps(setting)
     if budget < least:
         raise BadInput(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from storage.records import BiasProbe, LagDrift, RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
+from trainer.losses import LOSSES
 
 from ..collapse_laws import CLOCKS, Lifetime, Tried
 
@@ -184,7 +185,9 @@ def lifetime(run: RunInfo, series: Mapping[str, Sequence[Any]]) -> Lifetime:
         "displacement": np.fmax.accumulate(columns["displacement"]),
         "sqrt_kl": np.sqrt(np.maximum(columns["kl_to_start"], 0.0)),
     }
-    clipped = (columns["clip_fraction_low"] + columns["clip_fraction_high"])[:end]
+    clipped = columns["clip_fraction_high"][:end]
+    if LOSSES[str(run.config.get("loss", "grpo"))].clips_below:
+        clipped = clipped + columns["clip_fraction_low"][:end]
     known = clipped[np.isfinite(clipped)]
     return Lifetime(
         run_id=run.id,

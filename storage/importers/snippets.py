@@ -6,6 +6,8 @@ from itertools import groupby
 from .stacks import Stack, stack_named
 from .staleness import largest_knob
 
+TOKEN_CLIPPED = ("grpo", "dr_grpo")
+
 
 def settings(
     stack: str,
@@ -13,8 +15,9 @@ def settings(
     learning_rate: float,
     max_staleness: int,
     steps: int,
-    clip_epsilon: float = 0.2,
+    clip_epsilon: float | None = 0.2,
     clip_epsilon_high: float | None = None,
+    loss: str = "grpo",
     group_size: int = 8,
     prompts: int = 16,
 ) -> str:
@@ -27,8 +30,9 @@ def settings(
         learning_rate: rate of the optimizer.
         max_staleness: S in learner steps; the knob is set to the largest value that keeps it.
         steps: T in learner steps.
-        clip_epsilon: clip range of the importance ratio below 1.
+        clip_epsilon: clip range of the importance ratio below 1; None where the loss has none.
         clip_epsilon_high: clip range above 1; None as below.
+        loss: the objective; stacks name the clip ranges of grpo and dr_grpo alone alike.
         group_size: rollouts per prompt.
         prompts: prompts per learner step.
 
@@ -39,12 +43,12 @@ def settings(
     comments = [f"{this.title}: rate {_number(learning_rate)}, S = {max_staleness} learner steps"]
     options: dict[str, str] = {this.learning_rate: _number(learning_rate)}
     high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
-    values = (
-        ("clip_epsilon_low", clip_epsilon),
-        ("clip_epsilon_high", high),
-        ("group_size", group_size),
-        ("steps", steps),
-    )
+    values: list[tuple[str, float]] = [("group_size", group_size), ("steps", steps)]
+    if clip_epsilon is not None and high is not None and loss in TOKEN_CLIPPED:
+        values = [("clip_epsilon_low", clip_epsilon), ("clip_epsilon_high", high), *values]
+    if loss != "grpo":
+        ends = [_number(end) for end in (clip_epsilon, high) if end is not None]
+        comments.append(f"set the loss {loss} by hand, with its clip range {' and '.join(ends)}")
     for name, value in values:
         option = getattr(this, name)
         if option is None:
@@ -53,9 +57,11 @@ def settings(
             comments.append(f"set {option} to {_number(value)}, at its place in the configuration")
         else:
             options[option] = _number(value)
-    if this.name == "openrlhf":  # one option for both sides, another for each
+    if (
+        this.name == "openrlhf" and loss in TOKEN_CLIPPED
+    ):  # one option for both sides, another for each
         comments = [line for line in comments if not line.startswith("clip_epsilon_high")]
-        if high != clip_epsilon:
+        if high != clip_epsilon and clip_epsilon is not None and high is not None:
             options.pop(str(this.clip_epsilon_low))
             options["--actor.eps_clip_low_high"] = f"{_number(clip_epsilon)} {_number(high)}"
     _add_staleness(this, max_staleness, options, comments)

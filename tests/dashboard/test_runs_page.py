@@ -36,6 +36,13 @@ def test_each_fault_of_a_start_gets_one_message_and_nothing_is_launched(archive,
     assert not page.success
 
 
+def test_a_clip_range_is_left_to_the_loss_unless_it_is_typed(visit):
+    page = visit("runs")
+    assert field(page, "clip epsilon").value == ""
+    assert field(page, "clip epsilon").placeholder == "as loss has it"
+    assert field(page, "max grad norm").value == "1"
+
+
 def test_the_table_leaves_what_is_unknown_empty(archive, visit):
     fill(archive, live(), steps=40)
     fill(archive, collapsed(reward_last=0.0), steps=40, drift=0.5)

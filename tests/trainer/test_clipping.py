@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.clipping import ClippingPool, batch_metrics, critical_drifts, ess_fraction
+from trainer.clip_criterion import critical_drifts
+from trainer.clipping import ClippingPool, batch_metrics, ess_fraction
 
 LN = math.log
 

@@ -1,6 +1,7 @@
 """One place says what a run may be told: every bound, and what people mistype."""
 
 import argparse
+import json
 import math
 from itertools import pairwise
 
@@ -8,7 +9,13 @@ import pytest
 from factories import a_config
 
 from storage.commandline import BadInput, Parser, parse
-from trainer.config import TrainerConfig, add_config_options, checked_config, config_from_options
+from trainer.config import (
+    TrainerConfig,
+    add_config_options,
+    changed,
+    checked_config,
+    config_from_options,
+)
 
 WHOLE = "whole number, "
 TINY = 5e-324  # the smallest positive float
@@ -20,6 +27,7 @@ BOUNDS = [
     ("steps", 1, 0, 10**8, 10**8 + 1, WHOLE + "1 <= steps <= 100000000"),
     ("clip_epsilon", TINY, 0, math.nextafter(1, 0), 1, "0 < clip_epsilon < 1"),
     ("clip_epsilon_high", 0.2, 0, 100, 100.01, "0 < clip_epsilon_high <= 100"),
+    ("updates_per_batch", 1, 0, 4, 1025, WHOLE + "1 <= updates_per_batch <= 1024"),
     ("prompts", 1, 0, 65536, 65537, WHOLE + "1 <= prompts <= 65536"),
     ("group_size", 2, 1, 4096, 4097, WHOLE + "2 <= group_size <= 4096"),
     ("seed", 0, -1, 2**31 - 1, 2**31, WHOLE + "0 <= seed <= 2147483647"),
@@ -92,6 +100,7 @@ def test_text_from_a_command_line_or_a_form_becomes_the_number_it_means(text, ra
         ("workload", "Arithmetic", "arithmetic | preference | custom"),
         ("schedule", "cycle", "cyclic | constant"),
         ("optimizer", "adam", "adamw | sgd"),
+        ("loss", "ppo", "grpo | dr_grpo | gspo | cispo | tis | decoupled"),
         ("stop_on_collapse", "perhaps", "true | false"),
         ("device", "cuda:", "auto | cpu | mps | cuda | cuda:N"),
         ("device", "cuda:0\n", "auto | cpu | mps | cuda | cuda:N"),
@@ -120,6 +129,60 @@ def test_a_clip_range_above_is_never_narrower_than_the_one_below():
 def test_the_clip_range_above_is_the_one_below_unless_it_is_said():
     config = a_config(clip_epsilon=0.3)
     assert (config.epsilon_low, config.epsilon_high) == (0.3, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("given", "epsilons"),
+    [
+        ({}, (0.2, 0.2)),
+        ({"loss": "dr_grpo"}, (0.2, 0.2)),
+        ({"loss": "gspo"}, (3e-4, 4e-4)),
+        ({"loss": "gspo", "clip_epsilon": 1e-3}, (1e-3, 1e-3)),
+        ({"loss": "gspo", "clip_epsilon_high": 1e-3}, (3e-4, 1e-3)),
+        ({"loss": "cispo"}, (math.inf, 4.0)),
+        ({"loss": "tis"}, (math.inf, 1.0)),
+        ({"loss": "tis", "clip_epsilon_high": 0.1}, (math.inf, 0.1)),
+        ({"loss": "decoupled"}, (0.2, 0.2)),
+    ],
+)
+def test_a_clip_range_that_was_not_given_is_that_of_the_loss_and_is_stored(given, epsilons):
+    config = a_config(**given)
+    assert (config.epsilon_low, config.epsilon_high) == epsilons
+    stored = json.loads(config.model_dump_json())
+    assert TrainerConfig.model_validate(stored) == config
+    assert stored["clip_epsilon"] == (None if math.isinf(epsilons[0]) else epsilons[0])
+
+
+def test_what_was_stored_before_there_were_other_losses_reads_as_it_was_meant():
+    old = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300, "loss": "grpo"}
+    assert TrainerConfig.model_validate({**old, "clip_epsilon": 0.2}) == a_config()
+    assert TrainerConfig.model_validate({**old, "clip_epsilon": 0.3}).epsilon_high == 0.3
+
+
+def test_a_range_below_is_refused_where_the_loss_has_none():
+    assert refusal(loss="tis", clip_epsilon=0.2) == (
+        "clip_epsilon: 0.2 is not allowed with the loss tis, which clips nothing below 1; "
+        "allowed: leave it out, clip_epsilon_high is its range"
+    )
+
+
+def test_updates_that_would_make_rollouts_too_old_are_refused():
+    assert a_config(max_staleness=3, updates_per_batch=4).updates_per_batch == 4
+    assert refusal(max_staleness=3, updates_per_batch=5) == (
+        "updates_per_batch: 5 makes rollouts 4 learner steps old, max_staleness is 3; "
+        "allowed: at most max_staleness + 1"
+    )
+
+
+def test_a_clip_range_does_not_go_along_to_another_loss():
+    grpo = a_config(clip_epsilon=0.1, clip_epsilon_high=0.3).model_dump()
+    assert checked_config(changed(grpo, {"loss": "gspo"})).epsilon_low == 3e-4
+    assert checked_config(changed(grpo, {"loss": "tis"})).epsilon_high == 1
+    assert checked_config(changed(grpo, {"loss": "gspo", "clip_epsilon": 0.01})).epsilon_low == 0.01
+    for same in ({}, {"loss": "grpo"}, {"loss": None, "seed": 5}):
+        assert checked_config(changed(grpo, same)).epsilon_high == 0.3
+    unsaid = changed({"clip_epsilon": 0.1}, {"steps": 5})
+    assert unsaid == {"clip_epsilon": 0.1, "steps": 5}
 
 
 def test_weight_decay_that_the_optimizer_would_ignore_is_refused():

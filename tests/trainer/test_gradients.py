@@ -9,6 +9,7 @@ import torch
 from trainer.bias import bias_of, gram_of
 from trainer.clip_bias import ClipBiasStream, _Window, lowest_of_like_age
 from trainer.gradients import CORRECTIONS, Checkpoint, Plan, surrogate
+from trainer.objective import Objective
 
 PLAN = Plan(shards=16, prompts=8, group_size=4, seed=3)
 
@@ -21,8 +22,7 @@ def checkpoint_of(run):
         behavior_weights=run.behavior_weights,
         tokenizer=run.tokenizer,
         task=run.task,
-        epsilon_low=run.config.epsilon_low,
-        epsilon_high=run.config.epsilon_high,
+        objective=run.objective,
     )
 
 
@@ -30,7 +30,10 @@ def gradient_of(correction, log_ratio, advantage, epsilon=0.2):
     """dloss/dℓ by autograd, one token per rollout, as uphill gradients times the batch size."""
     free = torch.tensor(log_ratio).unsqueeze(1).requires_grad_()
     mask = torch.ones_like(free)
-    loss = surrogate(correction, free, torch.tensor(advantage), mask, epsilon, epsilon)
+    objective = Objective(
+        loss="grpo", epsilon_low=epsilon, epsilon_high=epsilon, group_size=4, token_budget=1
+    )
+    loss = surrogate(correction, objective, free, torch.tensor(advantage), mask)
     (found,) = torch.autograd.grad(loss, free)
     return (-found.squeeze(1) * len(advantage)).tolist()
 
@@ -116,7 +119,7 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     whole = {}
     for correction in ("unclipped", "clipped"):
         loss = surrogate(
-            correction, scored.log_ratio_B_T, scored.advantage_B, batch.mask_B_T, 0.2, 0.2
+            correction, run.objective, scored.log_ratio_B_T, scored.advantage_B, batch.mask_B_T
         )
         run.weights.gradient.zero_()
         torch.autograd.backward(loss, retain_graph=True)
@@ -124,7 +127,8 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     assert not torch.allclose(whole["clipped"], whole["unclipped"])
     stream = ClipBiasStream(run.policy, run.weights, every=1, max_staleness=3)
     before = run.weights.gradient.clone()
-    assert stream.measure(3, batch, scored.advantage_B, scored.log_ratio_B_T, (0.2, 0.2)) is None
+    taken = run.meter._taken(scored)
+    assert stream.measure(3, batch, taken, run.objective.divisors(batch.mask_B_T)) is None
     assert torch.equal(run.weights.gradient, before)
     [(bias, unclipped)] = stream._windows[2]._vectors
     torch.testing.assert_close(bias, whole["clipped"] - whole["unclipped"], rtol=1e-3, atol=1e-6)

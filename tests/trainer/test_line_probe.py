@@ -7,7 +7,8 @@ import pytest
 import torch
 from factories import a_config
 
-from trainer.clipping import ClippingPool, batch_metrics, critical_drifts
+from trainer.clip_criterion import critical_drifts
+from trainer.clipping import ClippingPool, batch_metrics
 from trainer.lockstep import Lockstep
 from trainer.objective import group_advantages
 from trainer.randomness import generator

@@ -1,0 +1,1 @@
+"""What costs time and memory, measured as ratios: ``python -m benchmarks.NAME``."""
