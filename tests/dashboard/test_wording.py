@@ -133,6 +133,8 @@ def test_a_horizon_far_away_is_not_written_to_the_last_digit():
         {},
         {"learning_rate": 7.8e-5, "clip_epsilon_high": 0.28, "schedule": "constant"},
         {"stop_on_collapse": False, "device": "cuda:1", "seed": 7},
+        {"loss": "gspo", "updates_per_batch": 2},
+        {"loss": "tis"},
         {"name": 'it\'s a "test" $HOME', "group": "two words"},
     ],
 )
