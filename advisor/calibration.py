@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 from trainer.config import TrainerConfig
 
+from .logged import ALPHAS, LoggedDrift, radius
 from .regime import Estimate, unknown
 
 HEALTHY_CLIP_FRACTION = 0.0005
@@ -80,6 +81,8 @@ class RunFacts:
     ``displacement`` the largest ‖θ − θ_0‖ so far, ``displacement_at_onset`` the same when a
     collapse began, ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law``
     (G_1, α) of D(k) = G_1·η·k^α, and ``clip_p95`` the 95th percentile of the active-clip fraction.
+    ``logged`` is what its batches tell of drift in the unit of clipping, which is all that the log
+    of another trainer has; ``drift_p95`` is in that unit where none in parameter units is known.
     """
 
     run_id: str
@@ -99,6 +102,7 @@ class RunFacts:
     clip_p95: float | None
     radii: Mapping[str, float | None]
     parameters: int | None = None
+    logged: LoggedDrift | None = None
 
 
 UNSAFE_VERDICTS = ("collapsed", "diverged", "damaged")
@@ -266,6 +270,13 @@ def batch_radius(
     return Estimate(value=middle, low=low, high=high, is_bound=middle is None, reason=source)
 
 
+def radius_of(run: RunFacts, criterion: tuple[float, float, str]) -> Estimate:
+    """Return R_batch of one run in the unit of its ``drift_p95``."""
+    if run.logged is None or run.radii:
+        return batch_radius(run.radii, criterion)
+    return radius(run.logged, criterion, ALPHAS[1])
+
+
 def _radius_at(radii: Mapping[str, float | None], p: float) -> float | None:
     below = [float(kept) for kept in radii if float(kept) <= p * (1 + 1e-9)]
     return radii[_key(radii, max(below))] if below else None
@@ -296,7 +307,8 @@ def staleness_kappa(run: RunFacts, r_batch: Estimate) -> Estimate:
     if run.config.max_staleness == 0:
         return Estimate(value=0.0, low=0.0, high=0.0, reason="S = 0: every rollout is fresh")
     if run.drift_p95 is None:
-        return unknown("no within-cycle drift is measured yet")
+        missing = run.logged.missing if run.logged is not None else None
+        return unknown(missing or "no within-cycle drift is measured yet")
     return r_batch.dividing(run.drift_p95)
 
 
