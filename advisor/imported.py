@@ -35,7 +35,11 @@ STARTING_ROWS, LEAST_REWARDS, LAST_REWARDS = 10, 20, 20
 """The reward of the start is that of the first ten batches: a log has no evaluation of it."""
 KL_BESIDE = {"verl": "rollout_corr/k3_kl", "verl_fully_async": "rollout_corr/k3_kl"}
 """A k3 KL from the behavior policy that has no column: of the policy as the batch begins."""
-CLIP_BESIDE = {"verl": "actor/pg_clipfrac", "verl_fully_async": "actor/pg_clipfrac"}
+CLIP_BESIDE = {
+    "verl": "actor/pg_clipfrac",
+    "verl_fully_async": "actor/pg_clipfrac",
+    "slime": "train/pg_clipfrac",
+}
 """An active-clip fraction, both sides in one, where its reference is the behavior policy."""
 
 Columns = dict[str, NDArray[np.float64]]

@@ -24,6 +24,7 @@ IMPURE = {
     "compare_command.py": "the command line",
     "imported.py": "reads the store",
     "literature.py": "reads its packaged table",
+    "plan_command.py": "the command line",
     "run_facts.py": "reads the store",
     "safe_levels.py": "reads its packaged table",
     "serve.py": "starts the dashboard",

@@ -13,8 +13,8 @@ from .metric_names import DRIFT_COLUMNS, METRICS, Metric
 from .stacks import STACKS
 
 _WHOLE = {f.name for f in fields(StepMetrics) if f.type == int | None}
-BYPASSED = {"actor/ppo_kl": "approx_kl"}
-"""verl's k1 estimate mean(old − new) of the same KL(φ‖θ), where old is the behavior policy."""
+BYPASSED = {"actor/ppo_kl": "approx_kl", "train/ppo_kl": "approx_kl"}
+"""k1 estimates mean(old − new) of the same KL(φ‖θ), where old is the behavior policy."""
 _ONE_AGENT = re.compile(r"effective/[^/]+/reward/mean")
 
 
@@ -40,7 +40,7 @@ def plan_of(
     """Decide about every key of a log; ``stack`` None takes names of the glossary alone.
 
     A drift column is filled by nothing that is not measured from the behavior policy.
-    ``bypass_mode`` says that verl took the behavior policy for the proximal one.
+    ``bypass_mode`` says that the stack took the behavior policy for the proximal one.
     """
     keys = log.keys
     columns: dict[str, Metric] = {}
@@ -61,7 +61,7 @@ def plan_of(
         if with_engine and "clip_ratio/" in key:
             metric = Metric(reference="proximal")
         if bypass_mode and metric.reference == "proximal":
-            metric = Metric(column=BYPASSED.get(key.removeprefix("train/")), reference="behavior")
+            metric = Metric(column=BYPASSED.get(key), reference="behavior")
         if metric.reference:
             references[key] = metric.reference
         if metric.column and metric.column not in {m.column for m in columns.values()}:

@@ -17,6 +17,7 @@ from .logs import Log
 from .reading import Source, read_logs
 from .stacks import Stack, stack_named
 from .told import config_told, told_staleness
+from .wanted import takes_behavior_for_proximal
 
 MOST_BYTES = 512 * 2**20
 MOST_ROWS = 2_000_000
@@ -94,7 +95,7 @@ def import_file(
         config, companions = config_told(told, known)
         updates = known.updates_per_version(companions) if known else 1.0
         name_of_stack = known.name if known else None
-        bypass = config.get("bypass_mode") is True and (name_of_stack or "").startswith("verl")
+        bypass = takes_behavior_for_proximal(name_of_stack, config)
         plan = plan_of(log, name_of_stack, updates, bypass_mode=bypass)
         config = _from_log(log, plan) | config
         run = replace(

@@ -17,6 +17,7 @@ def settings(
     clip_epsilon_high: float | None = None,
     group_size: int = 8,
     prompts: int = 16,
+    beside: Mapping[str, str] | None = None,
 ) -> str:
     """Return the lines that make a stack train with this setting.
 
@@ -31,6 +32,7 @@ def settings(
         clip_epsilon_high: clip range above 1; None as below.
         group_size: rollouts per prompt.
         prompts: prompts per learner step.
+        beside: further options of the stack with their values, as it writes them.
 
     Raises:
         BadInput: the stack is unknown, or S is out of range.
@@ -59,6 +61,7 @@ def settings(
             options.pop(str(this.clip_epsilon_low))
             options["--actor.eps_clip_low_high"] = f"{_number(clip_epsilon)} {_number(high)}"
     _add_staleness(this, max_staleness, options, comments)
+    options.update(beside or {})
     comments.append(f"one optimizer update is to take {prompts} prompts × {group_size} rollouts")
     return "\n".join([*(f"# {line}" for line in comments), *_written(this, options)]) + "\n"
 

@@ -7,6 +7,7 @@ for them, None with the reason where it has none.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,11 @@ _PROXIMAL = (
     "its KL and clip fraction are measured from the proximal policy, which sees no staleness"
 )
 _TENSORBOARD = "TensorBoard event files; export the scalars as JSON lines with a step"
+_EVERY_STEP = {
+    "lr_scheduler_type": '"constant"',
+    "logging_steps": "1",
+    "save_strategy": '"steps"',
+}
 
 WANTED: Mapping[str, Wanted] = {
     "trl": Wanted(
@@ -39,14 +45,14 @@ WANTED: Mapping[str, Wanted] = {
         log_file="trainer_state.json of the newest checkpoint",
         lacks="TRL GRPOTrainer logs no KL from the behavior policy, so drift is taken as η·age^α "
         "and the interval is wider; use_vllm=False, else clip_ratio is against the proximal policy",
-        settings={"logging_steps": "1", "save_strategy": '"steps"', "use_vllm": "False"},
+        settings={**_EVERY_STEP, "use_vllm": "False"},
     ),
     "trl_async": Wanted(
         clip=("clip_ratio/low_mean", "clip_ratio/high_mean"),
         drift="kl",
         age="sample/staleness_mean",
         log_file="trainer_state.json of the newest checkpoint",
-        settings={"logging_steps": "1", "save_strategy": '"steps"'},
+        settings=_EVERY_STEP,
     ),
     **dict.fromkeys(
         ("verl", "verl_fully_async"),
@@ -60,7 +66,7 @@ WANTED: Mapping[str, Wanted] = {
             settings={
                 "algorithm.rollout_correction.bypass_mode": "True",
                 "actor_rollout_ref.rollout.calculate_log_probs": "True",
-                "trainer.logger": "[console,file]",
+                "trainer.logger": """'["console","file"]'""",
             },
             told={"bypass_mode": "true"},
         ),
@@ -99,8 +105,28 @@ WANTED: Mapping[str, Wanted] = {
     "skyrl": Wanted(
         clip=(), drift=None, age="async/staleness_mean", log_file=_TENSORBOARD, lacks=_PROXIMAL
     ),
-    "slime": Wanted(clip=(), drift=None, age=None, log_file=_TENSORBOARD, lacks=_PROXIMAL),
+    "slime": Wanted(
+        clip=("train/pg_clipfrac",),
+        drift="train/ppo_kl",
+        age=None,
+        log_file=_TENSORBOARD,
+        lacks=f"without --use-rollout-logprobs {_PROXIMAL}; import with "
+        "--set use_rollout_logprobs=true a run that was made with it",
+        settings={"--use-rollout-logprobs": "", "--use-tensorboard": ""},
+        told={"use_rollout_logprobs": "true"},
+    ),
 }
+
+
+def takes_behavior_for_proximal(stack: str | None, config: Mapping[str, Any]) -> bool:
+    """Whether a run was told to measure its ratios from the policy that sampled (``told``)."""
+    told = WANTED[stack].told if stack else {}
+    return bool(told) and all(config.get(name) is True for name in told)
+
+
+def supported() -> tuple[str, ...]:
+    """Name the stacks whose logs can say where staleness limits."""
+    return tuple(name for name, wanted in WANTED.items() if wanted.clip or wanted.drift)
 
 
 def lacking(stack: str | None) -> str:
