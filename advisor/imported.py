@@ -7,6 +7,7 @@ policy that it was measured from, never by its name (``storage/importers/metric_
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,20 @@ from pydantic import ValidationError
 
 from storage.commandline import BadInput
 from storage.importers.wanted import lacking
-from storage.records import RunInfo, RunStatus
+from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig
 from trainer.outcome import Outcome, Start, judge
 
-from .calibration import RunFacts
+from .calibration import SERIES, RunFacts, run_facts
 from .logged import LoggedDrift
+from .run_facts import ENDED
 
 KINDS = ("imported", "attached")
 COLUMNS = (
-    *("step", "learning_rate", "staleness_mean", "staleness_max", "approx_kl", "log_ratio_rms"),
-    *("clip_fraction_low", "clip_fraction_high", "reward_mean", "reward_std", "loss", "grad_norm"),
+    *SERIES,
+    *("staleness_mean", "staleness_max", "approx_kl", "log_ratio_rms"),
+    *("reward_mean", "reward_std", "loss", "grad_norm"),
 )
 DECISIVE = ("reward_mean", "loss", "grad_norm")
 """A value of these that is not finite is a divergence."""
@@ -69,33 +72,37 @@ def config_of_log(store: Store, run: RunInfo) -> TrainerConfig | str:
 
 
 def facts_of_log(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
-    """Summarise an imported run; everything in parameter units is unknown."""
+    """Summarise a run of another trainer.
+
+    What it measured in parameter units, as a callback may, is taken; where it measured none, drift
+    is that of clipping. A verdict that it has been given stands, else its rewards give one.
+    """
     columns = _columns(store, run)
     drift = drift_of_log(columns, run, config)
     outcome, start, last = _ending(columns, run)
-    clip = drift.clip_S[np.isfinite(drift.clip_S)]
-    ended = run.status in (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
-    unsafe = _unsafe(outcome, ended=ended)
-    return RunFacts(
+    newest = store.steps(run.id, last=1)
+    facts = run_facts(
         run_id=run.id,
         name=run.name,
         config=config,
-        steps=_steps(columns["step"], run),
-        verdict=outcome.verdict if outcome else None,
-        unsafe=unsafe,
-        onset=outcome.onset if outcome else None,
+        verdict=run.outcome or (outcome.verdict if outcome else None),
+        onset=run.collapse_step if run.outcome else outcome.onset if outcome else None,
         reward_start=start,
-        reward_final=last,
-        drift_p95=None if drift.unit is None else drift.drift_p95(config.max_staleness),
-        displacement=None,
-        displacement_at_onset=None,
-        largest_step=None,
-        drift_law=None,
-        clip_p95=float(np.percentile(clip, 95)) if clip.size else None,
-        radii={},
+        reward_final=last if run.reward_final is None else run.reward_final,
+        series={name: columns[name].tolist() for name in SERIES},
+        radii=(newest[0].clipping_radii if newest else None) or {},
+        ended=run.status in ENDED,
         parameters=run.parameters,
-        logged=drift,
+        steps=_steps(columns["step"], run),
     )
+    clip = drift.clip_S[np.isfinite(drift.clip_S)]
+    facts = replace(
+        facts, logged=drift, clip_p95=float(np.percentile(clip, 95)) if clip.size else None
+    )
+    if facts.drift_p95 is not None and facts.radii:
+        return facts
+    in_its_unit = None if drift.unit is None else drift.drift_p95(config.max_staleness)
+    return replace(facts, drift_p95=in_its_unit, radii={})
 
 
 def evidence_of_logs(store: Store, runs: Sequence[RunInfo]) -> list[RunFacts]:
@@ -238,13 +245,3 @@ def _ending(
     if columns["broken"].any():
         found = Outcome(verdict="diverged", reason="a logged reward, loss or gradient is no number")
     return found, start.reward, float(rewards[-LAST_REWARDS:].mean())
-
-
-def _unsafe(outcome: Outcome | None, *, ended: bool) -> bool | None:
-    if outcome is None:
-        return None
-    if outcome.verdict in ("collapsed", "diverged"):
-        return True
-    if not ended or outcome.verdict == "undetermined":
-        return None
-    return outcome.verdict == "damaged"

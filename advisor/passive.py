@@ -23,6 +23,8 @@ COUNTED_SHARE = 0.5
 """A survivor narrows the clip criterion only if it went this share of the asked horizon."""
 SHORTER = 0.25
 """A limit of t < T steps lies up to (T/t)^0.5 higher: the middle of that, and as much doubt."""
+LONGER = 0.1
+"""Doubt per ln of how much longer than the logs the asked horizon is, as in ``limits.transfer``."""
 MOST_ABOVE_TRIED = 2.0
 NO_HORIZON = (
     "a log holds no displacement, so R_crit is not known; Etalon's callback or a probe measures it"
@@ -48,7 +50,13 @@ def staleness_limit(question: Question, runs: Sequence[RunFacts]) -> RateLimit |
     long = [run for run in runs if run.steps >= COUNTED_SHARE * setting.steps]
     parameters = next((run.parameters for run in runs if run.parameters is not None), None)
     criterion = clip_criterion(long, parameters)
-    return _limit(safe_rate(pooled(same_unit), criterion, setting.max_staleness))
+    limit = _limit(safe_rate(pooled(same_unit), criterion, setting.max_staleness))
+    longest = max(run.steps for run in runs)
+    if isinstance(limit, str) or setting.steps <= longest:
+        return limit
+    return limit.moved(
+        1.0, LONGER * math.log(setting.steps / longest), f"logged for {longest} steps"
+    )
 
 
 def _limit(found: Estimate) -> RateLimit | str:
