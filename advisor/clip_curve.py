@@ -66,14 +66,18 @@ class ClipCurve:
         return min(MOST_POWER, max(LEAST_POWER, slope))
 
     def _beyond(self, end: int, target: float, power: float) -> Crossing:
-        """Continue the curve from one of its ends, each way as far as the doubt about it allows."""
+        """Continue the curve from one of its ends, each way as far as the doubt about it allows.
+
+        It is concave in logarithms: below what was seen it may be as steep as any, above as flat.
+        """
         x, rise = self.log_drift[end], target - self.log_clip[end]
         error = NINETY * self.stderr[end]
-        powers = (
-            max(LEAST_POWER, power / POWER_DOUBT),
-            power,
-            min(MOST_POWER, power * POWER_DOUBT),
-        )
+        gentler, steeper = power / POWER_DOUBT, power * POWER_DOUBT
+        if end == 0:
+            steeper = max(steeper, MOST_POWER)
+        else:
+            gentler = min(gentler, LEAST_POWER)
+        powers = (max(LEAST_POWER, gentler), power, min(MOST_POWER, steeper))
         ends = [(rise + e) / b for b in powers for e in (-error, error)]
         middle = rise / power
         if middle > MOST_BEYOND:  # only that it is far above what was seen is known
