@@ -215,25 +215,49 @@ class Growth:
 
 
 def growth(log: LoggedDrift) -> Growth | None:
-    """Fit how σ grows with η and age; None with fewer than ten stale batches that have a σ."""
+    """Fit how σ grows with η and age; None with fewer than ten stale batches that have a σ.
+
+    The mean of σ² is taken over batches of one rate and age in whole steps before the logarithm, so
+    that a batch that hardly drifted weighs no more than another.
+    """
     sigma = log.drift()
-    known = np.isfinite(sigma) & (sigma > 0) & (log.rate_S > 0) & (log.age_S > 0)
+    known = np.isfinite(sigma) & (log.rate_S > 0) & (log.age_S > 0)
     if known.any():
         known &= log.age_S >= OLDEST_SHARE * log.age_S[known].max()
-    if known.sum() < LEAST_STALE_ROWS:
+    if known.sum() < LEAST_STALE_ROWS or not (sigma[known] > 0).any():
         return None
-    x = np.log(np.stack([log.rate_S[known], log.age_S[known]], axis=1))
-    y = np.log(sigma[known])
-    centre, level = x.mean(axis=0), float(y.mean())
+    x, y, weight = _cells(log.rate_S[known], log.age_S[known], sigma[known])
+    total = weight.sum()
+    centre, level = weight @ x / total, float(weight @ y / total)
     prior, doubt = np.array(GROWTH_PRIOR).T
-    a = x - centre
-    spread = float(np.var(y - level - a @ prior)) or 1.0
-    pull = np.diag(spread / doubt**2)
-    fit = prior + np.linalg.solve(a.T @ a + pull, a.T @ (y - level - a @ prior))
-    residual = float(np.std(y - level - a @ fit))
+    a, rest = x - centre, y - level - (x - centre) @ prior
+    spread = float(weight @ rest**2 / total) or 1.0
+    weighted = a.T * weight
+    fit = prior + np.linalg.solve(weighted @ a + np.diag(spread / doubt**2), weighted @ rest)
+    residual = y - level - a @ fit
     by_rate, by_age = float(max(0.3, fit[0])), float(max(0.1, fit[1]))
-    c = level - by_rate * float(centre[0]) - by_age * float(centre[1])
-    return Growth(c=c, by_rate=by_rate, by_age=by_age, log_sd=residual / math.sqrt(len(y)))
+    return Growth(
+        c=level - by_rate * float(centre[0]) - by_age * float(centre[1]),
+        by_rate=by_rate,
+        by_age=by_age,
+        log_sd=math.sqrt(float(weight @ residual**2 / total) / len(y)),
+    )
+
+
+def _cells(
+    rate_S: NDArray[np.float64], age_S: NDArray[np.float64], sigma_S: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return (ln η, ln age), ½·ln mean σ² and the number of batches of each rate and whole age."""
+    keys = np.stack([rate_S, np.ceil(age_S)], axis=1)
+    _, place = np.unique(keys, axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    count = np.bincount(place).astype(np.float64)
+    square = np.bincount(place, sigma_S**2) / count
+    log_age = np.bincount(place, np.log(age_S)) / count
+    log_rate = np.bincount(place, np.log(rate_S)) / count
+    use = square > 0
+    x = np.stack([log_rate, log_age], axis=1)[use]
+    return x, 0.5 * np.log(square[use]), count[use]
 
 
 def _rate_of_sigma(log: LoggedDrift, found: Estimate, max_staleness: int) -> Estimate:

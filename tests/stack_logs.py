@@ -49,19 +49,31 @@ KEYS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def as_logged(rows: Sequence[StepMetrics], stack: str) -> list[dict[str, float]]:
-    """Return the rows under a stack's keys; a fraction that cannot be is logged as 0 there."""
+def as_logged(
+    rows: Sequence[StepMetrics], stack: str, updates_per_version: int = 1
+) -> list[dict[str, float]]:
+    """Return the rows under a stack's keys; a fraction that cannot be is logged as 0 there.
+
+    Ages are counted in versions, of which the weights take one every so many updates.
+    """
     logged = []
     for row in rows:
         values = {key: getattr(row, name) for key, name in KEYS[stack].items()}
         zeros = {key: 0.0 for key, value in values.items() if value is None and "clip" in key}
-        logged.append({key: v for key, v in (values | zeros).items() if v is not None})
+        ages = {
+            key: value // updates_per_version
+            for key, value in values.items()
+            if value is not None and ("staleness" in key or "off_policy" in key)
+        }
+        logged.append({k: v for k, v in (values | zeros | ages).items() if v is not None})
     return logged
 
 
-def write_log(path: Path, rows: Sequence[StepMetrics], stack: str) -> Path:
+def write_log(
+    path: Path, rows: Sequence[StepMetrics], stack: str, updates_per_version: int = 1
+) -> Path:
     """Write the file that a stack leaves behind: a trainer state of TRL, JSON lines of others."""
-    logged = as_logged(rows, stack)
+    logged = as_logged(rows, stack, updates_per_version)
     if stack.startswith("trl"):
         history = [{**values, "step": step} for step, values in enumerate(logged, start=1)]
         state = {"log_history": history, "max_steps": len(rows), "logging_steps": 1}

@@ -1,10 +1,11 @@
 """From a plan over a stack's logs to an answer; the trainer stands in for the stack."""
 
 import json
+import re
 import shlex
 
 import pytest
-from processes import ended, start
+from processes import command
 from stack_logs import write_log
 
 from advisor.__main__ import main as advisor
@@ -20,20 +21,17 @@ COMMANDS = {"advisor": advisor, "storage": storage}
 def trained(etalon_home, tmp_path_factory):
     """The steps of the planned runs, by rate and S: every stack plans the same three."""
     url = f"sqlite:///{tmp_path_factory.mktemp('own') / 'own.db'}"
-    Store.open(url).close()
-    settings = [(2e-4, 3), (6e-4, 3), (6e-4, 0)]
-    processes = {
-        (rate, staleness): start(
-            *f"-m trainer run --workload arithmetic --learning-rate {rate} --max-staleness "
-            f"{staleness} --steps 60 --seed 5 --bias-every 0 --db {url} --json".split(),
-            home=etalon_home,
-        )
-        for rate, staleness in settings
-    }
-    ids = {key: json.loads(ended(each).stdout)["run_id"] for key, each in processes.items()}
+    setting = "--workload arithmetic --learning-rates 2e-4,6e-4 --max-stalenesses 0,3 --steps 60"
+    words = f"-m trainer sweep {setting} --seeds 1 --jobs 1 --bias-every 0 --db {url} --json"
+    done = command(*words.split(), home=etalon_home)
+    assert done.returncode == 0, done.stderr
     opened = Store.open(url, create=False)
-    yield {key: opened.steps(run_id) for key, run_id in ids.items()}
+    made = {
+        (run.config["learning_rate"], run.config["max_staleness"]): opened.steps(run.id)
+        for run in opened.runs()
+    }
     opened.close()
+    return made
 
 
 def copied(capsys, line, *more):
@@ -53,7 +51,10 @@ def test_the_logs_of_the_planned_runs_calibrate(stack, trained, tmp_path, capsys
     for run in planned["runs"]:
         assert run["steps"] == 60
         rows = trained[run["learning_rate"], run["max_staleness"]]
-        log = write_log(tmp_path / f"{run['name']}.log", rows, stack)
+        synced = re.search(r"parameter_sync_step=(\d+)", run["import"])
+        log = write_log(
+            tmp_path / f"{run['name']}.log", rows, stack, int(synced.group(1)) if synced else 1
+        )
         copied(capsys, run["import"].replace("LOG", shlex.quote(str(log)), 1), "--db", db)
     answer = copied(capsys, planned["recommend"], "--learning-rate", "2e-4", "--db", db)
     assert answer["binding"] == "staleness"
