@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from factories import a_run, a_step, fill
+from factories import a_run, fill
 from stack_logs import write_log
 
 from advisor.answer import ask, consider, diagnose, gather
@@ -168,10 +168,3 @@ def test_runs_of_the_trainer_are_no_neighbors_of_a_log(store, tmp_path, real):
     fill(store, a_run(status="finished", outcome="healthy"), steps=40)
     run_id = imported(store, tmp_path, real[1][:40], "trl_async")
     assert diagnose(store, run_id).evidence == ()
-
-
-def test_a_step_of_the_factory_is_one_that_a_log_can_hold(tmp_path):
-    # the writer leaves out what is None, and writes a fraction that cannot be as 0, as TRL does
-    log = write_log(tmp_path / "one.json", [a_step("r", 0, reward_mean=0.5)], "trl")
-    assert '"clip_ratio/low_mean": 0.0' in log.read_text()
-    assert "entropy" not in log.read_text()

@@ -83,7 +83,18 @@ def test_a_log_that_tells_nothing_says_what_to_log(log):
     found = safe_rate(log, AT_1, S)
     assert (found.value, found.low, found.high) == (None, None, None)
     assert found.reason == "log something"
-    assert log.drift_p95(S) is None or log.unit is None
+    assert log.unit is None
+
+
+def test_a_batch_that_hardly_drifted_does_not_bend_the_growth():
+    age = np.full(40, 2.0)
+    sigma = np.where(np.arange(40) % 4 == 0, 1e-7, 0.1)
+    log = LoggedDrift(
+        rate_S=np.full(40, 1e-6), age_S=age, sigma_S=sigma, clip_S=np.full(40, math.nan)
+    )
+    law = growth(log)
+    at_2 = math.exp(law.c + law.by_rate * math.log(1e-6) + law.by_age * math.log(2))
+    assert at_2 == pytest.approx(0.1 * math.sqrt(3 / 4), rel=1e-6)  # three of four drift by 0.1
 
 
 def test_growth_is_fitted_where_rates_and_ages_differ_and_usual_where_they_do_not():
