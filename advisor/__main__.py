@@ -23,6 +23,8 @@ from .experiments.validation_command import add_validation_options
 from .experiments.validation_command import run as run_validation
 from .experiments.watch_command import add_watch_options
 from .experiments.watch_command import run as run_watch
+from .plan_command import add_plan_options
+from .plan_command import run as run_plan
 from .recommendation import Advice
 from .regime import Diagnosis, Regime
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
         "compare": run_compare,
         "watch": run_watch,
         "laws": run_laws,
+        "plan": run_plan,
     }
     return commands[options.command](options)
 
@@ -92,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     laws = commands.add_parser("laws", help=words, description=words)
     add_common_options(laws)
     add_laws_options(laws)
+    words = "the short runs to make in another trainer, whose logs calibrate its setting"
+    planned = commands.add_parser("plan", help=words, description=words)
+    add_common_options(planned)
+    add_plan_options(planned)
     return parser
 
 

@@ -5,31 +5,36 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Any
-from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
 from storage.commandline import BadInput
-from storage.records import Recommendation, RunInfo, RunStatus
+from storage.records import Recommendation, RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, changed, checked_config
 
 from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal, with_outcomes
 from .calibration import (
-    SERIES,
     RunFacts,
     clip_criterion,
     differences,
-    run_facts,
+    radius_of,
     staleness_kappa,
-    staleness_radius,
 )
 from .constants import constants_of
 from .horizon import horizon_kappa, horizon_step, local_kappa, projected_alpha, used_kappa
+from .imported import (
+    KINDS,
+    config_of_log,
+    drift_so_far,
+    evidence_of_logs,
+    facts_of_log,
+    logs_beside,
+)
 from .learning_rate import Edge, Trial
 from .limits import ProbedEdge, RefusedTransfer
 from .literature import literature_trials, published_runs
+from .passive import advise_from_logs, learned_limit
 from .recommendation import (
     Advice,
     Question,
@@ -42,68 +47,15 @@ from .recommendation import (
 from .red_flags import SERIES as RED_FLAG_SERIES
 from .red_flags import RedFlag, red_flags
 from .regime import Diagnosis, Regime, change_of, regime_of, unknown
+from .run_facts import ENDED, ends_of, facts_of
 from .safe_levels import safe_levels
 
 LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5
-FIRST_STEPS, LAST_STEPS = 2_000, 10_000
-"""What is read of a very long run."""
 NEAREST = 40
 """Ended runs that a diagnosis reads, the nearest in learning rate: their constants are those of
 other rates the less the farther, and a live page asks every other second."""
-ENDED = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
-"""How a run ends that was neither stopped nor broken off: what came of it is an outcome."""
 UNUSED_RATE = 1e-4
 """Fills the field of a question that asks for the rate."""
-
-
-_ENDED: WeakKeyDictionary[Store, dict[str, tuple[RunInfo, RunFacts]]] = WeakKeyDictionary()
-"""Facts of ended runs by open store: their steps change no more, and reading 200 of them takes a
-second, which a page that looks every other second does not have."""
-
-
-def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
-    """Summarise a stored run of this configuration."""
-    kept = _ENDED.setdefault(store, {})
-    if run.id in kept and kept[run.id][0] == run:
-        return kept[run.id][1]
-    evaluations = store.evaluations(run.id)
-    start = evaluations[0].reward if evaluations and evaluations[0].step == 0 else None
-    newest = store.steps(run.id, last=1)
-    series, steps = ends_of(store, run.id, SERIES)
-    facts = run_facts(
-        run_id=run.id,
-        name=run.name,
-        config=config,
-        verdict=run.outcome,
-        onset=run.collapse_step,
-        reward_start=start,
-        reward_final=run.reward_final,
-        series=series,
-        steps=steps,
-        radii=(newest[0].clipping_radii if newest else None) or {},
-        weight_radii=newest[0].weight_radii if newest else None,
-        ended=run.status in ENDED,
-        parameters=run.parameters,
-    )
-    if not run.status.alive:
-        kept[run.id] = run, facts
-    return facts
-
-
-def ends_of(
-    store: Store, run_id: str, names: Sequence[str]
-) -> tuple[dict[str, list[Any]], int | None]:
-    """Return columns of a run, of a very long one its first and last steps only.
-
-    What a diagnosis reads lies there: the first updates, and how the run is now. The number is how
-    many steps the run has, when the columns do not hold them all.
-    """
-    last = store.last_step(run_id)
-    if last is None or last < FIRST_STEPS + LAST_STEPS:
-        return store.series(run_id, names), None
-    first = store.series(run_id, names, until=FIRST_STEPS - 1)
-    newest = store.series(run_id, names, after=last - LAST_STEPS)
-    return {name: first[name] + newest[name] for name in names}, last + 1
 
 
 def config_of(run: RunInfo) -> TrainerConfig | None:
@@ -117,13 +69,25 @@ def config_of(run: RunInfo) -> TrainerConfig | None:
 def gather(store: Store, *, group: str | None = None, run_id: str | None = None) -> list[RunFacts]:
     """Return the evidence in the archive: one run, one group, or every run of the trainer.
 
-    What was put away (archived) is none, unless it is the one run that was named.
+    What was put away (archived) is none, unless it is the one run that was named. Logs of other
+    trainers are evidence where they are named, for only a person knows which setting they are of.
 
     Raises:
         RunNotFound: the named run is not in the archive.
+        BadInput: of none of the named logs the rate and S are known.
     """
     kept = store.runs(group=group, archived=False) if run_id is None else [store.run(run_id)]
-    return [facts_of(store, run, config) for run, config in _readable(kept)]
+    ours = [_with_drift(store, run, config) for run, config in _readable(kept)]
+    named = group is not None or run_id is not None
+    return ours or (evidence_of_logs(store, kept) if named else [])
+
+
+def _with_drift(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
+    """Return the facts of a run; while it has no outcome, what its batches tell of drift too."""
+    facts = facts_of(store, run, config)
+    if facts.unsafe is not None or facts.steps < LEAST_STEPS:
+        return facts
+    return replace(facts, logged=drift_so_far(store, run, config))
 
 
 def _readable(runs: Sequence[RunInfo]) -> list[tuple[RunInfo, TrainerConfig]]:
@@ -211,7 +175,7 @@ def consider(
         BadInput: the calibration says nothing about the asked setting.
     """
     if found is None:
-        return recommend(question, evidence, published_runs())
+        return _from_runs(question, evidence)
     try:
         return advise(question, learned_from(found, evidence), safe_levels())
     except RefusedTransfer as error:
@@ -219,6 +183,25 @@ def consider(
             f"calibration: {found.calibration.id!r} does not answer this: {error}; "
             "python -m advisor probe measures this setting"
         ) from None
+
+
+def _from_runs(question: Question, evidence: Sequence[RunFacts]) -> Advice:
+    """Answer from outcomes; without one, or from logs, by where clipping says staleness limits."""
+    if not _speak_by_drift(question, evidence):
+        return recommend(question, evidence, published_runs())
+    advice = advise_from_logs(question, evidence)
+    if isinstance(advice, Advice):
+        return advice
+    other = recommend(question, evidence, published_runs())
+    return replace(other, reason=f"{other.reason} Of staleness the runs say nothing: {advice}.")
+
+
+def _speak_by_drift(question: Question, evidence: Sequence[RunFacts]) -> bool:
+    """Whether the runs of the setting tell more by their batches than by how they ended."""
+    same = deciding_runs(question, evidence)
+    logs = [run for run in same if run.logged is not None]
+    measured_only = all(run.unsafe is None or run.displacement is None for run in same)
+    return bool(logs) and measured_only
 
 
 def learned_from(found: Measured, evidence: Sequence[RunFacts]) -> Measured:
@@ -252,6 +235,10 @@ def learned_edge(
         outcomes = [trial_of(run) for run in learned.outcomes]
         return ProbedEdge(limits=tuple(limits)), [*held(found), *outcomes]
     decided = [r for r in deciding_runs(question, evidence) if r.unsafe is not None]
+    if _speak_by_drift(question, evidence):
+        limit = learned_limit(question, deciding_runs(question, evidence))
+        if not isinstance(limit, str):
+            return ProbedEdge(limits=(limit,)), [trial_of(run) for run in decided]
     if decided:
         return edge_of(question, decided), [trial_of(run) for run in decided]
     published = published_runs()
@@ -341,14 +328,16 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
         RunNotFound: there is no such run.
     """
     run = store.run(run_id)
-    config = config_of(run)
-    if config is None:
-        return _nothing(run, "its configuration is not one that this version can read")
-    facts = facts_of(store, run, config)
+    logged = run.kind in KINDS
+    config = config_of_log(store, run) if logged else config_of(run)
+    if not isinstance(config, TrainerConfig):
+        return _nothing(run, config or "its configuration is not one that this version can read")
+    facts = (facts_of_log if logged else facts_of)(store, run, config)
     if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
         return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
     flags = red_flags(ends_of(store, run_id, RED_FLAG_SERIES)[0], run.config)
-    return diagnosis_of(facts, _neighbors(store, run, config), flags)
+    others = logs_beside(store, run) if logged else _neighbors(store, run, config)
+    return diagnosis_of(facts, others, flags)
 
 
 def diagnosis_of(
@@ -357,7 +346,7 @@ def diagnosis_of(
     """Judge a run by its own facts and by ended runs of the same setting."""
     constants = constants_of(others, learning_rate=facts.config.learning_rate)
     criterion = clip_criterion(others, facts.parameters, facts.config.loss)
-    r_batch = staleness_radius(facts, criterion)
+    r_batch = radius_of(facts, criterion)
     kappas = {
         "staleness": staleness_kappa(facts, r_batch),
         "horizon": horizon_kappa(facts, constants.r_crit),

@@ -17,6 +17,7 @@ from scipy.special import stdtrit
 from trainer.config import TrainerConfig
 from trainer.losses import LOSSES
 
+from .logged import ALPHAS, LoggedDrift, radius
 from .regime import Estimate, unknown
 
 HEALTHY_CLIP_FRACTION = 0.0005
@@ -83,6 +84,8 @@ class RunFacts:
     collapse began, ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law``
     (G_1, α) of D(k) = G_1·η·k^α, and ``clip_p95`` the 95th percentile of the active-clip fraction.
     ``radii`` are the newest clipping radii, ``weight_radii`` those of the importance weights.
+    ``logged`` is what its batches tell of drift in the unit of clipping, which is all that the log
+    of another trainer has; ``drift_p95`` is in that unit where none in parameter units is known.
     """
 
     run_id: str
@@ -103,6 +106,7 @@ class RunFacts:
     radii: Mapping[str, float | None]
     parameters: int | None = None
     weight_radii: Mapping[str, float | None] = field(default_factory=dict)
+    logged: LoggedDrift | None = None
 
 
 UNSAFE_VERDICTS = ("collapsed", "diverged", "damaged")
@@ -272,18 +276,6 @@ def _criterion_of_answers(runs: Sequence[RunFacts], loss: str) -> tuple[float, f
     return max(borne), math.inf, f"{words}; {nowhere}"
 
 
-def staleness_radius(run: RunFacts, criterion: tuple[float, float, str]) -> Estimate:
-    """Return R_batch of a run by the criterion of its loss (theory.md §4).
-
-    Where drift from the behavior policy makes the clip take gradients away it is the clipping
-    radius. Where it does not, the staleness limit has none, and the importance weights decide.
-    """
-    loss = run.config.loss
-    if LOSSES[loss].has_clipping_radius:
-        return batch_radius(run.radii, criterion)
-    return weight_radius(run.weight_radii, loss)
-
-
 def no_clipping_radius(config: TrainerConfig) -> str:
     """Say in a sentence that staleness has no clipping radius; nothing where it has one."""
     if config.max_staleness == 0 or LOSSES[config.loss].has_clipping_radius:
@@ -331,6 +323,21 @@ def batch_radius(
     return Estimate(value=middle, low=low, high=high, is_bound=middle is None, reason=source)
 
 
+def radius_of(run: RunFacts, criterion: tuple[float, float, str]) -> Estimate:
+    """Return R_batch of a run, in the unit of its ``drift_p95``, by the criterion of its loss.
+
+    Where drift from the behavior policy makes the clip take gradients away it is the clipping
+    radius (theory.md §4). Where it does not, the staleness limit has none, and the importance
+    weights decide.
+    """
+    if run.logged is not None and not run.radii:
+        return radius(run.logged, criterion, ALPHAS[1])
+    loss = run.config.loss
+    if LOSSES[loss].has_clipping_radius:
+        return batch_radius(run.radii, criterion)
+    return weight_radius(run.weight_radii, loss)
+
+
 def _radius_at(radii: Mapping[str, float | None], p: float) -> float | None:
     below = [float(kept) for kept in radii if float(kept) <= p * (1 + 1e-9)]
     return radii[_key(radii, max(below))] if below else None
@@ -361,7 +368,8 @@ def staleness_kappa(run: RunFacts, r_batch: Estimate) -> Estimate:
     if run.config.max_staleness == 0:
         return Estimate(value=0.0, low=0.0, high=0.0, reason="S = 0: every rollout is fresh")
     if run.drift_p95 is None:
-        return unknown("no within-cycle drift is measured yet")
+        missing = run.logged.missing if run.logged is not None else None
+        return unknown(missing or "no within-cycle drift is measured yet")
     return r_batch.dividing(run.drift_p95)
 
 

@@ -80,8 +80,8 @@ def recommend(
     same = deciding_runs(question, runs)
     decided = [run for run in same if run.unsafe is not None]
     if decided:
-        return _from_runs(question, same, decided, _left_out(question, runs, same))
-    return _from_literature(question, same, published, _left_out(question, runs, same))
+        return _from_runs(question, same, decided, left_out(question, runs, same))
+    return _from_literature(question, same, published, left_out(question, runs, same))
 
 
 def deciding_runs(question: Question, runs: Sequence[RunFacts]) -> list[RunFacts]:
@@ -89,10 +89,17 @@ def deciding_runs(question: Question, runs: Sequence[RunFacts]) -> list[RunFacts
     return [run for run in runs if not differences(run.config, question.setting)]
 
 
-def _left_out(question: Question, runs: Sequence[RunFacts], same: Sequence[RunFacts]) -> str:
+def left_out(
+    question: Question,
+    runs: Sequence[RunFacts],
+    same: Sequence[RunFacts],
+    *,
+    undecided: bool = True,
+) -> str:
+    """Say which of the runs do not count; those without an outcome only if ``undecided`` says."""
     words = ""
-    if undecided := sum(run.unsafe is None for run in same):
-        words += f" Archived runs of this setting without an outcome, not counted: {undecided}."
+    if undecided and (open_ended := sum(run.unsafe is None for run in same)):
+        words += f" Archived runs of this setting without an outcome, not counted: {open_ended}."
     others = [run for run in runs if run not in same]
     if others:
         differs = ", ".join(differences(others[0].config, question.setting)[:3])
@@ -143,7 +150,7 @@ def _from_runs(
 ) -> Advice:
     edge = edge_of(question, decided)
     rates = safe_rates(edge, question.risk)
-    suggested, suggested_reason = _best_rate(decided, rates.max_learning_rate)
+    suggested, suggested_reason = best_rate(decided, rates.max_learning_rate)
     judged = question.learning_rate or rates.max_learning_rate or rates.high
     constants = constants_of(same, learning_rate=judged)
     survived = sum(run.unsafe is False for run in decided)
@@ -161,8 +168,8 @@ def _from_runs(
     )
 
 
-def _best_rate(decided: Sequence[RunFacts], largest: float | None) -> tuple[float | None, str]:
-    """Rate of the survivor that ended best, held to the largest safe one."""
+def best_rate(decided: Sequence[RunFacts], largest: float | None) -> tuple[float | None, str]:
+    """Return the rate of the survivor that ended best, held to the largest safe one."""
     if largest is None:
         return None, "no rate is safe at this risk on this evidence"
     survived = [run for run in decided if run.unsafe is False]

@@ -22,7 +22,10 @@ IMPURE = {
     "answer.py": "store to evidence to recommendation to store",
     "charts.py": "draws what answer.py learned",
     "compare_command.py": "the command line",
+    "imported.py": "reads the store",
     "literature.py": "reads its packaged table",
+    "plan_command.py": "the command line",
+    "run_facts.py": "reads the store",
     "safe_levels.py": "reads its packaged table",
     "serve.py": "starts the dashboard",
 }

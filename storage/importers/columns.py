@@ -13,6 +13,8 @@ from .metric_names import DRIFT_COLUMNS, METRICS, Metric
 from .stacks import STACKS
 
 _WHOLE = {f.name for f in fields(StepMetrics) if f.type == int | None}
+BYPASSED = {"actor/ppo_kl": "approx_kl", "train/ppo_kl": "approx_kl"}
+"""k1 estimates mean(old − new) of the same KL(φ‖θ), where old is the behavior policy."""
 _ONE_AGENT = re.compile(r"effective/[^/]+/reward/mean")
 
 
@@ -32,10 +34,13 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan_of(log: Log, stack: str | None, updates_per_version: float) -> Plan:
+def plan_of(
+    log: Log, stack: str | None, updates_per_version: float, *, bypass_mode: bool = False
+) -> Plan:
     """Decide about every key of a log; ``stack`` None takes names of the glossary alone.
 
     A drift column is filled by nothing that is not measured from the behavior policy.
+    ``bypass_mode`` says that the stack took the behavior policy for the proximal one.
     """
     keys = log.keys
     columns: dict[str, Metric] = {}
@@ -55,6 +60,8 @@ def plan_of(log: Log, stack: str | None, updates_per_version: float) -> Plan:
             continue
         if with_engine and "clip_ratio/" in key:
             metric = Metric(reference="proximal")
+        if bypass_mode and metric.reference == "proximal":
+            metric = Metric(column=BYPASSED.get(key), reference="behavior")
         if metric.reference:
             references[key] = metric.reference
         if metric.column and metric.column not in {m.column for m in columns.values()}:

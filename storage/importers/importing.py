@@ -17,6 +17,7 @@ from .logs import Log
 from .reading import Source, read_logs
 from .stacks import Stack, stack_named
 from .told import config_told, told_staleness
+from .wanted import takes_behavior_for_proximal
 
 MOST_BYTES = 512 * 2**20
 MOST_ROWS = 2_000_000
@@ -93,7 +94,9 @@ def import_file(
         told = _together(run.source.get("told", {}), settings or {})
         config, companions = config_told(told, known)
         updates = known.updates_per_version(companions) if known else 1.0
-        plan = plan_of(log, known.name if known else None, updates)
+        name_of_stack = known.name if known else None
+        bypass = takes_behavior_for_proximal(name_of_stack, config)
+        plan = plan_of(log, name_of_stack, updates, bypass_mode=bypass)
         config = _from_log(log, plan) | config
         run = replace(
             run,
@@ -103,6 +106,7 @@ def import_file(
             group=group or run.group,
             config=config,
             seed=config.get("seed"),
+            parameters=_whole(config.get("parameters")) or run.parameters,
             unmeasured=_unmeasured(log, plan),
             source={
                 "files": [str(each) for each in sources if isinstance(each, str | Path)],
@@ -184,6 +188,10 @@ def _doubts(
     if not log.times:
         notes.append("the log holds no times; the time of the file stands in")
     return notes
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _unmeasured(log: Log, plan: Plan) -> dict[str, str]:

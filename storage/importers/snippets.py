@@ -20,6 +20,7 @@ def settings(
     loss: str = "grpo",
     group_size: int = 8,
     prompts: int = 16,
+    beside: Mapping[str, str] | None = None,
 ) -> str:
     """Return the lines that make a stack train with this setting.
 
@@ -35,6 +36,7 @@ def settings(
         loss: the objective; stacks name the clip ranges of grpo and dr_grpo alone alike.
         group_size: rollouts per prompt.
         prompts: prompts per learner step.
+        beside: further options of the stack with their values, as it writes them.
 
     Raises:
         BadInput: the stack is unknown, or S is out of range.
@@ -65,6 +67,7 @@ def settings(
             options.pop(str(this.clip_epsilon_low))
             options["--actor.eps_clip_low_high"] = f"{_number(clip_epsilon)} {_number(high)}"
     _add_staleness(this, max_staleness, options, comments)
+    options.update(beside or {})
     comments.append(f"one optimizer update is to take {prompts} prompts × {group_size} rollouts")
     return "\n".join([*(f"# {line}" for line in comments), *_written(this, options)]) + "\n"
 

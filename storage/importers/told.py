@@ -22,6 +22,7 @@ _RANGES: Mapping[str, tuple[str, bool, float, float]] = {
     "clip_epsilon_high": ("0 < clip_epsilon_high <= 100", False, 5e-324, 100),
     "group_size": ("whole number, 2 <= group_size <= 4096", True, 2, 4096),
     "prompts": ("whole number, 1 <= prompts <= 65536", True, 1, 65536),
+    "parameters": ("whole number, 1 <= parameters <= 1e15", True, 1, 1e15),
     "seed": ("whole number, 0 <= seed < 2**31", True, 0, 2**31 - 1),
 }
 

@@ -393,3 +393,24 @@ def test_a_long_log_is_imported_within_seconds(store, put):
     assert import_file(store, path).written == 100_000
     assert time.process_time() - begun < 30
     assert len(store.overview(only(store).id, ["loss"])["loss"][0]) <= 2000
+
+
+@pytest.mark.parametrize("bypass", [True, False])
+def test_verl_measures_from_the_behavior_policy_only_where_it_was_told_to(store, bypass):
+    row = {"actor/ppo_kl": 2e-3, "actor/pg_clipfrac": 0.01, "actor/lr": 1e-6}
+    told = {"bypass_mode": True} if bypass else {}
+    log = json.dumps({"step": 1, "data": row}).encode()
+    found = import_file(store, log, stack="verl", settings=told)
+    [step] = store.steps(found.run_id)
+    references = store.run(found.run_id).source["references"]
+    assert step.approx_kl == (2e-3 if bypass else None)
+    assert references["actor/pg_clipfrac"] == ("behavior" if bypass else "proximal")
+    assert step.extra["actor/pg_clipfrac"] == 0.01
+
+
+def test_the_size_of_the_model_can_be_told(store):
+    log = json.dumps({"step": 1, "reward": 0.5}).encode()
+    found = import_file(store, log, stack="trl", settings={"parameters": "7e9"})
+    assert store.run(found.run_id).parameters == 7_000_000_000
+    with pytest.raises(BadInput, match="parameters: 0 is not allowed; allowed: whole number, 1 <="):
+        import_file(store, log, stack="trl", settings={"parameters": 0})
