@@ -9,6 +9,8 @@ horizon limit is not known from it, and the answer says so.
 import math
 from collections.abc import Sequence
 
+from trainer.losses import LOSSES
+
 from .calibration import RunFacts, clip_criterion
 from .clip_curve import NINETY
 from .limits import ONE_SIDED_LOG_SD, RateLimit, rate_at, unsafe_probability
@@ -42,6 +44,11 @@ def staleness_limit(question: Question, runs: Sequence[RunFacts]) -> RateLimit |
     setting = question.setting
     if setting.max_staleness == 0:
         return "S = 0: every rollout is fresh, so staleness limits nothing"
+    if LOSSES[setting.loss].clips != "token":
+        return (
+            f"the loss {setting.loss} clips no single tokens, and a log says of nothing else when "
+            "it takes gradients away"
+        )
     logs = [run.logged for run in runs if run.logged is not None and run.logged.unit is not None]
     if not logs:
         missing = (run.logged.missing for run in runs if run.logged and run.logged.missing)

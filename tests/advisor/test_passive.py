@@ -100,3 +100,10 @@ def test_advice_never_goes_beyond_twice_what_was_tried():
     gentle = asked([logged(0.01), logged(0.02)])
     assert gentle.max_learning_rate <= 2 * 0.02 * RATE_AT_1 * (1 + 1e-9)
     assert math.isfinite(gentle.max_learning_rate)
+
+
+@pytest.mark.parametrize("loss", ["gspo", "tis", "decoupled"])
+def test_a_log_of_clipped_tokens_says_nothing_of_a_loss_that_clips_none(loss):
+    setting = a_config(learning_rate=1e-4, max_staleness=S, steps=96, loss=loss)
+    refusal = advise_from_logs(Question(setting=setting, risk=0.05), TWO)
+    assert f"the loss {loss} clips no single tokens" in refusal
