@@ -23,7 +23,6 @@ from .calibration import (
     differences,
     run_facts,
     staleness_kappa,
-    staleness_radius,
 )
 from .constants import constants_of
 from .horizon import horizon_kappa, horizon_step, local_kappa, projected_alpha, used_kappa
@@ -43,6 +42,7 @@ from .red_flags import SERIES as RED_FLAG_SERIES
 from .red_flags import RedFlag, red_flags
 from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .safe_levels import safe_levels
+from .staleness_radius import staleness_radius
 
 LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5
 FIRST_STEPS, LAST_STEPS = 2_000, 10_000

@@ -14,10 +14,10 @@ from .calibration import (
     collapse_cause,
     critical_radius,
     staleness_kappa,
-    staleness_radius,
     step_radius,
 )
 from .regime import Estimate, unknown
+from .staleness_radius import staleness_radius
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,7 @@ from advisor.calibration import (
     SERIES,
     batch_radius,
     clip_criterion,
-    no_clipping_radius,
     run_facts,
-    staleness_radius,
-    weight_radius,
 )
 from advisor.constants import constants_of
 from advisor.experiments.probe import check_budget
@@ -25,6 +22,7 @@ from advisor.limits import RateLimit, RefusedTransfer, transfer
 from advisor.overview import tiles
 from advisor.recommendation import Question, recommend
 from advisor.segments import summarise
+from advisor.staleness_radius import no_clipping_radius, staleness_radius, weight_radius
 from storage.commandline import BadInput
 from storage.importers.snippets import settings
 
