@@ -18,7 +18,6 @@ from .calibration import (
     RunFacts,
     clip_criterion,
     differences,
-    radius_of,
     staleness_kappa,
 )
 from .constants import constants_of
@@ -49,6 +48,7 @@ from .red_flags import RedFlag, red_flags
 from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .run_facts import ENDED, ends_of, facts_of
 from .safe_levels import safe_levels
+from .staleness_radius import staleness_radius
 
 LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5
 NEAREST = 40
@@ -346,7 +346,7 @@ def diagnosis_of(
     """Judge a run by its own facts and by ended runs of the same setting."""
     constants = constants_of(others, learning_rate=facts.config.learning_rate)
     criterion = clip_criterion(others, facts.parameters, facts.config.loss)
-    r_batch = radius_of(facts, criterion)
+    r_batch = staleness_radius(facts, criterion)
     kappas = {
         "staleness": staleness_kappa(facts, r_batch),
         "horizon": horizon_kappa(facts, constants.r_crit),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from storage.records import Calibration
 from trainer.config import TrainerConfig
 
-from .calibration import RunFacts, differences, no_clipping_radius
+from .calibration import RunFacts, differences
 from .learning_rate import Trial
 from .limits import (
     RateLimit,
@@ -27,6 +27,7 @@ from .recommendation import Advice, Question, trial_of
 from .regime import Estimate, regime_of, unknown
 from .safe_levels import SafeLevels, safe_levels
 from .segments import FRESH_ABOVE, Segment, gains, is_learned_reward, segment_from
+from .staleness_radius import no_clipping_radius
 from .wording import rate as written
 
 CARRIED = {"prompts", "group_size", "hidden_size", "clip_epsilon", "clip_epsilon_high"}

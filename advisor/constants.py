@@ -13,11 +13,11 @@ from .calibration import (
     clip_criterion,
     collapse_cause,
     critical_radius,
-    radius_of,
     staleness_kappa,
     step_radius,
 )
 from .regime import Estimate, unknown
+from .staleness_radius import staleness_radius
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def constants_of(runs: Sequence[RunFacts], *, learning_rate: float | None = None
     criterion = clip_criterion(runs, parameters, runs[0].config.loss if runs else "grpo")
     ordered = _by_distance(runs, learning_rate)
     causes = {
-        run.run_id: collapse_cause(run, staleness_kappa(run, radius_of(run, criterion)))
+        run.run_id: collapse_cause(run, staleness_kappa(run, staleness_radius(run, criterion)))
         for run in runs
         if run.unsafe
     }
@@ -89,7 +89,7 @@ def _cycle_g_1(run: RunFacts, alpha: float) -> float | None:
 
 def _radius(stale: Sequence[RunFacts], criterion: tuple[float, float, str]) -> Estimate:
     """R_batch of the nearest run that knows both of its ends, else of the nearest at all."""
-    radii = [radius_of(run, criterion) for run in stale]
+    radii = [staleness_radius(run, criterion) for run in stale]
     complete = next((r for r in radii if r.low is not None and r.high is not None), None)
     return complete or (radii[0] if radii else unknown("no run with stale rollouts is archived"))
 

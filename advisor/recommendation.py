@@ -11,11 +11,12 @@ from typing import Any
 
 from trainer.config import TrainerConfig
 
-from .calibration import RunFacts, differences, no_clipping_radius
+from .calibration import RunFacts, differences
 from .constants import Constants, constants_of, kappas_at
 from .learning_rate import FOREIGN_WIDTHS, Edge, Rates, Trial, safe_rates, two_constraint_rule
 from .literature import PublishedRun, literature_trials, nearest
 from .regime import Estimate, Regime, explained, regime_of, unknown
+from .staleness_radius import no_clipping_radius
 from .wording import rate as written
 
 NO_EVIDENCE = "no run of this setting is archived; published settings carry no constants over"

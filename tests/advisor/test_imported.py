@@ -8,9 +8,10 @@ from factories import a_run, fill
 from stack_logs import write_log
 
 from advisor.answer import ask, consider, diagnose, gather
-from advisor.calibration import radius_of, staleness_kappa
+from advisor.calibration import staleness_kappa
 from advisor.imported import config_of_log
 from advisor.run_facts import facts_of
+from advisor.staleness_radius import staleness_radius
 from storage.commandline import BadInput
 from storage.importers.importing import import_file
 from storage.records import RunStatus
@@ -47,7 +48,7 @@ def imported(store, tmp_path, rows, stack, **told):
 
 
 def kappa_at_1(facts):
-    return staleness_kappa(facts, radius_of(facts, AT_1))
+    return staleness_kappa(facts, staleness_radius(facts, AT_1))
 
 
 @pytest.mark.parametrize("stack", ["trl", "trl_async", "verl"])

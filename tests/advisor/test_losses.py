@@ -12,10 +12,7 @@ from advisor.calibration import (
     SERIES,
     batch_radius,
     clip_criterion,
-    no_clipping_radius,
-    radius_of,
     run_facts,
-    weight_radius,
 )
 from advisor.constants import constants_of
 from advisor.experiments.probe import check_budget
@@ -25,6 +22,7 @@ from advisor.limits import RateLimit, RefusedTransfer, transfer
 from advisor.overview import tiles
 from advisor.recommendation import Question, recommend
 from advisor.segments import summarise
+from advisor.staleness_radius import no_clipping_radius, staleness_radius, weight_radius
 from storage.commandline import BadInput
 from storage.importers.snippets import settings
 
@@ -64,7 +62,7 @@ def test_how_much_clipping_of_answers_is_borne_only_survivors_tell():
 @pytest.mark.parametrize("loss", ["cispo", "tis", "decoupled"])
 def test_without_a_clipping_radius_the_importance_weights_bound_the_drift(loss):
     run = some_facts(config=a_config(loss=loss), weight_radii=WEIGHTS)
-    found = radius_of(run, (0.0005, 0.1, "the clip"))
+    found = staleness_radius(run, (0.0005, 0.1, "the clip"))
     assert (found.low, found.high) == (0.2, 0.8)
     assert found.value == pytest.approx(0.4)
     assert f"{loss} has no clipping radius" in found.reason
@@ -75,7 +73,7 @@ def test_without_a_clipping_radius_the_importance_weights_bound_the_drift(loss):
 @pytest.mark.parametrize("loss", ["grpo", "dr_grpo"])
 def test_where_tokens_are_clipped_away_their_radius_is_taken(loss):
     run = some_facts(config=a_config(loss=loss), weight_radii=WEIGHTS)
-    found = radius_of(run, (0.0005, 0.1, "the clip"))
+    found = staleness_radius(run, (0.0005, 0.1, "the clip"))
     assert (found.low, found.high) == (RADII["0.0005"], RADII["0.1"])
 
 
