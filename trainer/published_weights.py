@@ -62,7 +62,7 @@ class PublishedWeights:
         with self._locked(slot, fcntl.LOCK_EX):
             self._slots[slot].copy_(vector)
             self._header[slot] = version
-        self._header[LATEST] = slot
+            self._header[LATEST] = slot  # before anybody reads it, so that no reader goes back
 
     def load_into(self, vector: Tensor) -> int:
         """Copy the newest weights into ``vector`` and return their version."""
