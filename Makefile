@@ -1,4 +1,4 @@
-# make run: the dashboard.  make test: every test, on two cores.  make check: lint, format, types.
+# make run: the dashboard.  make test: every test, three at a time on two cores.  make check: lint, format, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,8 +17,9 @@ help:
 run: $(VENV)/.run
 	@exec $(BIN)/python -m advisor.serve
 
+# Three at a time keep two cores busy: many tests wait for another process.
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -22,6 +22,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 60_000
 """Milliseconds that a page may take on a busy machine."""
+LEFT = "net::ERR_ABORTED"
+"""What is still on its way when a page is left."""
 CHARTS_OF_A_RUN = 13
 ROW, CHECKBOX = 35, 17
 """Height of a table row, and where in it the box lies that selects it; in pixels."""
@@ -91,7 +93,7 @@ def watched(browser: Browser, dashboard: Dashboard) -> Page:
     page.set_default_timeout(PATIENCE)
     keep = dashboard.errors.append
     page.on("pageerror", lambda error: keep(f"page error: {error}"))
-    page.on("requestfailed", lambda r: keep(f"failed: {r.url} {r.failure}"))
+    page.on("requestfailed", lambda r: r.failure == LEFT or keep(f"failed: {r.url} {r.failure}"))
     page.on("response", lambda r: r.ok or "/_stcore/" in r.url or keep(f"{r.status}: {r.url}"))
     page.on(
         "console",

@@ -10,6 +10,7 @@ from trainer.bias import bias_of, gram_of
 from trainer.clip_bias import ClipBiasStream, _Window, lowest_of_like_age
 from trainer.gradients import CORRECTIONS, Checkpoint, Plan, surrogate
 from trainer.objective import Objective
+from trainer.rollout import sample_rollouts
 
 PLAN = Plan(shards=16, prompts=8, group_size=4, seed=3)
 
@@ -113,8 +114,11 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     for step in range(12):
         run.learner_step(step)
     run.behavior_weights.load(behavior)
-    run._behavior_version = -1
-    batch = run._sample(-2, behavior)
+    prompts = run.task.sample_prompts(run.config.prompts, run.generator)
+    group_size = run.config.group_size
+    batch = sample_rollouts(
+        run.behavior_policy, run.tokenizer, run.task, prompts, group_size, run.generator
+    )
     scored = run._score(batch)
     whole = {}
     for correction in ("unclipped", "clipped"):

@@ -377,7 +377,8 @@ def test_the_penalty_is_part_of_the_loss_and_kept_in_the_row(small):
     learner._sample = lambda *given: kept.append(sample(*given)) or kept[-1]
     before = learner.weights.snapshot()
     row = learner.learner_step(1)
-    [batch] = kept
+    [sampled] = kept
+    batch = sampled.batch
     learner.weights.load(before)
     with torch.no_grad():
         log_prob, _ = score(learner.policy, batch)
