@@ -1,6 +1,7 @@
 """Queue mode with real processes: what is learned, how old it is, and what a death changes."""
 
 import contextlib
+import itertools
 import multiprocessing
 import pickle
 import signal
@@ -188,6 +189,21 @@ def test_staleness_reaches_its_bound_and_never_passes_it_and_no_batch_is_lost(ma
         time.sleep(0.15)  # the workers get ahead
     assert ages[0] == 0
     assert max(ages) == 2
+
+
+def test_with_several_updates_a_batch_is_never_older_than_the_bound_at_the_last(made):
+    learner = made(Asynchronous, schedule="queue", updates_per_batch=2, max_staleness=3, steps=8)
+    learner.evaluate(0, 16)
+    rows = []
+    for step in range(8):
+        rows.append(learner.learner_step(step))
+        time.sleep(0.1)  # the worker keeps ahead, as far as it may
+    for first, second in itertools.pairwise(rows):
+        if first.step % 2 == 0:
+            assert second.sampled_at_step == first.sampled_at_step
+            assert (second.seconds_generate, second.seconds_wait) == (0.0, 0.0)
+    assert max(row.staleness_max for row in rows) == 3
+    assert {row.sampled_at_step for row in rows} <= set(range(6))
 
 
 def test_a_learner_that_is_faster_waits_and_a_worker_that_is_faster_waits(made):
