@@ -25,13 +25,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.measuring import NEVER, share_of_digits
+from benchmarks.measuring import NEVER, TASK, share_of_digits
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import checked_config
 from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
-from trainer.rollout import Task
 from trainer.workloads.arithmetic import (
     MAX_NEW_TOKENS,
     build_model,
@@ -59,17 +58,10 @@ def etalon(folder: Path, parts: dict[str, float]) -> Block:
             "group_size": GROUP_SIZE,
         }
     )
-    task = Task(
-        name="arithmetic",
-        chance_reward=None,
-        max_new_tokens=MAX_NEW_TOKENS,
-        sample_prompts=sample_prompts,
-        rewards=share_of_digits,
-    )
     store = Store.open(str(folder / "etalon.db"))
     run = RunInfo(id="20260101-000000-bench", name="benchmark", created_at=time.time())
     store.create_run(run)
-    learner = Lockstep(run.id, config, task, folder)
+    learner = Lockstep(run.id, config, TASK, folder)
     learner.evaluate(0, 512)
     step = 0
 

@@ -63,19 +63,21 @@ def share_of_digits(prompts: Sequence[str], completions: Sequence[str]) -> list[
     return [sum(sign.isdigit() for sign in each) / MAX_NEW_TOKENS for each in completions]
 
 
+TASK = Task(
+    name="arithmetic",
+    chance_reward=None,
+    max_new_tokens=MAX_NEW_TOKENS,
+    sample_prompts=sample_prompts,
+    rewards=share_of_digits,
+)
+
+
 def learners(folder: Path) -> dict[str, Lockstep]:
     """Build the three learners from one set of weights."""
-    task = Task(
-        name="arithmetic",
-        chance_reward=None,
-        max_new_tokens=MAX_NEW_TOKENS,
-        sample_prompts=sample_prompts,
-        rewards=share_of_digits,
-    )
 
     def learner(**changes: Any) -> Lockstep:
         config = checked_config({**SETTING, **changes})
-        made = Lockstep("benchmark", config, task, folder)
+        made = Lockstep("benchmark", config, TASK, folder)
         made.evaluate(0, 512)
         return made
 
