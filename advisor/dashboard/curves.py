@@ -80,12 +80,13 @@ def compared_columns(store: Store, run: RunInfo, name: str) -> Columns:
     state = newest, run.collapse_step
     with _lock:
         kept = _compared.get(key)
-        if kept is None or kept[0] != state:
-            outline = store.overview(run.id, [name], points=COMPARED_POINTS)[name][0]
-            at = {0, *outline, newest, run.collapse_step or newest}
-            columns = store.series_at(run.id, WATCHED, at)
-            columns["learning_rate_sum"] = store.sums_at(run.id, "learning_rate", columns["step"])
-            kept = state, columns
+    if kept is None or kept[0] != state:  # read without the lock, for which live charts wait
+        outline = store.overview(run.id, [name], points=COMPARED_POINTS)[name][0]
+        at = {0, *outline, newest, run.collapse_step or newest}
+        columns = store.series_at(run.id, WATCHED, at)
+        columns["learning_rate_sum"] = store.sums_at(run.id, "learning_rate", columns["step"])
+        kept = state, columns
+    with _lock:
         _compared[key] = kept
         _compared.move_to_end(key)
         while len(_compared) > RUNS_KEPT:
