@@ -17,7 +17,11 @@ PAGES = Path(__file__).parent / "advisor" / "dashboard"
 PLOTLY = Path(plotly.__file__).parent / "package_data"
 
 if get_script_run_ctx(suppress_warning=True) is None:
+    from starlette.middleware import Middleware
+
+    from advisor.dashboard.early import Early
     from advisor.dashboard.feed import endpoint
+    from advisor.dashboard.live_plot import SCRIPT
     from advisor.dashboard.run_charts import drawn_now
 
     routes = [
@@ -25,7 +29,12 @@ if get_script_run_ctx(suppress_warning=True) is None:
         Mount("/assets/plotly", StaticFiles(directory=PLOTLY)),
         Mount("/assets", StaticFiles(directory=PAGES / "assets")),
     ]
-    app = st.App(__file__, routes=routes)
+    links = [
+        f"<{SCRIPT}>; rel=modulepreload",
+        "<assets/plotly/plotly.min.js>; rel=preload; as=script",
+    ]
+    early = Middleware(Early, links=links, paths=["/", "/watch", "/advise", "/compare", "/laws"])
+    app = st.App(__file__, routes=routes, middleware=[early])
 else:
     st.set_page_config(page_title="Etalon", page_icon=PAGES / "icon.png", layout="wide")
     st.html("<style>[data-testid='stMainBlockContainer'] {padding: 4.5rem 5vw 2rem}</style>")

@@ -2,12 +2,13 @@
 
     python -m benchmarks.dashboard [--minutes N] [--steps N] [--json]
 
-Open: from the navigation to the first chart of a run of a million steps, and to the list of 200
-runs, the server being warm; each several times, the median and the range. Refresh: bytes on the
-wire and server time of one request of the feed for a live run of 20 000 steps. Endure: a run that
-is written at ten steps a second is watched with all of its charts, asked for once a second, for
-``--minutes``; given are the requests, those whose points were drawn, and the memory of page and
-server at the beginning and at the end. The archive lies in a folder that is deleted afterwards.
+Open: from the navigation to the first chart of a run of a million steps, to the list of 200 runs,
+and, as what a machine needs for any page, to the words of an empty Streamlit app; the servers being
+warm, one after the other several times, the median and the range. Refresh: bytes on the wire and
+server time of one request of the feed for a live run of 20 000 steps. Endure: a run that is written
+at ten steps a second is watched with all of its charts, asked for once a second, for ``--minutes``;
+given are the requests, those whose points were drawn, and the memory of page and server at eleven
+times from the beginning to the end. The archive lies in a folder that is deleted afterwards.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from typing import Any
 import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from advisor.serve import free_port
+from advisor.serve import APP, free_port
 from storage.records import RunInfo, RunStatus, StepMetrics
 from storage.store import Store
 from trainer.config import checked_config
@@ -37,7 +38,9 @@ from trainer.config import checked_config
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 120_000
-OPENED = 5
+OPENED = 9
+MEMORIES = 10
+EMPTY = "import streamlit as st; st.write('nothing')"
 RUNS_LISTED = 200
 FED_STEPS = 20_000
 STEPS_PER_SECOND = 10
@@ -72,10 +75,16 @@ def measure(home: Path, steps: int, minutes: float) -> dict[str, Any]:
     for i in range(RUNS_LISTED - 2):
         _add_run(store, f"run {i}", 2, RunStatus.FINISHED)
     live = _add_run(store, "live", FED_STEPS, RunStatus.RUNNING)
-    with _served(home) as (url, server), sync_playwright() as playwright:
+    empty = home / "empty.py"
+    empty.write_text(EMPTY)
+    with (
+        _served(home, APP) as (url, server),
+        _served(home, empty) as (floor, _),
+        sync_playwright() as playwright,
+    ):
         found = next(filter(None, map(shutil.which, BROWSERS)), None)
         browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        answer = _opened(browser, url, long)
+        answer = _opened(browser, url, floor, long)
         with _being_written(store, live):
             answer |= _refreshed(browser, url, live)
             answer |= _endured(browser, url, live, server, minutes)
@@ -133,9 +142,9 @@ def _row(run_id: str, step: int) -> StepMetrics:
 
 
 @contextmanager
-def _served(home: Path) -> Iterator[tuple[str, psutil.Process]]:
+def _served(home: Path, app: Path) -> Iterator[tuple[str, psutil.Process]]:
     port = free_port(8750)
-    words = ["-m", "streamlit", "run", "app.py", f"--server.port={port}", "--server.headless=true"]
+    words = ["-m", "streamlit", "run", str(app), f"--server.port={port}", "--server.headless=true"]
     server = subprocess.Popen(
         [sys.executable, *words],
         env={**os.environ, "ETALON_HOME": str(home)},
@@ -161,32 +170,30 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _opened(browser: Browser, url: str, long: str) -> dict[str, Any]:
+def _opened(browser: Browser, url: str, floor: str, long: str) -> dict[str, Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(PATIENCE)
-
-    def chart() -> None:
-        page.wait_for_function(FIRST_CHART)
-
-    def table() -> None:
-        page.get_by_test_id("stDataFrame").locator("canvas").first.wait_for()
-
-    first = _seconds(page, f"{url}/?run={long}", chart)
-    listed = _seconds(page, f"{url}/runs", table)
+    views: dict[str, tuple[str, Callable[[], object]]] = {
+        "first_chart_of_the_long_run_s": (
+            f"{url}/?run={long}",
+            lambda: page.wait_for_function(FIRST_CHART),
+        ),
+        f"list_of_{RUNS_LISTED}_runs_s": (
+            f"{url}/runs",
+            page.get_by_test_id("stDataFrame").locator("canvas").first.wait_for,
+        ),
+        "empty_streamlit_page_s": (floor, page.get_by_text("nothing").first.wait_for),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in views}
+    for _ in range(OPENED + 1):  # the first visit warms the server
+        for name, (address, shown) in views.items():
+            page.goto("about:blank")
+            begun = time.perf_counter()
+            page.goto(address)
+            shown()
+            taken[name].append(time.perf_counter() - begun)
     page.close()
-    return {"first_chart_of_the_long_run_s": first, f"list_of_{RUNS_LISTED}_runs_s": listed}
-
-
-def _seconds(page: Page, url: str, drawn: Callable[[], None]) -> dict[str, float]:
-    """Return how long a view takes from the navigation on; the first visit warms the server."""
-    taken = []
-    for _ in range(OPENED + 1):
-        page.goto("about:blank")
-        begun = time.perf_counter()
-        page.goto(url)
-        drawn()
-        taken.append(time.perf_counter() - begun)
-    return _spread(taken[1:])
+    return {name: _spread(seconds[1:]) for name, seconds in taken.items()}
 
 
 def _refreshed(browser: Browser, url: str, live: str) -> dict[str, Any]:
@@ -218,10 +225,12 @@ def _endured(
     page.goto(f"{url}/?run={live}")
     page.wait_for_function(FIRST_CHART)
     page.wait_for_timeout(5_000)
-    before, begun = _memory(page, server), len(answered)
+    memories, begun = [_memory(page, server)], len(answered)
     drawn, newest = 0, page.evaluate(NEWEST)
-    until = time.monotonic() + 60 * minutes
-    while time.monotonic() < until:
+    start = time.monotonic()
+    while (passed := (time.monotonic() - start) / (60 * minutes)) < 1:
+        if passed * MEMORIES >= len(memories):
+            memories.append(_memory(page, server))
         count = len(answered)
         page.wait_for_timeout(250)
         if len(answered) > count:
@@ -229,7 +238,8 @@ def _endured(
             now = page.evaluate(NEWEST)
             grown = sum(a > b for a, b in zip(now, newest, strict=True))
             drawn, newest = drawn + (grown >= GROWING), now
-    after, asked = _memory(page, server), len(answered) - begun
+    memories.append(_memory(page, server))
+    asked = len(answered) - begun
     charts = page.locator(".js-plotly-plot").count()
     page.close()
     return {
@@ -237,8 +247,8 @@ def _endured(
         "minutes": minutes,
         "requests": asked,
         "requests_whose_points_were_drawn": drawn,
-        "page_mb": [before[0], after[0]],
-        "server_mb": [before[1], after[1]],
+        "page_mb": [page_mb for page_mb, _ in memories],
+        "server_mb": [server_mb for _, server_mb in memories],
     }
 
 

@@ -134,24 +134,27 @@ def overview(
     return {name: _coarse(line, first, last, points) for name, line in lines.items()}
 
 
-def block_means(
-    connection: Connection, run_id: str, names: Sequence[str]
-) -> tuple[int, dict[str, Line]]:
-    """Return up to where every block is rolled up, and the mean of each metric at block middles.
-
-    The first number is the first learner step that no such block holds.
-    """
+def first_step_beyond(connection: Connection, run_id: str) -> int:
+    """Return the first learner step of a run that lies in no block from which all are rolled up."""
     whole = rolled_up(connection, run_id)
-    blocks = next((n for n in range(len(whole) + 1) if n not in whole), 0)
+    return BLOCK * next((n for n in range(len(whole) + 1) if n not in whole), 0)
+
+
+def block_means(
+    connection: Connection, run_id: str, names: Sequence[str], *, before: int
+) -> dict[str, Line]:
+    """Return the mean of each metric at the middles of the rolled-up blocks before a step."""
     query = select(rollups.c.metric, rollups.c.block, rollups.c.mean).where(
-        rollups.c.run_id == run_id, rollups.c.metric.in_(names), rollups.c.block < blocks
+        rollups.c.run_id == run_id,
+        rollups.c.metric.in_(names),
+        rollups.c.block < before // BLOCK,
+        rollups.c.mean.is_not(None),
     )
     lines: dict[str, Line] = {name: ([], []) for name in names}
     for metric, block, mean in connection.execute(query.order_by(rollups.c.block)):
-        if mean is not None:
-            lines[metric][0].append(block * BLOCK + BLOCK // 2)
-            lines[metric][1].append(mean)
-    return blocks * BLOCK, lines
+        lines[metric][0].append(block * BLOCK + BLOCK // 2)
+        lines[metric][1].append(mean)
+    return lines
 
 
 def _rows_within(connection: Connection, run_id: str, first: int, last: int, enough: int) -> int:

@@ -14,6 +14,7 @@ from .rollups import (
     BLOCK,
     Line,
     block_means,
+    first_step_beyond,
     missing_blocks,
     newest_step,
     overview,
@@ -173,21 +174,36 @@ class StepStore(RunStore):
         with self.reading() as connection:
             return overview(connection, run_id, names, first=first, last=last, points=points)
 
-    def block_means(self, run_id: str, names: Sequence[str]) -> tuple[int, dict[str, Line]]:
-        """Return the mean of metrics over blocks of 512 steps, at their middles.
+    def first_step_beyond_blocks(self, run_id: str) -> int:
+        """Return the first learner step of a run beyond its whole blocks of 512 steps."""
+        with self.reading() as connection:
+            return first_step_beyond(connection, run_id)
+
+    def block_means(self, run_id: str, names: Sequence[str], *, before: int) -> dict[str, Line]:
+        """Return the mean of metrics over the whole blocks before a step, at their middles.
 
         Returns:
-            The first learner step beyond the blocks that are whole, and for each name steps and
-            means of the finite values; a block in which it was not measured is left out.
+            For each name steps and means of the finite values; a block in which it was not
+            measured is left out.
         """
         with self.reading() as connection:
-            return block_means(connection, run_id, names)
+            return block_means(connection, run_id, names, before=before)
 
     def last_step(self, run_id: str) -> int | None:
         """Return the newest learner step of a run; None before the first."""
         query = select(func.max(steps.c.step)).where(steps.c.run_id == run_id)
         with self.reading() as connection:
             return connection.execute(query).scalar()
+
+    def last_steps(self) -> dict[str, int]:
+        """Return the newest learner step of every run that has any; one look into the index each.
+
+        Counting the steps of an archive takes as long as it has steps; this does not.
+        """
+        newest = select(func.max(steps.c.step)).where(steps.c.run_id == runs.c.id).scalar_subquery()
+        with self.reading() as connection:
+            found = connection.execute(select(runs.c.id, newest))
+            return {run_id: step for run_id, step in found if step is not None}
 
     def step_counts(self) -> dict[str, int]:
         """Return the number of stored learner steps of every run that has any."""

@@ -40,8 +40,10 @@ LONG = 10_000
 COMPARED_POINTS = 500
 
 _kept: OrderedDict[tuple[str, str], Columns] = OrderedDict()
-_outlined: OrderedDict[tuple[str, str], tuple[int, dict[str, Line]]] = OrderedDict()
-_compared: OrderedDict[tuple[str, str, str], tuple[tuple[int, int | None], Columns]] = OrderedDict()
+_outlined: OrderedDict[tuple[str, str], tuple[Any, dict[str, Line], dict[str, Line]]] = (
+    OrderedDict()
+)
+_compared: OrderedDict[tuple[str, str, str], tuple[Any, Columns]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -77,7 +79,8 @@ def compared_columns(store: Store, run: RunInfo, name: str) -> Columns:
     if newest is None or newest < LONG:
         return columns_of(store, run.id)
     key = store.url, run.id, name
-    state = newest, run.collapse_step
+    row = store.series(run.id, WATCHED, after=newest - 1)
+    state = newest, run.collapse_step, repr(row)
     with _lock:
         kept = _compared.get(key)
     if kept is None or kept[0] != state:  # read without the lock, for which live charts wait
@@ -108,20 +111,25 @@ def _newer(store: Store, run_id: str, columns: Columns) -> Columns | None:
 def outlines_of(store: Store, run_id: str) -> dict[str, Outline]:
     """Return the watched columns of a long run in outline: blocks, then its newest steps.
 
-    The blocks are read again only when one more is whole.
+    The blocks are read again only when one more is whole, or their last step is another.
     """
     names = [name for name in WATCHED if name not in ("step", "time", "sampled_at_step")]
-    beyond, block_means = store.block_means(run_id, names)
+    beyond = store.first_step_beyond_blocks(run_id)
+    tail = store.series(run_id, ["step", *names], after=beyond - 2)
+    first = 1 if tail["step"][:1] == [beyond - 1] else 0
+    state = beyond, [repr(tail[name][:first]) for name in names]  # of which NaN equals itself
     with _lock:
         kept = _outlined.get((store.url, run_id))
-    if kept is None or kept[0] != beyond:
-        kept = beyond, store.overview(run_id, names, last=max(0, beyond - 1))
+    if kept is None or kept[0] != state:
+        extremes = store.overview(run_id, names, last=max(0, beyond - 1))
+        kept = state, extremes, store.block_means(run_id, names, before=beyond)
         with _lock:
             _outlined[store.url, run_id] = kept
             while len(_outlined) > RUNS_KEPT:
                 _outlined.popitem(last=False)
-    newest = store.series(run_id, ["step", *names], after=beyond - 1)
-    return {name: _outline(kept[1][name], block_means[name], newest, name) for name in names}
+    _, extremes, means = kept
+    newest = {name: values[first:] for name, values in tail.items()}
+    return {name: _outline(extremes[name], means[name], newest, name) for name in names}
 
 
 def _outline(

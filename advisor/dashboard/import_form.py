@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from advisor.dashboard.fold import fold
 from advisor.wording import literal
 from storage.commandline import BadInput
 from storage.importers.importing import Imported, import_file
@@ -18,7 +19,10 @@ SETTINGS = ("learning_rate", "max_staleness", "steps", "clip_epsilon", "group_si
 
 def import_form(store: Store) -> None:
     """Take files of one run, and what they do not say of its setting."""
-    with st.expander("Import a log", icon=":material/upload_file:"):
+    place = fold("Import a log", key="import-fold", icon=":material/upload_file:")
+    if place is None:
+        return
+    with place:
         st.caption(
             "JSONL as verl, prime-rl and tinker-cookbook write it, or TRL's trainer_state.json; "
             "several files of one run together. The same log again renews its run."

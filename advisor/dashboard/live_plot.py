@@ -15,12 +15,12 @@ import streamlit as st
 from advisor.drawing import ON_DARK, Figure
 
 ASSETS = Path(__file__).parent / "assets"
-_VERSION = int((ASSETS / "live_plot.js").stat().st_mtime)
+SCRIPT = f"assets/live_plot.js?{int((ASSETS / 'live_plot.js').stat().st_mtime)}"
 _component = st.components.v2.component(
     "etalon_live_plot",
     html="<div class='etalon-plot' style='width:100%'></div>",
     js=f"""
-const script = new URL("assets/live_plot.js?{_VERSION}", document.baseURI).href;
+const script = new URL("{SCRIPT}", document.baseURI).href;
 export default async (component) => (await import(script)).default(component);
 """,
     isolate_styles=False,

@@ -8,6 +8,7 @@ import streamlit as st
 
 from advisor.dashboard.archive import SYMBOLS, open_archive, patient, status_of
 from advisor.dashboard.config_form import config_fields
+from advisor.dashboard.fold import fold
 from advisor.dashboard.import_form import import_form
 from advisor.dashboard.run_actions import run_actions
 from advisor.overview import table_row
@@ -38,23 +39,28 @@ def page() -> None:
     """Start or import a run, or look after those that are there."""
     store = open_archive()
     st.title("Runs", anchor=False)
-    _start(store)
+    runs = store.runs()
+    _start(store, first=not runs)
     import_form(store)
-    if not store.runs():
+    if not runs:
         st.info("The archive is empty. Start the first run above, or import a log.")
         return
-    alive = any(status_of(run).alive for run in store.runs(archived=False))
+    alive = _any_alive(runs)
     st.fragment(patient(_listing), run_every=REFRESH_SECONDS if alive else None)(store, alive)
 
 
-def _start(store: Store) -> None:
-    with st.expander("Start a run", icon=":material/play_arrow:", expanded=not store.runs()):
+def _start(store: Store, *, first: bool) -> None:
+    icon = ":material/play_arrow:"
+    place = fold("Start a run", key="start-fold", icon=icon, expanded=first)
+    if place is None:
+        return
+    with place:
         with st.form("start", border=False):
             entered = config_fields(FIRST_FIELDS, FIRST_VALUES, key="start", columns=3)
             with st.expander("More settings"):
                 more = [name for name in web_fields() if name not in FIRST_FIELDS]
                 entered |= config_fields(more, {}, key="start", columns=3)
-            pressed = st.form_submit_button("Start", type="primary", icon=":material/play_arrow:")
+            pressed = st.form_submit_button("Start", type="primary", icon=icon)
         if pressed:
             _launch(store, entered)
 
@@ -71,22 +77,21 @@ def _launch(store: Store, entered: dict[str, Any]) -> None:
 
 
 def _listing(store: Store, was_alive: bool) -> None:
-    alive = any(status_of(run).alive for run in store.runs(archived=False))
-    if was_alive and not alive:
+    runs, tags = store.runs(), store.tags()
+    if was_alive and not _any_alive(runs):
         st.rerun()
-    tags = store.tags()
-    shown = _filtered(store.runs(), tags)
+    shown = _filtered(runs, tags)
     if not shown:
         st.info("No run matches. Clear the filter, or show the archived ones.")
         return
-    counts, now = store.step_counts(), time.time()
+    newest, now = store.last_steps(), time.time()
     ids = [run.id for run in shown]
     picked = st.dataframe(
         [
             table_row(
                 run,
                 f"{SYMBOLS[status_of(run)]} {status_of(run)}",
-                counts.get(run.id, 0),
+                newest.get(run.id, -1) + 1,
                 tags.get(run.id, ()),
                 now if status_of(run).alive else None,
             )
@@ -105,6 +110,10 @@ def _listing(store: Store, was_alive: bool) -> None:
         run_actions(store, [store.run(ids[row]) for row in rows])
     else:
         st.caption("Select rows to watch, compare, stop, resume, tag, archive or delete runs.")
+
+
+def _any_alive(runs: Sequence[RunInfo]) -> bool:
+    return any(status_of(run).alive for run in runs if not run.archived)
 
 
 def _filtered(runs: Sequence[RunInfo], tags: Mapping[str, Sequence[str]]) -> list[RunInfo]:

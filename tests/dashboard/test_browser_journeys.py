@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from browsing import (
@@ -182,8 +183,14 @@ def test_a_run_is_started_from_the_form_stopped_resumed_and_tagged(page, dashboa
     known = {run.id for run in store.runs()}
     page.goto(f"{dashboard.url}/runs")
     page.get_by_text("Start a run").click()
-    page.get_by_role("textbox", name="learning rate", exact=True).first.fill("3e-4")
+    rate = page.get_by_role("textbox", name="learning rate", exact=True).first
+    rate.fill("3e-4")
     page.get_by_role("textbox", name="steps", exact=True).first.fill("5000")
+    page.get_by_text("Start a run").click()
+    rate.wait_for(state="hidden")
+    page.get_by_text("Start a run").click()
+    rate.wait_for()
+    assert rate.input_value() == "3e-4", "a half-filled form outlives its folding"
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_text("is starting").wait_for()
     (run_id,) = {run.id for run in store.runs()} - known
@@ -233,3 +240,20 @@ def test_what_is_mistyped_in_either_form_gets_a_line_each_and_starts_nothing(pag
         page.get_by_text(allowed).wait_for()
     assert [run.id for run in dashboard.store.runs()] == [run.id for run in known]
     assert dashboard.store.recommendations() == kept
+
+
+def test_what_charts_need_is_announced_with_the_pages_that_have_some(dashboard):
+    def announced(page):
+        with urlopen(f"{dashboard.url}/{page}") as reply:
+            return re.findall("<(.+?)>; rel=", reply.headers.get("link", ""))
+
+    assert announced("runs") == []
+    for page in ("", "advise", "compare", "laws"):
+        script, plotly = announced(page)
+        assert (script.split("?")[0], plotly) == (
+            "assets/live_plot.js",
+            "assets/plotly/plotly.min.js",
+        )
+        for address in (script, plotly):
+            with urlopen(f"{dashboard.url}/{address}") as reply:
+                assert reply.status == 200

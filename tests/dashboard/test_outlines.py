@@ -6,7 +6,13 @@ import pytest
 from factories import NOON, a_run, a_step
 from pages import said_in
 
-from advisor.dashboard.curves import LONG, WATCHED, drawn_part, outlines_of
+from advisor.dashboard.curves import (
+    LONG,
+    WATCHED,
+    compared_columns,
+    drawn_part,
+    outlines_of,
+)
 from advisor.dashboard.run_charts import run_charts
 from storage.store import Store
 
@@ -99,4 +105,16 @@ def test_the_outline_grows_and_goes_back_with_the_run(tmp_path):
     reward = drawn_part(store, run.id, None)[1]["reward_mean"]
     assert reward.x[-1] == LONG + 29
     assert set(reward.y[reward.x.index(LONG + 21) :]) == {0.1}
+    store.close()
+
+
+def test_a_log_of_the_same_length_with_another_end_is_drawn_anew(tmp_path):
+    store = Store.open(str(tmp_path / "archive.db"))
+    run = a_run()
+    store.create_run(run)
+    for reward in (0.8, 0.1):
+        store.delete_steps_after(run.id, -1)
+        store.append_steps(steps(run.id, range(STEPS), reward=reward))
+        assert set(drawn_part(store, run.id, None)[1]["reward_mean"].y) == {reward}
+        assert set(compared_columns(store, run, "reward_mean")["reward_mean"]) == {reward}
     store.close()

@@ -73,6 +73,15 @@ function render(Plotly, element, { figure, alt, onDark }) {
   return Plotly.react(element, traces, themed(figure.layout, style), CONFIG);
 }
 
+// One chart after the other; in between the page shows what is drawn and answers its reader.
+let turn = Promise.resolve();
+
+function inTurn(draw) {
+  const drawn = turn.then(() => new Promise((resolve) => setTimeout(resolve))).then(draw);
+  turn = drawn.catch(() => {});
+  return drawn;
+}
+
 // One drawing at a time for each element, and of those that wait only the latest: Plotly stumbles
 // when it is called, or its element is taken away, while it still draws.
 const elements = new WeakMap();
@@ -90,7 +99,7 @@ async function keepDrawing(element, state) {
         element.textContent = "";
         state.failed = false;
       }
-      await render(Plotly, element, data);
+      await inTurn(() => render(Plotly, element, data));
     }
     if (state.gone) Plotly.purge(element);
   } catch (error) {
