@@ -22,6 +22,8 @@ LEAST_ENTROPY_SHARE = 0.3
 RISEN_BY = 0.25
 """Rise in the share of zero-variance groups that counts."""
 STANDARD_ERRORS = 3.0
+UNCLIPPED_ABOVE = 10.0
+"""An upper clip range from which on a loss counts as unclipped: one token may weigh as ten."""
 
 SERIES = (
     "step",
@@ -50,11 +52,12 @@ def red_flags(series: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) ->
 
     Args:
         series: columns of its steps by name, see ``SERIES``; None is not measured.
-        config: its configuration; ``prompts`` and ``loss`` are read.
+        config: its configuration; ``prompts`` and the clip range are read.
     """
     columns = {name: _floats(values) for name, values in series.items()}
     found = (
         _few_effective_sequences(columns),
+        _stale_and_unclipped(columns, config),
         _engine_mismatch(columns),
         _entropy_gone(columns),
         _nothing_to_compare(columns, config),
@@ -85,6 +88,23 @@ def _few_effective_sequences(columns: Mapping[str, NDArray[np.float64]]) -> RedF
         evidence=f"importance weights leave {stale.mean():.0%} of the sequences effective over the "
         f"last {stale.size} stale batches; below {LEAST_SEQUENCE_ESS:.0%} few of them decide",
         advice="halve the staleness or the learning rate",
+    )
+
+
+def _stale_and_unclipped(
+    columns: Mapping[str, NDArray[np.float64]], config: Mapping[str, Any]
+) -> RedFlag | None:
+    """Stale rollouts under a range that holds nothing back; a range nobody knows raises nothing."""
+    high = config.get("clip_epsilon_high") or config.get("clip_epsilon")
+    age = _known(columns, "staleness_max")
+    if high is None or high <= UNCLIPPED_ABOVE or not age.size or age.max() < 1:
+        return None
+    return RedFlag(
+        name="stale and unclipped",
+        evidence=f"rollouts are up to {age.max():.0f} steps old and the ratio of a token may grow "
+        f"to {1 + high:g}; above {1 + UNCLIPPED_ABOVE:g} one token can outweigh all others",
+        advice="lower clip_epsilon_high (grpo 0.2, cispo 4, tis 1 are usual), or take fresh "
+        "rollouts, S = 0",
     )
 
 

@@ -40,7 +40,7 @@ SOURCES = {
     "archive": "Archived runs of this setting, else published settings",
     "literature": "Published settings only",
 }
-PROBE = "probe "
+PROBE, GROUP = "probe ", "group "
 LEARNER_STEPS = "learner steps"
 LIKE_DEFAULT = "the default setting"
 
@@ -60,7 +60,8 @@ def asked(store: Store) -> Asked:
     Raises:
         BadInput: something that was entered is not allowed; one line per fault.
     """
-    runs = {run.id: run for run in store.runs(archived=False) if config_of(run) is not None}
+    everything = store.runs(archived=False)
+    runs = {run.id: run for run in everything if config_of(run) is not None}
     if (given := st.query_params.get("like")) in runs:  # a link may name a run by its id alone
         st.session_state["like"] = given
     first, second, third = st.columns(3)
@@ -83,10 +84,14 @@ def asked(store: Store) -> Asked:
         help=UNSAFE,
     )
     probes = {PROBE + each.id: each for each in store.calibrations()}
+    groups = {GROUP + each: each for each in sorted({run.group for run in everything if run.group})}
     source = third.selectbox(
         "evidence",
-        [*SOURCES, *probes],
-        format_func=lambda each: SOURCES.get(each) or _probe_label(probes[each]),
+        [*SOURCES, *probes, *groups],
+        format_func=lambda each: (
+            SOURCES.get(each)
+            or (_probe_label(probes[each]) if each in probes else f"Runs of {groups[each]}")
+        ),
         key="evidence",
         bind="query-params",
     )
@@ -151,7 +156,8 @@ def _staleness(base: Mapping[str, Any], unit: str) -> str | None:
 
 
 def _with_evidence(store: Store, question: Question, source: str) -> Asked:
-    runs = [] if source == "literature" else gather(store)
+    group = source.removeprefix(GROUP) if source.startswith(GROUP) else None
+    runs = [] if source == "literature" else gather(store, group=group)
     found: Measured | None
     if source.startswith(PROBE):
         try:

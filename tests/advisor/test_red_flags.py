@@ -102,3 +102,19 @@ def test_a_short_run_is_not_judged_against_its_beginning():
     short = {name: values[: FIRST + WINDOW - 1] for name, values in a_run().items()}
     short["entropy"] = line(0.5, 0.0)[: FIRST + WINDOW - 1]
     assert names(short) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "age", "raised"),
+    [
+        ({"clip_epsilon": 0.2, "clip_epsilon_high": 50.0}, 3, True),
+        ({"clip_epsilon": None, "clip_epsilon_high": 50.0}, 1, True),
+        ({"clip_epsilon": 0.2, "clip_epsilon_high": 50.0}, 0, False),
+        ({"clip_epsilon": 0.2, "clip_epsilon_high": None}, 3, False),
+        ({}, 3, False),
+    ],
+)
+def test_only_stale_rollouts_under_a_known_endless_range_are_unclipped(config, age, raised):
+    found = red_flags(a_run(staleness_max=[age] * STEPS), {**CONFIG, **config})
+    assert ("stale and unclipped" in [flag.name for flag in found]) is raised
+    assert all("up to" in flag.evidence for flag in found if flag.name == "stale and unclipped")

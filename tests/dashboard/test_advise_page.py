@@ -9,7 +9,7 @@ from pages import charts, click_in, field, headline, help_of, press, tiles, word
 from states import collapsed, fill_evidence, healthy
 
 from advisor.answer import ask, consider, gather
-from advisor.wording import chance, rate
+from advisor.wording import MISSING, chance, rate
 from storage.commandline import parse
 from storage.records import RunStatus
 from trainer.__main__ import _parser
@@ -105,6 +105,24 @@ def test_evidence_can_be_told_to_be_published_settings_only(archive, visit):
     page = visit("advise", evidence="Published settings only")
     assert "Uncalibrated" in page.warning[0].value
     assert not any("too bold" in each for each in words(page))
+
+
+def test_the_runs_of_a_group_alone_are_the_evidence_where_they_are_chosen(archive, visit):
+    both = fill_evidence(archive)
+    for run, group in zip(both, ("mine", "theirs"), strict=True):
+        archive.update_run(run.id, group=group)
+    settings = {"max_staleness": 3, "steps": 300}
+    answers = set()
+    for group in ("mine", "theirs"):
+        evidence = gather(archive, group=group)
+        assert len(evidence) == 1
+        alone = consider(ask(settings=settings, evidence=evidence, risk=0.05), evidence)
+        page = visit("advise", evidence=f"Runs of {group}")
+        assert not page.exception
+        answers.add(headline(page)[0])
+        known = alone.max_learning_rate is not None
+        assert headline(page)[0] == (rate(alone.max_learning_rate) if known else MISSING)
+    assert len(answers) == 2
 
 
 def test_a_rate_to_judge_gets_its_risk(archive, visit):

@@ -143,9 +143,12 @@ async function ask(feed) {
 async function keepAsking(feed) {
   if (feed.asking) return;
   feed.asking = true;
+  const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  await pause(1000 * feed.seconds);
   while (feed.alive && feed.charts.size) {
-    await new Promise((resolve) => setTimeout(resolve, 1000 * feed.seconds));
-    if (feed.alive && feed.charts.size) await ask(feed).catch(() => {}); // asks again
+    const due = pause(1000 * feed.seconds);
+    await ask(feed).catch(() => {}); // asks again
+    await due;
   }
   feed.asking = false;
 }
