@@ -257,9 +257,10 @@ def transfer(
 
     Assumptions: within a cycle the weights drift as k^α, so where staleness binds the edge goes as
     S^−α; noise lets the edge grow with the square root of the batch; Adam moves a layer's output as
-    far at a rate ∝ 1/width; a drift reaches the clip in proportion to ln(1 + ε). A rule that lowers
-    the edge is applied in full and widens it; one that raises it counts half, at most to where
-    fresh rollouts were held, and does not widen: what was safe stays so in an easier setting.
+    far at a rate ∝ 1/width; a drift reaches the clip in proportion to ln(1 + ε), below in
+    proportion to −ln(1 − ε). A rule that lowers the edge is applied in full and widens it; one that
+    raises it counts half, at most to where fresh rollouts were held, and does not widen: what was
+    safe stays so in an easier setting.
 
     Raises:
         RefusedTransfer: no rule leads there.
@@ -276,9 +277,16 @@ def transfer(
         limit = limit.moved(1.0, 0.4, "another width")
     if limit.binding == "staleness":
         _check_clip_rule(probed, asked)
-        clip = math.log1p(asked.epsilon_high) / math.log1p(probed.epsilon_high)
-        limit = _by_rule(limit, clip, 0.4, "clip-range rule")
+        limit = _by_rule(limit, _clip_factor(probed, asked), 0.4, "clip-range rule")
     return limit
+
+
+def _clip_factor(probed: TrainerConfig, asked: TrainerConfig) -> float:
+    """Return how much further a drift may go; of two sides that of the lesser counts."""
+    factor = math.log1p(asked.epsilon_high) / math.log1p(probed.epsilon_high)
+    if LOSSES[probed.loss].clips_below and LOSSES[asked.loss].clips_below:
+        factor = min(factor, math.log1p(-asked.epsilon_low) / math.log1p(-probed.epsilon_low))
+    return factor
 
 
 def _check_clip_rule(probed: TrainerConfig, asked: TrainerConfig) -> None:

@@ -346,7 +346,13 @@ def test_where_the_local_step_binds_less_staleness_buys_nothing():
         ({"hidden_size": 32}, 1.4, 0.0),  # half of 2 is more than fresh rollouts were held at
         ({"steps": 600}, 1.0, 0.1 * math.log(2)),
         ({"steps": 150}, 1.0, 0.0),
-        ({"clip_epsilon": 0.1}, math.log(1.1) / math.log(1.2), 0.4 * math.log(1.9129)),
+        ({"clip_epsilon": 0.1}, math.log(0.9) / math.log(0.8), 0.4 * math.log(2.1179)),
+        (
+            {"clip_epsilon": 0.1, "clip_epsilon_high": 0.2},
+            math.log(0.9) / math.log(0.8),
+            0.4 * math.log(2.1179),
+        ),
+        ({"clip_epsilon_high": 0.4}, 1.0, 0.0),  # below, as many tokens are clipped as before
         ({"clip_epsilon": 0.22}, math.sqrt(math.log(1.22) / math.log(1.2)), 0.0),
         ({"clip_epsilon": 0.4}, math.sqrt(math.log(1.4) / math.log(1.2)), 0.0),
     ],
