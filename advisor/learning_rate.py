@@ -26,7 +26,7 @@ EDGE_BEYOND_TRIED = math.log(100.0)
 GRID = 240
 LOG_NEGLIGIBLE = -30.0
 """Points of the posterior less likely than e^−30 of the best are left out."""
-BISECTIONS = 40
+BISECTIONS = 32
 EXTRAPOLATION_UP = 2.0
 EXTRAPOLATION_DOWN = 4.0
 """How far beyond the rates that were tried advice may go, at the S and T of the evidence."""
@@ -157,8 +157,9 @@ class Edge:
         return self._predict(math.log(learning_rate), self._edge)
 
     def _predict(self, log_rate: float, edge: NDArray[np.float64]) -> float:
-        probability = np.exp(-np.logaddexp(0.0, (edge - log_rate) / self._width))
-        return float((probability * self._weight).sum())
+        with np.errstate(over="ignore"):  # e^x beyond the largest number is a probability of 0
+            odds_against = np.exp((edge - log_rate) / self._width)
+        return float((self._weight / (1.0 + odds_against)).sum())
 
     def reaches(self, risk: float) -> bool:
         """Whether the evidence, at its own middle S and T, shows a risk this low.
