@@ -2,6 +2,7 @@
 
 import math
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -148,21 +149,27 @@ def _outline(
 
 
 def drawn_part(
-    store: Store, run_id: str, last: int | None
+    store: Store, run_id: str, last: int | None, until: int | None = None
 ) -> tuple[Columns, dict[str, Outline] | None]:
-    """Return what to draw of a run over its last steps (None: all): columns, or outlines."""
+    """Return what to draw of a run over its last steps (None: all): columns, or outlines.
+
+    With ``until`` they are the last up to and with that learner step.
+    """
     newest = store.last_step(run_id)
     if newest is None or newest < LONG:
-        return window_of(columns_of(store, run_id), last), None
+        return window_of(columns_of(store, run_id), last, until), None
     if last is not None:
-        return store.series(run_id, WATCHED, after=newest - last), None
+        end = newest if until is None else min(newest, until)
+        return store.series(run_id, WATCHED, after=end - last, until=end), None
     return {name: [] for name in WATCHED}, outlines_of(store, run_id)
 
 
-def window_of(columns: Mapping[str, list[Any]], last: int | None) -> Columns:
-    """Return the columns over the last ``last`` learner steps; None: over all of them."""
+def window_of(
+    columns: Mapping[str, list[Any]], last: int | None, until: int | None = None
+) -> Columns:
+    """Return the columns over the last ``last`` learner steps (None: all) up to and with one."""
     if last is None or not columns["step"]:
         return dict(columns)
-    first = columns["step"][-1] - last
-    start = next(i for i, step in enumerate(columns["step"]) if step > first)
-    return {name: values[start:] for name, values in columns.items()}
+    end = columns["step"][-1] if until is None else min(columns["step"][-1], until)
+    within = slice(bisect_right(columns["step"], end - last), bisect_right(columns["step"], end))
+    return {name: values[within] for name, values in columns.items()}

@@ -1,5 +1,7 @@
 """The charts of one run, for the page that shows them first and the feed that keeps them going."""
 
+import math
+
 from advisor.clip_bias import clip_bias_figure
 from advisor.dashboard.archive import shared_store, status_of
 from advisor.dashboard.curves import drawn_part
@@ -14,17 +16,22 @@ WINDOWS = {"all steps": None, "last 5000": 5000, "last 1000": 1000, "last 200": 
 """What a reader may choose to see of a run, in learner steps."""
 
 
-def run_charts(store: Store, run: RunInfo, window: str) -> dict[str, Figure]:
+def run_charts(
+    store: Store, run: RunInfo, window: str, until: int | None = None
+) -> dict[str, Figure]:
     """Return the charts of a run by name over a window, in the order in which Watch shows them.
 
-    A window that is not known is all steps.
+    A window that is not known is all steps; one that is ends at the learner step ``until``, or at
+    the newest.
     """
-    columns, outlines = drawn_part(store, run.id, WINDOWS.get(window))
-    first = columns["step"][0] if columns["step"] else 0
+    columns, outlines = drawn_part(store, run.id, WINDOWS.get(window), until)
+    first, beyond = 0, math.inf
+    if columns["step"]:
+        first, beyond = columns["step"][0], columns["step"][-1] + 1
     evaluations = [
         (each.step, each.reward if each.gold is None else each.gold)
         for each in store.evaluations(run.id)
-        if each.step >= first
+        if first <= each.step <= beyond  # the last weights are evaluated after the last step
     ]
     charts = run_figures(
         columns,

@@ -16,8 +16,9 @@ from advisor.dashboard.archive import (
 )
 from advisor.dashboard.feed import address, remember
 from advisor.dashboard.live_plot import Feed, live_plot
-from advisor.dashboard.run_charts import BIAS_PROBES, WINDOWS, run_charts
+from advisor.dashboard.run_charts import BIAS_PROBES, run_charts
 from advisor.dashboard.samples import show_samples
+from advisor.dashboard.window import window_fields
 from advisor.drawing import reading_of
 from advisor.figures import kappa_figure
 from advisor.overview import (
@@ -64,34 +65,19 @@ def page() -> None:
     if asked is not None and asked not in {run.id for run in runs}:
         st.warning(f"There is no run {literal(asked)} in the archive; this is another one.")
     run = _chosen(shown, asked)
-    window, paused = _controls(run)
+    left, middle, right = st.columns([4, 2, 2], vertical_alignment="center")
+    window, until = window_fields(left, middle)
     alive = status_of(run).alive
+    paused = alive and right.toggle("Pause", key="paused", help="Stand still; the run goes on.")
     every = REFRESH_SECONDS if alive and not paused else None
     drawn = store.last_step(run.id) is not None
     head = st.container()
     if drawn:  # the charts come first: judging a long run takes longer than drawing it
-        _charts(store, run, window, None if every is None else FEED_SECONDS)
+        still = every is None or until is not None
+        _charts(store, run, window, until, None if still else FEED_SECONDS)
     with head:
         st.fragment(patient(_head), run_every=every)(store, run.id, was_alive=alive, drawn=drawn)
     st.fragment(patient(_foot), run_every=every)(store, run.id)
-
-
-def _controls(run: RunInfo) -> tuple[str, bool]:
-    """Return which steps to show, and whether to stand still."""
-    left, right = st.columns([4, 1], vertical_alignment="center")
-    window = left.segmented_control(
-        "Steps to show",
-        list(WINDOWS),
-        default=next(iter(WINDOWS)),
-        key="window",
-        bind="query-params",
-        label_visibility="collapsed",
-        required=True,
-    )
-    paused = status_of(run).alive and right.toggle(
-        "Pause", key="paused", help="Stand still; the run goes on."
-    )
-    return window or next(iter(WINDOWS)), paused
 
 
 def _nothing_to_watch(*, put_away: int) -> None:
@@ -210,8 +196,10 @@ def _limits(found: Diagnosis, run: RunInfo, steps: int) -> None:
                 st.markdown(f"- {each}")
 
 
-def _charts(store: Store, run: RunInfo, window: str, seconds: float | None) -> None:
-    charts = run_charts(store, run, window)
+def _charts(
+    store: Store, run: RunInfo, window: str, until: int | None, seconds: float | None
+) -> None:
+    charts = run_charts(store, run, window, until)
     feed = None
     if seconds is not None:
         where = address(run.id, window)

@@ -124,6 +124,17 @@ def test_a_window_is_counted_in_learner_steps_and_not_in_rows(last, steps):
     assert found["reward_mean"] == columns["reward_mean"][-len(steps) :]
 
 
+@pytest.mark.parametrize(
+    ("last", "until", "steps"),
+    [(4, 6, [5, 6]), (6, 5, [0, 1, 5]), (1, 7, []), (4, 100, [6, 9]), (None, 6, [0, 1, 5, 6, 9])],
+)
+def test_a_window_may_end_before_the_newest_step(last, until, steps):
+    columns = {"step": [0, 1, 5, 6, 9], "reward_mean": [0.0, 0.1, None, 0.6, 0.9]}
+    found = window_of(columns, last, until)
+    assert found["step"] == steps
+    assert found["reward_mean"] == [v for s, v in zip(*columns.values(), strict=True) if s in steps]
+
+
 def test_a_window_of_nothing_is_nothing():
     assert window_of({"step": [], "reward_mean": []}, 200) == {"step": [], "reward_mean": []}
 

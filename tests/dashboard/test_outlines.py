@@ -86,6 +86,9 @@ def test_a_window_of_a_long_run_shows_every_step_of_it(long_run):
     assert outlines is None
     assert columns["step"] == list(range(STEPS - 200, STEPS))
     assert columns == store.series(run.id, WATCHED, after=STEPS - 201)
+    earlier, _ = drawn_part(store, run.id, 200, SPIKE + 10)
+    assert earlier["step"] == list(range(SPIKE - 189, SPIKE + 11))
+    assert earlier["grad_norm"][earlier["step"].index(SPIKE)] == 50.0
 
 
 def test_the_outline_grows_and_goes_back_with_the_run(tmp_path):

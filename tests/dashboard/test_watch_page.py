@@ -1,8 +1,9 @@
+import json
 import shlex
 
 from factories import NOON, a_config, a_run, a_step, fill
-from pages import charts, help_of, said_in, tiles, words
-from states import STATES, collapsed, fill_diverged, foreign, fresh, healthy, live
+from pages import charts, elements, help_of, said_in, tiles, words
+from states import STATES, collapsed, fill_diverged, foreign, fresh, healthy, import_sparse, live
 
 from storage.commandline import parse
 from storage.records import Event, RunStatus
@@ -51,6 +52,34 @@ def test_a_live_run_moves_when_the_page_is_drawn_again(archive, visit):
     page.run()
     assert "step **41** of 300" in page.markdown[0].value
     assert charts(page)["Reward"]["data"][0]["x"][-1] == 40
+
+
+def test_a_window_ends_where_it_is_told_to_and_then_stands_still(archive, visit):
+    fill(archive, live(), steps=500)
+
+    def feeds(page):
+        protos = [e.proto for e in elements(page.main) if type(e).__name__ == "UnknownElement"]
+        return [json.loads(p.json)["feed"] for p in protos if '"name": "reward"' in p.json]
+
+    def steps_shown(page):
+        assert not page.exception
+        return charts(page)["Raw gradient norm"]["data"][0]["x"]
+
+    newest = visit("watch", window="last 200")
+    assert steps_shown(newest) == list(range(300, 500))
+    page = visit("watch", window="last 200", until="399")
+    assert steps_shown(page) == list(range(200, 400))
+    assert steps_shown(visit("watch", window="last 200", until="900")) == list(range(300, 500))
+    assert "up to step" not in [field.label for field in visit("watch").number_input]
+    assert feeds(newest) != []
+    assert feeds(page) == []
+
+
+def test_a_window_without_a_step_has_empty_charts(archive, visit):
+    run_id = import_sparse(archive)  # its first step is 10
+    page = visit("watch", run=run_id, window="last 200", until="5")
+    assert not page.exception
+    assert {tuple(trace["x"]) for trace in charts(page)["Reward"]["data"]} == {()}
 
 
 def test_a_run_that_ends_while_it_is_watched_shows_its_end(archive, visit):
