@@ -1,14 +1,14 @@
 """How early ``diagnose`` raises its alarm, and how often for nothing.
 
-    python -m benchmarks.alarms --db FILE --groups laws-horizon,laws-boundary
+    python -m benchmarks.alarms --db FILE [--db FILE …] --groups laws-horizon,laws-boundary
 
-Every ended run of the groups is judged as it stood after 25, 50, 75, … learner steps, by the code
-that ``diagnose`` uses, with the other runs of its setting as evidence and its own gold hidden.
-Counted are collapses with at least 50 healthy batches before their slide: how many were alarmed
-before it, and with which lead, as a share of the way to the slide that is left at that look; and
-runs that ended healthy: how many were alarmed at all. Plain rules stand beside it, each with the
-threshold that serves it best among those with at most 5 % false alarms, and other monitors, where
-they are installed, at the thresholds they ship (``other_tools.py``).
+Every ended run of the groups, in all of the archives, is judged as it stood after 25, 50, 75, …
+learner steps, by the code that ``diagnose`` uses, with the other runs of its setting as evidence
+and its own gold hidden. Counted are collapses with at least 50 healthy batches before their slide:
+how many were alarmed before it, and with which lead, as a share of the way to the slide that is
+left at that look; and runs that ended healthy: how many were alarmed at all. Plain rules stand
+beside it, each with the threshold that serves it best among those with at most 5 % false alarms,
+and other monitors, where they are installed, at the thresholds they ship (``other_tools.py``).
 """
 
 import argparse
@@ -143,11 +143,11 @@ def judged(
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="How early is the alarm, and how often false?")
-    parser.add_argument("--db", help="archive (default: the configured one)")
+    parser.add_argument("--db", action="append", help="archive (default: the configured one)")
     parser.add_argument("--groups", default="laws-horizon,laws-boundary")
     options = parser.parse_args()
-    store = Store.open(options.db, create=False)
-    every = read(store, options.groups.split(","))
+    stores = [Store.open(db, create=False) for db in options.db or [None]]
+    every = [run for store in stores for run in read(store, options.groups.split(","))]
     runs = [each for each in every if each.counts]
     alarms = {}
     for this in runs:
