@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .bias import Bias, CountSketch, bias_of
 from .policy import FlatWeights
 from .rollout import Rollouts, score
+from .transfer import on_host
 
 WINDOW = 16
 """Batches of like age that make an estimate."""
@@ -92,9 +93,9 @@ class ClipBiasStream:
 
     def _removed(self, batch: Rollouts, taken_B_T: Tensor, divisor_B: Tensor) -> Tensor:
         """Return the uphill gradient that the clip takes away, 0 if there is none."""
-        rows = (taken_B_T != 0).any(dim=1)
+        rows = (taken_B_T != 0).any(dim=1).nonzero().squeeze(1)
         self._weights.gradient.zero_()
-        if bool(rows.any()):
+        if len(rows) > 0:
             log_prob, _ = score(self._policy, _rows(batch, rows))
             weight = taken_B_T[rows] / divisor_B[rows].clamp_min(1).unsqueeze(1)
             torch.autograd.backward((log_prob * weight).sum() / len(divisor_B))
@@ -131,12 +132,15 @@ class _Window:
         first = len(self._vectors) == WINDOW
         self._vectors.append((bias, unclipped))
         newest = (bias, unclipped)
+        products = {}
+        for i, j in self._products:
+            products[f"row {i} {j}"] = _dots([(newest[i], each[j]) for each in self._vectors])
+            products[f"column {i} {j}"] = _dots([(each[i], newest[j]) for each in self._vectors])
+        host = on_host(products)
         for (i, j), old in self._products.items():
-            row = [float(torch.dot(newest[i], vectors[j])) for vectors in self._vectors]
-            column = [float(torch.dot(vectors[i], newest[j])) for vectors in self._vectors]
-            grown = np.empty((len(row), len(row)))
+            grown = np.empty((len(self._vectors), len(self._vectors)))
             grown[:-1, :-1] = old[first:, first:]
-            grown[-1, :], grown[:, -1] = row, column
+            grown[-1, :], grown[:, -1] = host[f"row {i} {j}"], host[f"column {i} {j}"]
             self._products[i, j] = grown
 
     def estimate(self) -> Bias:
@@ -155,12 +159,19 @@ class _Window:
         )
 
 
-def _rows(batch: Rollouts, chosen_B: Tensor) -> Rollouts:
+def _dots(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the inner product of each pair."""
+    return torch.stack([torch.dot(left, right) for left, right in pairs])
+
+
+def _rows(batch: Rollouts, chosen: Tensor) -> Rollouts:
     """Return what ``score`` reads of the chosen rollouts; prompts and rewards stay as they are."""
+    mask_B_L = batch.prompt_mask_B_L[chosen]
     return replace(
         batch,
-        prompt_ids_B_L=batch.prompt_ids_B_L[chosen_B],
-        prompt_mask_B_L=batch.prompt_mask_B_L[chosen_B],
-        completion_ids_B_T=batch.completion_ids_B_T[chosen_B],
-        mask_B_T=batch.mask_B_T[chosen_B],
+        prompt_ids_B_L=batch.prompt_ids_B_L[chosen],
+        prompt_mask_B_L=mask_B_L,
+        completion_ids_B_T=batch.completion_ids_B_T[chosen],
+        mask_B_T=batch.mask_B_T[chosen],
+        padded=batch.padded and not bool(mask_B_L.all()),
     )
