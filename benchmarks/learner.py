@@ -71,7 +71,7 @@ def etalon(folder: Path, device: str, parts: dict[str, float], *, plain: bool = 
     store.create_run(run)
     learner = Lockstep(run.id, config, TASK, folder)
     if plain:
-        learner.captured = learner.backward.captured = None
+        learner.captured = learner.backward.captured = learner.meter.stream.captured = None
     learner.evaluate(0, 512)
     step = 0
 

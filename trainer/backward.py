@@ -11,6 +11,8 @@ from .objective import Objective, kl_penalty
 from .policy import FlatWeights
 from .rollout import Rollouts, score
 
+PARTS = 6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
@@ -64,15 +66,7 @@ class Backward:
         if self.captured is None or batch.padded:
             return self._learn(batch, proximal_B_T)
         known = [] if proximal_B_T is None else [proximal_B_T]
-        advantage, log_prob, log_ratio, entropy, *more = self.captured(
-            batch.prompt_ids_B_L,
-            batch.prompt_mask_B_L,
-            batch.completion_ids_B_T,
-            batch.mask_B_T,
-            batch.behavior_log_probs_B_T,
-            batch.rewards_P_G,
-            *known,
-        )
+        advantage, log_prob, log_ratio, entropy, *more = self.captured(*parts_of(batch), *known)
         scored = Scored(
             batch=batch,
             advantage_B=advantage,
@@ -85,19 +79,8 @@ class Backward:
 
     def _unpadded(self, *tensors: Tensor) -> list[Tensor]:
         """Do the same on the tensors of a batch, for ``Captured``."""
-        prompt_ids, prompt_mask, completion_ids, mask, behavior, rewards, *proximal = tensors
-        batch = Rollouts(
-            prompts=[],
-            completions=[],
-            prompt_ids_B_L=prompt_ids,
-            prompt_mask_B_L=prompt_mask,
-            completion_ids_B_T=completion_ids,
-            mask_B_T=mask,
-            behavior_log_probs_B_T=behavior,
-            rewards_P_G=rewards,
-            padded=False,
-        )
-        scored, losses = self._learn(batch, proximal[0] if proximal else None)
+        parts, proximal = tensors[:PARTS], tensors[PARTS:]
+        scored, losses = self._learn(unpadded(*parts), proximal[0] if proximal else None)
         return [
             scored.advantage_B,
             scored.log_prob_B_T,
@@ -143,6 +126,34 @@ class Backward:
         mask_B_T = scored.batch.mask_B_T
         divisor_B = self._objective.divisors(mask_B_T)
         return kl_penalty(scored.log_prob_B_T, reference_B_T, mask_B_T, divisor_B)
+
+
+def parts_of(batch: Rollouts) -> tuple[Tensor, ...]:
+    """Return the ``PARTS`` tensors of a batch that scoring and the loss depend on."""
+    return (
+        batch.prompt_ids_B_L,
+        batch.prompt_mask_B_L,
+        batch.completion_ids_B_T,
+        batch.mask_B_T,
+        batch.behavior_log_probs_B_T,
+        batch.rewards_P_G,
+    )
+
+
+def unpadded(*parts: Tensor) -> Rollouts:
+    """Return a batch without padded prompts and without texts, of what ``parts_of`` returned."""
+    prompt_ids, prompt_mask, completion_ids, mask, behavior_log_probs, rewards = parts
+    return Rollouts(
+        prompts=[],
+        completions=[],
+        prompt_ids_B_L=prompt_ids,
+        prompt_mask_B_L=prompt_mask,
+        completion_ids_B_T=completion_ids,
+        mask_B_T=mask,
+        behavior_log_probs_B_T=behavior_log_probs,
+        rewards_P_G=rewards,
+        padded=False,
+    )
 
 
 def without_gradient(scored: Scored) -> Scored:

@@ -19,7 +19,7 @@ from .rollout import Task, sample_rollouts
 from .schedule import BehaviorSchedule
 
 NOT_LOADED = -1
-LONGEST_CAPTURED = 64
+LONGEST_CAPTURED = 256
 """Most tokens of completions that are drawn by replaying one recording of all of them."""
 
 

@@ -76,7 +76,7 @@ class Meter:
         start = self._sample(weights.vector)
         self._drift, self._lags = DriftTracker(start), LagTracker(start)
         self._clipping, self._importance = ClippingPool(), WeightPool()
-        self._stream = ClipBiasStream(
+        self.stream = ClipBiasStream(
             policy, weights, every=config.bias_every, max_staleness=config.max_staleness
         )
         self._parts: dict[str, _Part] = {
@@ -84,7 +84,7 @@ class Meter:
             "lags": self._lags,
             "clipping": self._clipping,
             "importance": self._importance,
-            "stream": self._stream,
+            "stream": self.stream,
         }
         self._found: dict[str, Tensor] = {}
         self.drifts: list[LagDrift] = []
@@ -196,11 +196,11 @@ class Meter:
         return LOSSES[self._objective.loss].clips != "proximal"
 
     def _clip_bias(self, step: int, staleness: int, scored: Scored) -> BiasProbe | None:
-        if self._unclipped or self._config.bias_every == 0 or not self._stream.due(staleness):
+        if self._unclipped or self._config.bias_every == 0 or not self.stream.due(staleness):
             return None
         started = time.perf_counter()
         mask_B_T = scored.batch.mask_B_T
-        found = self._stream.measure(
+        found = self.stream.measure(
             staleness, scored.batch, self._taken(scored), self._objective.divisors(mask_B_T)
         )
         if found is None:

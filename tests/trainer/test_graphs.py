@@ -87,6 +87,22 @@ def test_the_paths_of_a_gpu_learn_what_the_plain_ones_do(learner):
     assert plain._sampled.batch.completions == recorded._sampled.batch.completions
 
 
+def test_the_clip_bias_is_the_same_by_way_of_every_sequence(learner):
+    run = learner(device="cpu", max_staleness=3, updates_per_batch=2, learning_rate=2e-3)
+    run.evaluate(0, 8)
+    for step in range(7):
+        run.learner_step(step)
+    batch, stream = run._sampled.batch, run.meter.stream
+    scored, _ = run.backward(batch, run._proximal_B_T)
+    given = (batch, run.meter._taken(scored), run.objective.divisors(batch.mask_B_T))
+    expected = stream._removed(*given)
+    stream.captured = Captured(stream._through_all, record)
+    for _ in range(2):
+        torch.testing.assert_close(stream._removed(*given), expected, rtol=1e-4, atol=1e-6)
+    assert stream.captured.replayed
+    assert expected.norm() > 0
+
+
 def test_not_looking_draws_the_same_completions_and_more_after_their_end(learner):
     run = learner(device="cpu", prompts=4)
 
@@ -165,7 +181,7 @@ def test_on_a_gpu_recorded_steps_learn_what_plain_ones_do(learner):
     recorded, plain = (
         learner(device="cuda", learning_rate=1e-3, max_staleness=1) for _ in range(2)
     )
-    plain.captured = plain.backward.captured = None
+    plain.captured = plain.backward.captured = plain.meter.stream.captured = None
     for run in (recorded, plain):
         run.evaluate(0, 64)
     for step in range(8):

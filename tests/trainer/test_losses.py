@@ -400,7 +400,7 @@ def test_the_clip_bias_is_the_clipped_minus_the_unclipped_gradient_of_the_loss(l
         torch.autograd.backward(found, retain_graph=True)
         gradients.append(-run.weights.gradient.clone())
     taken = run.meter._taken(without_gradient(scored))
-    removed = run.meter._stream._removed(batch, taken, run.objective.divisors(batch.mask_B_T))
+    removed = run.meter.stream._removed(batch, taken, run.objective.divisors(batch.mask_B_T))
     assert removed.norm() > 0
     torch.testing.assert_close(-removed, gradients[0] - gradients[1], rtol=1e-3, atol=1e-5)
 
