@@ -80,6 +80,7 @@ def learners(folder: Path) -> dict[str, Lockstep]:
         config = checked_config({**SETTING, **changes})
         made = Lockstep("benchmark", config, TASK, folder)
         made.evaluate(0, 512)
+        _ = made.behavior_weights  # loaded now, for the folder does not last
         return made
 
     bare = learner(kl_to_start_every=NEVER, bias_every=0)
