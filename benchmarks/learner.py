@@ -10,7 +10,7 @@ products alone, at their shapes. Weights start random and the reward is the shar
 arithmetic of a step does not depend on what is learned. On a CUDA device Etalon also runs without
 its recorded graphs, as *plain*, and a second floor is what the device can do: the operations of the
 step's matrix products and the bytes of its weights against ceilings measured in the same process.
-Where there is none, the GPU column says "not measured".
+Where there is none, its column says so.
 """
 
 import argparse
@@ -45,6 +45,7 @@ from trainer.workloads.arithmetic import (
 MODELS = {"tiny": (64, 2), "ten_million": (320, 8), "hundred_million": (896, 8)}
 PROMPTS, GROUP_SIZE, PROMPT_TOKENS = 16, 8, 6
 LEARNING_RATE, EPSILON = 1e-4, 0.2
+NO_GPU = "not measured: there is no CUDA device"
 WARMED_BY = 5
 """Learner steps of every contestant that are not timed, at its beginning."""
 Block = Callable[[int], float]
@@ -315,15 +316,21 @@ def main() -> None:
     parser.add_argument("--large-steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["tiny", "ten_million"])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], default=["cpu", "cuda"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {"torch": torch.__version__, "threads": options.threads}
-    found["gpu"] = torch.cuda.get_device_name() if options.device == "cuda" else "not measured"
+    gpu = torch.cuda.is_available()
+    found["cuda"] = torch.cuda.get_device_name() if gpu else NO_GPU
     for name in options.models:
         steps = options.steps if name == "tiny" else options.large_steps
-        found[name] = measure(*MODELS[name], options.rounds, steps, options.device)
+        found[name] = {
+            device: measure(*MODELS[name], options.rounds, steps, device)
+            if gpu or device == "cpu"
+            else NO_GPU
+            for device in options.devices
+        }
         print(name, json.dumps(found[name]), file=sys.stderr)
     if options.json:
         print(json.dumps(found))
