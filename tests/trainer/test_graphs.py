@@ -103,7 +103,10 @@ def test_the_clip_bias_is_the_same_by_way_of_every_sequence(learner):
     assert expected.norm() > 0
 
 
-def test_not_looking_draws_the_same_completions_and_more_after_their_end(learner):
+@pytest.mark.parametrize("look_every", [3, None])
+def test_looking_seldom_or_never_draws_the_same_completions_and_more_after_their_end(
+    learner, look_every
+):
     run = learner(device="cpu", prompts=4)
 
     def rollouts(unpadded=None):
@@ -123,7 +126,7 @@ def test_not_looking_draws_the_same_completions_and_more_after_their_end(learner
             pad=run.tokenizer.pad_token_id,
             end=run.tokenizer.eos_token_id,
             generator=torch.Generator().manual_seed(5),
-            look_every=None,
+            look_every=look_every,
         )
 
     object.__setattr__(run.task, "max_new_tokens", 12)
