@@ -7,7 +7,10 @@ nothing; *TRL* is its ``GRPOTrainer``, if it is installed (``pip install trl==1.
 turns in blocks of steps in one process; a figure is the ratio of steps per second within a round,
 given are median and quartiles over the rounds. The floor is the time of the step's own matrix
 products alone, at their shapes. Weights start random and the reward is the share of digits: the
-arithmetic of a step does not depend on what is learned.
+arithmetic of a step does not depend on what is learned. On a CUDA device Etalon also runs without
+its recorded graphs, as *plain*, and a second floor is what the device can do: the operations of the
+step's matrix products and the bytes of its weights against ceilings measured in the same process.
+Where there is none, its column says so.
 """
 
 import argparse
@@ -25,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.ceilings import ceilings, shares
 from benchmarks.measuring import NEVER, TASK, share_of_digits
 from storage.records import RunInfo
 from storage.store import Store
@@ -38,17 +42,21 @@ from trainer.workloads.arithmetic import (
     sample_prompts,
 )
 
-MODELS = {"tiny": (64, 2), "ten_million": (320, 8)}
+MODELS = {"tiny": (64, 2), "ten_million": (320, 8), "hundred_million": (896, 8)}
 PROMPTS, GROUP_SIZE, PROMPT_TOKENS = 16, 8, 6
 LEARNING_RATE, EPSILON = 1e-4, 0.2
+NO_GPU = "not measured: there is no CUDA device"
 WARMED_BY = 5
 """Learner steps of every contestant that are not timed, at its beginning."""
 Block = Callable[[int], float]
 """Takes so many learner steps and returns the seconds of one."""
 
 
-def etalon(folder: Path, parts: dict[str, float]) -> Block:
-    """Return Etalon's learner, which also writes its rows; ``parts`` gathers where time went."""
+def etalon(folder: Path, device: str, parts: dict[str, float], *, plain: bool = False) -> Block:
+    """Return Etalon's learner, which also writes its rows; ``parts`` gathers where time went.
+
+    A ``plain`` one replays no recorded graphs.
+    """
     config = checked_config(
         {
             "learning_rate": LEARNING_RATE,
@@ -56,12 +64,15 @@ def etalon(folder: Path, parts: dict[str, float]) -> Block:
             "steps": NEVER,
             "prompts": PROMPTS,
             "group_size": GROUP_SIZE,
+            "device": device,
         }
     )
-    store = Store.open(str(folder / "etalon.db"))
+    store = Store.open(str(folder / f"etalon{'-plain' * plain}.db"))
     run = RunInfo(id="20260101-000000-bench", name="benchmark", created_at=time.time())
     store.create_run(run)
     learner = Lockstep(run.id, config, TASK, folder)
+    if plain:
+        learner.captured = learner.backward.captured = learner.meter.stream.captured = None
     learner.evaluate(0, 512)
     step = 0
 
@@ -77,17 +88,18 @@ def etalon(folder: Path, parts: dict[str, float]) -> Block:
                 parts[name] += getattr(row, f"seconds_{name}")
             parts["steps"] += 1
             step += 1
+        finish(device)
         return (time.perf_counter() - begun) / steps
 
     return block
 
 
-def bare(folder: Path) -> Block:
+def bare(folder: Path, device: str) -> Block:
     """Return a loop that only samples, scores and steps."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(device)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
 
     @torch.no_grad()
     def sample(ids_B_L: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,12 +116,12 @@ def bare(folder: Path) -> Block:
 
     def step() -> None:
         prompts = [p for p in sample_prompts(PROMPTS, generator) for _ in range(GROUP_SIZE)]
-        ids_B_L = tokenizer(prompts, return_tensors="pt")["input_ids"]
+        ids_B_L = tokenizer(prompts, return_tensors="pt")["input_ids"].to(device)
         tokens_B_T, old_B_T = sample(ids_B_L)
         ended_B_T = (tokens_B_T == tokenizer.eos_token_id).cumsum(dim=1)
         mask_B_T = ((ended_B_T - (tokens_B_T == tokenizer.eos_token_id).long()) == 0).float()
         rewards = share_of_digits(prompts, tokenizer.batch_decode(tokens_B_T))
-        rewards_P_G = torch.tensor(rewards).view(PROMPTS, GROUP_SIZE)
+        rewards_P_G = torch.tensor(rewards, device=device).view(PROMPTS, GROUP_SIZE)
         spread_P_1 = rewards_P_G.std(dim=1, keepdim=True) + 1e-4
         advantage_B_1 = ((rewards_P_G - rewards_P_G.mean(dim=1, keepdim=True)) / spread_P_1).view(
             -1, 1
@@ -130,12 +142,19 @@ def bare(folder: Path) -> Block:
         begun = time.perf_counter()
         for _ in range(steps):
             step()
+        finish(device)
         return (time.perf_counter() - begun) / steps
 
     return block
 
 
-def trl(folder: Path) -> Block:
+def finish(device: str) -> None:
+    """Wait until the device has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def trl(folder: Path, device: str) -> Block:
     """Return TRL's trainer; every block is a training of its own, timed after its first steps.
 
     Raises:
@@ -165,7 +184,7 @@ def trl(folder: Path) -> Block:
         clock = Clock()
         options = GRPOConfig(
             output_dir=str(folder / "trl"),
-            use_cpu=True,
+            use_cpu=device == "cpu",
             bf16=False,
             report_to=[],
             logging_steps=1,
@@ -208,7 +227,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def floor(model: nn.Module, rounds: int = 20) -> float:
+def floor(model: nn.Module, device: str, rounds: int = 20) -> float:
     """Return the seconds of the matrix products of one step: sampling, forward, backward twice."""
     shapes = [
         tuple(layer.weight.shape) for layer in model.modules() if isinstance(layer, nn.Linear)
@@ -218,7 +237,7 @@ def floor(model: nn.Module, rounds: int = 20) -> float:
     scored = batch * (PROMPT_TOKENS + MAX_NEW_TOKENS - 1)
     counts = [read, *[batch] * (MAX_NEW_TOKENS - 1), *[scored] * 3]
     products = [
-        (torch.randn(tokens, width), torch.randn(width, height))
+        (torch.randn(tokens, width, device=device), torch.randn(width, height, device=device))
         for height, width in shapes
         for tokens in counts
     ]
@@ -227,11 +246,12 @@ def floor(model: nn.Module, rounds: int = 20) -> float:
         begun = time.perf_counter()
         for left, right in products:
             torch.mm(left, right)
+        finish(device)
         taken.append(time.perf_counter() - begun)
     return statistics.median(taken)
 
 
-def measure(hidden_size: int, layers: int, rounds: int, steps: int) -> dict[str, Any]:
+def measure(hidden_size: int, layers: int, rounds: int, steps: int, device: str) -> dict[str, Any]:
     """Let the contestants take turns, and compare them within each round."""
     parts = dict.fromkeys(("generate", "learn", "measure", "write", "steps"), 0.0)
     with tempfile.TemporaryDirectory() as name:
@@ -239,12 +259,17 @@ def measure(hidden_size: int, layers: int, rounds: int, steps: int) -> dict[str,
         model: Any = build_model(hidden_size, layers)
         model.save_pretrained(folder)
         build_tokenizer().save_pretrained(folder)
-        blocks: dict[str, Block] = {"etalon": etalon(folder, parts), "bare": bare(folder)}
+        blocks: dict[str, Block] = {
+            "etalon": etalon(folder, device, parts),
+            "bare": bare(folder, device),
+        }
+        if device == "cuda":
+            blocks["plain"] = etalon(folder, device, dict.fromkeys(parts, 0.0), plain=True)
         try:
-            blocks["trl"] = trl(folder)
+            blocks["trl"] = trl(folder, device)
         except ImportError:
             print("TRL is not installed: not measured", file=sys.stderr)
-        for kind in ("etalon", "bare"):
+        for kind in blocks.keys() - {"trl"}:
             blocks[kind](WARMED_BY)
         parts.update(dict.fromkeys(parts, 0.0))
         seconds: dict[str, list[float]] = {kind: [] for kind in blocks}
@@ -252,15 +277,27 @@ def measure(hidden_size: int, layers: int, rounds: int, steps: int) -> dict[str,
             order = list(blocks)
             for kind in order[i % len(order) :] + order[: i % len(order)]:
                 seconds[kind].append(blocks[kind](steps))
-    lowest = floor(model)
+    lowest = floor(model, device)
     taken = parts.pop("steps")
+    parameters = parameter_count(model)
+    scored = PROMPTS * PROMPT_TOKENS + PROMPTS * GROUP_SIZE * (MAX_NEW_TOKENS - 1)
     return {
-        "parameters": parameter_count(model),
+        "parameters": parameters,
         "steps_per_second": {k: round(1 / statistics.median(v), 2) for k, v in seconds.items()},
         "etalon_over_bare": _ratios(seconds["bare"], seconds["etalon"]),
+        "etalon_over_plain": _ratios(seconds["plain"], seconds["etalon"])
+        if "plain" in blocks
+        else None,
         "etalon_over_trl": _ratios(seconds["trl"], seconds["etalon"]) if "trl" in blocks else None,
         "etalon_ms": {part: round(1000 * value / taken, 2) for part, value in parts.items()},
         "floor_ms": round(1000 * lowest, 2),
+        "shares_of_ceilings": shares(
+            ceilings(device),
+            parameters,
+            scored,
+            MAX_NEW_TOKENS,
+            statistics.median(seconds["etalon"]),
+        ),
     }
 
 
@@ -278,14 +315,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of a block of the tiny model")
     parser.add_argument("--large-steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["tiny", "ten_million"])
+    parser.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], default=["cpu", "cuda"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {"torch": torch.__version__, "threads": options.threads}
+    gpu = torch.cuda.is_available()
+    found["cuda"] = torch.cuda.get_device_name() if gpu else NO_GPU
     for name in options.models:
         steps = options.steps if name == "tiny" else options.large_steps
-        found[name] = measure(*MODELS[name], options.rounds, steps)
+        found[name] = {
+            device: measure(*MODELS[name], options.rounds, steps, device)
+            if gpu or device == "cpu"
+            else NO_GPU
+            for device in options.devices
+        }
         print(name, json.dumps(found[name]), file=sys.stderr)
     if options.json:
         print(json.dumps(found))

@@ -17,17 +17,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainer.backward import Scored
 from trainer.config import TrainerConfig, checked_config
 from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
-from trainer.meter import Meter, Scored
+from trainer.meter import Meter
 from trainer.rollout import Task
 from trainer.workloads.arithmetic import (
     MAX_NEW_TOKENS,
@@ -52,10 +53,10 @@ class Silent(Meter):
         return norm
 
     def after_update(
-        self, step: int, learning_rate: float, scored: Scored
+        self, step: int, learning_rate: float, scored: Scored, unread: Mapping[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return nothing."""
-        return {}, {}
+        """Return the loss, as any loop would, which also waits for the device."""
+        return {"loss": float(unread["loss"])}, {}
 
 
 def share_of_digits(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
@@ -79,6 +80,7 @@ def learners(folder: Path) -> dict[str, Lockstep]:
         config = checked_config({**SETTING, **changes})
         made = Lockstep("benchmark", config, TASK, folder)
         made.evaluate(0, 512)
+        _ = made.behavior_weights  # loaded now, for the folder does not last
         return made
 
     bare = learner(kl_to_start_every=NEVER, bias_every=0)

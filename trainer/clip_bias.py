@@ -4,7 +4,8 @@ On a stale batch the clip takes some tokens' gradient, or a part of it; what it 
 with its sign turned, is the clip bias c = H_clipped − H_unclipped of that batch. One vector of one
 batch is mostly noise, so vectors of like age are gathered over a window and judged by pairs of
 different batches, like shards (theory.md §4, "Cost"). Ages 1, 2–3, 4–7, … share a window and are
-told by their lowest. The backward pass goes through the sequences with a clipped token only.
+told by their lowest. The backward pass goes through the sequences with a clipped token only; on a
+GPU, where a small model costs less to replay than to tell what to do, through all of them.
 """
 
 import math
@@ -18,12 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .backward import parts_of, unpadded
 from .bias import Bias, CountSketch, bias_of
+from .graphs import Captured, cuda_graphs
 from .policy import FlatWeights
 from .rollout import Rollouts, score
+from .transfer import on_host
 
 WINDOW = 16
 """Batches of like age that make an estimate."""
+
+REPLAYED_UP_TO = 2**27
+"""Weights of a model up to which a GPU is kept waiting by the telling rather than by the work."""
 
 
 class ClipBiasStream:
@@ -44,6 +51,9 @@ class ClipBiasStream:
         self._stale_steps = 0
         self._sketch = CountSketch(weights.vector.numel(), weights.vector.device)
         self._windows: dict[int, _Window] = {}
+        self.captured: Captured | None = None
+        if weights.vector.is_cuda and weights.vector.numel() <= REPLAYED_UP_TO:
+            self.captured = Captured(self._through_all, cuda_graphs())
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many stale steps were counted, and the windows by lowest age."""
@@ -92,13 +102,25 @@ class ClipBiasStream:
 
     def _removed(self, batch: Rollouts, taken_B_T: Tensor, divisor_B: Tensor) -> Tensor:
         """Return the uphill gradient that the clip takes away, 0 if there is none."""
-        rows = (taken_B_T != 0).any(dim=1)
+        if self.captured is not None and not batch.padded:
+            self.captured(*parts_of(batch), taken_B_T, divisor_B)
+            return self._weights.gradient.clone()
+        rows = (taken_B_T != 0).any(dim=1).nonzero().squeeze(1)
         self._weights.gradient.zero_()
-        if bool(rows.any()):
+        if len(rows) > 0:
             log_prob, _ = score(self._policy, _rows(batch, rows))
             weight = taken_B_T[rows] / divisor_B[rows].clamp_min(1).unsqueeze(1)
             torch.autograd.backward((log_prob * weight).sum() / len(divisor_B))
         return self._weights.gradient.clone()
+
+    def _through_all(self, *tensors: Tensor) -> list[Tensor]:
+        """Put the same into ``weights.gradient`` by way of every sequence, for ``Captured``."""
+        *parts, taken_B_T, divisor_B = tensors
+        self._weights.gradient.zero_()
+        log_prob, _ = score(self._policy, unpadded(*parts))
+        weight = taken_B_T / divisor_B.clamp_min(1).unsqueeze(1)
+        torch.autograd.backward((log_prob * weight).sum() / len(divisor_B))
+        return []
 
 
 def lowest_of_like_age(staleness: int) -> int:
@@ -131,12 +153,15 @@ class _Window:
         first = len(self._vectors) == WINDOW
         self._vectors.append((bias, unclipped))
         newest = (bias, unclipped)
+        products = {}
+        for i, j in self._products:
+            products[f"row {i} {j}"] = _dots([(newest[i], each[j]) for each in self._vectors])
+            products[f"column {i} {j}"] = _dots([(each[i], newest[j]) for each in self._vectors])
+        host = on_host(products)
         for (i, j), old in self._products.items():
-            row = [float(torch.dot(newest[i], vectors[j])) for vectors in self._vectors]
-            column = [float(torch.dot(vectors[i], newest[j])) for vectors in self._vectors]
-            grown = np.empty((len(row), len(row)))
+            grown = np.empty((len(self._vectors), len(self._vectors)))
             grown[:-1, :-1] = old[first:, first:]
-            grown[-1, :], grown[:, -1] = row, column
+            grown[-1, :], grown[:, -1] = host[f"row {i} {j}"], host[f"column {i} {j}"]
             self._products[i, j] = grown
 
     def estimate(self) -> Bias:
@@ -155,12 +180,19 @@ class _Window:
         )
 
 
-def _rows(batch: Rollouts, chosen_B: Tensor) -> Rollouts:
+def _dots(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the inner product of each pair."""
+    return torch.stack([torch.dot(left, right) for left, right in pairs])
+
+
+def _rows(batch: Rollouts, chosen: Tensor) -> Rollouts:
     """Return what ``score`` reads of the chosen rollouts; prompts and rewards stay as they are."""
+    mask_B_L = batch.prompt_mask_B_L[chosen]
     return replace(
         batch,
-        prompt_ids_B_L=batch.prompt_ids_B_L[chosen_B],
-        prompt_mask_B_L=batch.prompt_mask_B_L[chosen_B],
-        completion_ids_B_T=batch.completion_ids_B_T[chosen_B],
-        mask_B_T=batch.mask_B_T[chosen_B],
+        prompt_ids_B_L=batch.prompt_ids_B_L[chosen],
+        prompt_mask_B_L=mask_B_L,
+        completion_ids_B_T=batch.completion_ids_B_T[chosen],
+        mask_B_T=batch.mask_B_T[chosen],
+        padded=batch.padded and not bool(mask_B_L.all()),
     )

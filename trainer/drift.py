@@ -148,7 +148,7 @@ class LagTracker:
 
     def after_update(
         self, step: int, weights: Tensor, learning_rate: float
-    ) -> list[tuple[int, float, float]]:
+    ) -> list[tuple[int, Tensor, float]]:
         """Return (lag, ‖Δθ‖ over it, Σ η over it) for each window that ends with this step."""
         self._rate_sum += learning_rate
         ended, lag = [], 2
@@ -156,7 +156,7 @@ class LagTracker:
         while (step + 1) % lag == 0:
             kept = weights.clone() if kept is None else kept
             snapshot, rate_sum = self._windows.get(lag, (self._start, 0.0))
-            norm = float(torch.linalg.vector_norm(kept - snapshot))
+            norm = torch.linalg.vector_norm(kept - snapshot)
             ended.append((lag, norm, self._rate_sum - rate_sum))
             self._windows[lag] = (kept, self._rate_sum)
             lag *= 2

@@ -20,16 +20,18 @@ from torch import Tensor, nn
 from storage.commandline import BadInput
 from storage.records import BiasProbe, Evaluation, LagDrift, Sample, StepMetrics
 
+from .backward import Backward
 from .beginning import Beginning
 from .bias_study import study
 from .config import TrainerConfig
 from .gradients import Checkpoint
-from .meter import Meter, Scored
-from .objective import Objective, kl_penalty
+from .laps import moment, seconds_between
+from .meter import Meter
+from .objective import Objective
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
 from .randomness import generator
-from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts, score
+from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts
 from .samples import Learned, samples_of
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,9 @@ class Learner(ABC):
         self.weights = FlatWeights(self.policy)
         self.optimizer = make_optimizer(self.weights, config)
         self.objective = Objective.of(config, task.max_new_tokens)
+        self.backward = Backward(
+            self.policy, self.weights, self.objective, self.reference, config.kl_coefficient
+        )
         self.meter = Meter(run_id, config, self.objective, self.policy, self.weights)
         self.evaluator = generator(self.device, config.seed, 1)
         self.outcome: OutcomeTracker | None = None
@@ -235,45 +240,38 @@ class Learner(ABC):
         """
         sampled = self._sampled_for(step)
         version, batch = sampled.version, sampled.batch
-        started = time.perf_counter()
+        begun, started = time.perf_counter(), moment(self.device)
 
-        scored = self._score(batch, self._proximal_B_T)
+        scored, losses = self.backward(batch, self._proximal_B_T)
         if self._proximal_B_T is None:
-            self._proximal_B_T = scored.log_prob_B_T.detach()
-        loss = self.objective.surrogate(
-            scored.log_ratio_B_T,
-            scored.advantage_B,
-            batch.mask_B_T,
-            scored.proximal_log_ratio_B_T,
-        )
-        penalty = self._kl_penalty(scored)
-        if penalty is not None:
-            loss = loss + self.config.kl_coefficient * penalty
+            self._proximal_B_T = scored.log_prob_B_T
         self._learned = Learned(
             step=step,
             staleness=step - version,
             batch=batch,
             advantage_B=scored.advantage_B,
-            log_ratio_B_T=scored.log_ratio_B_T.detach(),
+            log_ratio_B_T=scored.log_ratio_B_T,
         )
-        self.weights.gradient.zero_()
-        torch.autograd.backward(loss)
-        learned = time.perf_counter()
+        learned = moment(self.device)
 
         grad_norm = self.meter.before_update(step, version, sampled.behavior, scored)
-        measured = time.perf_counter()
+        measured = moment(self.device)
         learning_rate = self._update(step, grad_norm)
-        updated = time.perf_counter()
+        updated = moment(self.device)
 
-        numbers, reasons = self.meter.after_update(step, learning_rate, scored)
-        numbers["loss"] = float(loss.detach())
+        unread, unmeasured = dict(losses), {}
         if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
-            numbers["kl_to_start"] = float(self._begun().kl_to(self.policy))
+            unread["kl_to_start"] = self._begun().kl_to(self.policy)
         else:
-            reasons["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
+            unmeasured["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
+        numbers, reasons = self.meter.after_update(step, learning_rate, scored, unread)
         extra = dict(sampled.extra)
-        if penalty is not None:
-            extra["kl_penalty"] = float(penalty.detach())
+        if "kl_penalty" in numbers:
+            extra["kl_penalty"] = numbers.pop("kl_penalty")
+        if self.backward.captured is not None:
+            extra["learning_replayed"] = float(self.backward.captured.replayed)
+        seconds = time.perf_counter() - begun
+        seconds_learn = seconds_between(started, learned) + seconds_between(measured, updated)
         return StepMetrics(
             run_id=self.run_id,
             step=step,
@@ -284,11 +282,11 @@ class Learner(ABC):
             sampled_at_step=version,
             dropped_groups=0,
             **numbers,
-            reasons=reasons,
+            reasons=reasons | unmeasured,
             extra=extra,
             seconds_generate=sampled.seconds_generate,
-            seconds_learn=(learned - started) + (updated - measured),
-            seconds_measure=(measured - learned) + (time.perf_counter() - updated),
+            seconds_learn=seconds_learn,
+            seconds_measure=seconds - seconds_learn,
             seconds_wait=sampled.seconds_wait,
         )
 
@@ -302,26 +300,6 @@ class Learner(ABC):
                 self._sampled, seconds_generate=0.0, seconds_wait=waited, extra={}
             )
         return self._sampled
-
-    def _score(self, batch: Rollouts, proximal_B_T: Tensor | None = None) -> Scored:
-        log_prob_B_T, entropy_B_T = score(self.policy, batch)
-        return Scored(
-            batch=batch,
-            advantage_B=self.objective.advantages(batch.rewards_P_G),
-            log_prob_B_T=log_prob_B_T,
-            log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
-            proximal_log_ratio_B_T=None if proximal_B_T is None else log_prob_B_T - proximal_B_T,
-            entropy_B_T=entropy_B_T,
-        )
-
-    def _kl_penalty(self, scored: Scored) -> Tensor | None:
-        if self.reference is None:
-            return None
-        with torch.no_grad():
-            reference_B_T, _ = score(self.reference, scored.batch)
-        mask_B_T = scored.batch.mask_B_T
-        divisor_B = self.objective.divisors(mask_B_T)
-        return kl_penalty(scored.log_prob_B_T, reference_B_T, mask_B_T, divisor_B)
 
     def _update(self, step: int, grad_norm: Tensor) -> float:
         """Scale the gradient down to the largest norm, set the learning rate, and step."""

@@ -8,13 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .config import TrainerConfig
+from .decoding import Decoded, decode
+from .graphs import Captured, cuda_graphs
 from .learner import Learner, Sampled
 from .randomness import generator
 from .rollout import Task, sample_rollouts
 from .schedule import BehaviorSchedule
 
 NOT_LOADED = -1
+LONGEST_CAPTURED = 256
+"""Most tokens of completions that are drawn by replaying one recording of all of them."""
 
 
 class Lockstep(Learner):
@@ -28,6 +34,9 @@ class Lockstep(Learner):
         )
         self.generator = generator(self.device, config.seed, 0)
         self._behavior_version = NOT_LOADED
+        self.captured: Captured | None = None
+        if self.device.type == "cuda" and task.max_new_tokens <= LONGEST_CAPTURED:
+            self.captured = Captured(self._continued, cuda_graphs(self.generator))
 
     def _sample(self, step: int) -> Sampled:
         started = time.perf_counter()
@@ -43,13 +52,32 @@ class Lockstep(Learner):
             prompts,
             self.config.group_size,
             self.generator,
+            unpadded=self.captured,
         )
+        extra = {}
+        if self.captured is not None:
+            extra["decoding_replayed"] = float(self.captured.replayed)
         return Sampled(
             version=version,
             behavior=behavior,
             batch=batch,
             mean_version=float(version),
             seconds_generate=time.perf_counter() - started,
+            extra=extra,
+        )
+
+    def _continued(self, ids_P_L: Tensor) -> Decoded:
+        """Continue prompts without padding to the full length, and look at nothing."""
+        return decode(
+            self.behavior_policy,
+            ids_P_L,
+            None,
+            group_size=self.config.group_size,
+            max_new_tokens=self.task.max_new_tokens,
+            pad=self.tokenizer.pad_token_id,
+            end=self.tokenizer.eos_token_id,
+            generator=self.generator,
+            look_every=None,
         )
 
     def _sample_no_more(self, step: int) -> None:

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from storage.records import BiasProbe, LagDrift
 
+from .backward import Scored, tensors_of, with_tensors
 from .bias import probe_of
 from .clip_bias import ClipBiasStream, lowest_of_like_age
 from .clip_criterion import clip_of, loss_critical_drifts
@@ -20,7 +20,7 @@ from .drift import DriftTracker, LagTracker, WeightSample
 from .losses import LOSSES
 from .objective import Objective, equal_rewards
 from .policy import FlatWeights
-from .rollout import Rollouts
+from .transfer import on_host
 
 STRUCTURAL = (
     "structurally impossible: at staleness 0 with one update per batch every ratio is 1, "
@@ -50,21 +50,6 @@ NO_DIRECTION = "the gradient of this step or of the one before is zero and has n
 NO_MOVE = "no token's ratio moved the way its advantage pushes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """A batch as the learner sees it at θ_t: ℓ = log π_θ − log π_φ with gradient, and A.
-
-    ``proximal_log_ratio_B_T`` is log π_θ − log π_prox, None at the first update on the batch.
-    """
-
-    batch: Rollouts
-    advantage_B: Tensor
-    log_prob_B_T: Tensor
-    log_ratio_B_T: Tensor
-    entropy_B_T: Tensor
-    proximal_log_ratio_B_T: Tensor | None = None
-
-
 class _Part(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -91,7 +76,7 @@ class Meter:
         start = self._sample(weights.vector)
         self._drift, self._lags = DriftTracker(start), LagTracker(start)
         self._clipping, self._importance = ClippingPool(), WeightPool()
-        self._stream = ClipBiasStream(
+        self.stream = ClipBiasStream(
             policy, weights, every=config.bias_every, max_staleness=config.max_staleness
         )
         self._parts: dict[str, _Part] = {
@@ -99,7 +84,7 @@ class Meter:
             "lags": self._lags,
             "clipping": self._clipping,
             "importance": self._importance,
-            "stream": self._stream,
+            "stream": self.stream,
         }
         self._found: dict[str, Tensor] = {}
         self.drifts: list[LagDrift] = []
@@ -126,18 +111,37 @@ class Meter:
         return self._found["grad_norm"]
 
     def after_update(
-        self, step: int, learning_rate: float, scored: Scored
+        self,
+        step: int,
+        learning_rate: float,
+        scored: Scored,
+        unread: Mapping[str, Tensor],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Measure the update and the batch; return the row's fields and why some are None."""
+        """Measure the update and the batch; return the row's fields and why some are None.
+
+        What is as long as the weights is measured on the device. Its results, the batch's numbers
+        per token and those of ``unread``, scalars by name, come to the host together, and what is
+        measured of the batch is measured there.
+        """
         weights = self._sample(self._weights.vector)
         decay = self._config.weight_decay if self._config.optimizer == "adamw" else 0.0
-        found = self._found | self._drift.after_update(weights, learning_rate, decay)
-        found |= self._batch_metrics(scored)
+        found = self._found | self._drift.after_update(weights, learning_rate, decay) | dict(unread)
+        ended = self._lags.after_update(step, weights, learning_rate)
+        norms = {f"lag {lag}": norm for lag, norm, _ in ended}
+        host = on_host(found | norms | tensors_of(scored))
+        scored = with_tensors(scored, host)
         self.drifts = [
-            LagDrift(run_id=self._run_id, step=step, lag=lag, norm=norm, rate_sum=rates)
-            for lag, norm, rates in self._lags.after_update(step, weights, learning_rate)
+            LagDrift(
+                run_id=self._run_id,
+                step=step,
+                lag=lag,
+                norm=float(host[f"lag {lag}"]),
+                rate_sum=rates,
+            )
+            for lag, _, rates in ended
         ]
-        numbers: dict[str, Any] = {name: float(value) for name, value in found.items()}
+        measured = {name: host[name] for name in found} | self._batch_metrics(scored)
+        numbers: dict[str, Any] = {name: float(value) for name, value in measured.items()}
         if self._config.max_staleness > 0:
             self._pool(scored, numbers)
             if self._clips_by_drift:
@@ -151,13 +155,13 @@ class Meter:
     def _batch_metrics(self, scored: Scored) -> dict[str, Tensor]:
         batch = scored.batch
         found = batch_metrics(
-            scored.log_ratio_B_T.detach(),
-            scored.log_prob_B_T.detach(),
+            scored.log_ratio_B_T,
+            scored.log_prob_B_T,
             scored.advantage_B,
             batch.mask_B_T,
             *self._epsilon,
             loss=self._objective.loss,
-            proximal_log_ratio_B_T=_detached(scored.proximal_log_ratio_B_T),
+            proximal_log_ratio_B_T=scored.proximal_log_ratio_B_T,
         )
         found["entropy"] = scored.entropy_B_T.sum() / batch.mask_B_T.sum()
         found["reward_mean"] = batch.rewards_P_G.mean()
@@ -173,7 +177,7 @@ class Meter:
         drift = numbers["cycle_drift"]
         if not (drift > 0 and math.isfinite(drift)):
             return
-        mask_B_T, log_ratio_B_T = scored.batch.mask_B_T, scored.log_ratio_B_T.detach()
+        mask_B_T, log_ratio_B_T = scored.batch.mask_B_T, scored.log_ratio_B_T
         if self._clips_by_drift:
             self._clipping.add(
                 *loss_critical_drifts(
@@ -192,11 +196,11 @@ class Meter:
         return LOSSES[self._objective.loss].clips != "proximal"
 
     def _clip_bias(self, step: int, staleness: int, scored: Scored) -> BiasProbe | None:
-        if self._unclipped or self._config.bias_every == 0 or not self._stream.due(staleness):
+        if self._unclipped or self._config.bias_every == 0 or not self.stream.due(staleness):
             return None
         started = time.perf_counter()
         mask_B_T = scored.batch.mask_B_T
-        found = self._stream.measure(
+        found = self.stream.measure(
             staleness, scored.batch, self._taken(scored), self._objective.divisors(mask_B_T)
         )
         if found is None:
@@ -219,11 +223,11 @@ class Meter:
         """Return what the clip takes of w·A, 0 where it takes nothing."""
         clip = clip_of(
             self._objective.loss,
-            scored.log_ratio_B_T.detach(),
+            scored.log_ratio_B_T,
             scored.advantage_B,
             scored.batch.mask_B_T,
             *self._epsilon,
-            _detached(scored.proximal_log_ratio_B_T),
+            scored.proximal_log_ratio_B_T,
         )
         clipped = (clip.low | clip.high) & scored.batch.mask_B_T.bool()
         taken = (clip.weight - clip.kept) * scored.advantage_B.unsqueeze(1)
@@ -278,7 +282,3 @@ def unclipped(config: TrainerConfig) -> str | None:
     if LOSSES[config.loss].clips == "proximal" and config.updates_per_batch == 1:
         return ONE_UPDATE
     return None
-
-
-def _detached(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.detach()

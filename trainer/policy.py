@@ -93,4 +93,5 @@ def make_optimizer(weights: FlatWeights, config: TrainerConfig) -> torch.optim.O
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=config.weight_decay,
+        fused=weights.vector.is_cuda or None,  # None: whatever PyTorch takes by itself
     )

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .decoding import Decoded, decode, look_every, positions_of
+from .transfer import on_host
+
 
 class NonFinitePolicy(ArithmeticError):
     """The policy's probabilities are not numbers, so nothing can be sampled from it."""
@@ -49,7 +52,8 @@ class Rollouts:
     ``behavior_log_probs_B_T`` are log π_φ of the sampled tokens as the sampler saw them;
     ``mask_B_T`` is 1 up to and with the end-of-sequence token. ``gold_P_G`` is None where the task
     has no gold reward. ``versions_B_T`` are the learner steps whose weights sampled each token,
-    None where one version that the schedule knows sampled them all.
+    None where one version that the schedule knows sampled them all. ``padded`` says whether a
+    prompt may be padded, so that nobody has to ask the device.
     """
 
     prompts: list[str]
@@ -62,6 +66,7 @@ class Rollouts:
     rewards_P_G: Tensor
     gold_P_G: Tensor | None = None
     versions_B_T: Tensor | None = None
+    padded: bool = True
 
     @property
     def decisive_P_G(self) -> Tensor:  # noqa: N802 – an array, with its axes
@@ -71,17 +76,19 @@ class Rollouts:
     def first(self, prompts: int) -> "Rollouts":
         """Return the rollouts of the first ``prompts`` prompts."""
         rows = prompts * self.rewards_P_G.shape[1]
+        mask_B_L = self.prompt_mask_B_L[:rows]
         return Rollouts(
             prompts=self.prompts[:prompts],
             completions=self.completions[:rows],
             prompt_ids_B_L=self.prompt_ids_B_L[:rows],
-            prompt_mask_B_L=self.prompt_mask_B_L[:rows],
+            prompt_mask_B_L=mask_B_L,
             completion_ids_B_T=self.completion_ids_B_T[:rows],
             mask_B_T=self.mask_B_T[:rows],
             behavior_log_probs_B_T=self.behavior_log_probs_B_T[:rows],
             rewards_P_G=self.rewards_P_G[:prompts],
             gold_P_G=None if self.gold_P_G is None else self.gold_P_G[:prompts],
             versions_B_T=None if self.versions_B_T is None else self.versions_B_T[:rows],
+            padded=self.padded and not bool(mask_B_L.all()),
         )
 
     def to(self, device: torch.device) -> "Rollouts":
@@ -100,12 +107,13 @@ def sample_rollouts(
     group_size: int,
     generator: torch.Generator,
     newest: Callable[[], int] | None = None,
+    unpadded: Callable[[Tensor], Sequence[Tensor]] | None = None,
 ) -> Rollouts:
     """Sample ``group_size`` completions per prompt at temperature 1 and reward them.
 
-    The prompt is read once per group; its key–value cache is then repeated for the members. Where
-    ``newest`` changes the weights between two tokens, the cache stays that of the weights which
-    filled it, and log-probabilities are those that really sampled.
+    Where ``newest`` changes the weights between two tokens, the cache stays that of the weights
+    which filled it, and log-probabilities are those that really sampled. The device is waited for
+    once, for the completions, and on the way only as ``look_every`` says.
 
     Args:
         model: the behavior policy.
@@ -116,11 +124,20 @@ def sample_rollouts(
         generator: every random choice comes from it; it lives on the model's device.
         newest: called before the model is, puts the weights into it that are to sample the next
             token, and returns their version.
+        unpadded: continues the ids of prompts without padding as ``decode`` would, with the same
+            generator, and returns what makes a ``Decoded``.
+
+    Raises:
+        NonFinitePolicy: the probabilities are not numbers.
+        RewardFailed: a reward is not one number per completion.
     """
-    encoded = tokenizer(list(prompts), return_tensors="pt", padding=True)
     device = generator.device
-    ids_P_L = encoded["input_ids"].to(device)
-    mask_P_L = encoded["attention_mask"].to(device)
+    encoded = tokenizer(list(prompts), padding=True)
+    padded = any(0 in mask for mask in encoded["attention_mask"])
+    ids_P_L, mask_P_L = (
+        torch.tensor(encoded[name]).to(device, non_blocking=True)
+        for name in ("input_ids", "attention_mask")
+    )
     versions: list[int] = []
 
     def forward(*inputs: Tensor, **settings: Any) -> Any:
@@ -128,16 +145,32 @@ def sample_rollouts(
             versions.append(newest())
         return model(*inputs, **settings)
 
-    ids_B_T, log_probs_B_T, mask_B_T = _continue(
-        forward, tokenizer, ids_P_L, mask_P_L, group_size, task.max_new_tokens, generator
-    )
-    texts = tokenizer.batch_decode(ids_B_T.masked_fill(mask_B_T == 0, tokenizer.eos_token_id))
+    if unpadded is not None and not padded:
+        decoded = Decoded(*unpadded(ids_P_L))
+    else:
+        decoded = decode(
+            forward,
+            ids_P_L,
+            mask_P_L if padded else None,
+            group_size=group_size,
+            max_new_tokens=task.max_new_tokens,
+            pad=tokenizer.pad_token_id,
+            end=tokenizer.eos_token_id,
+            generator=generator,
+            look_every=look_every(device),
+        )
+    ids_B_T, log_probs_B_T, alive_B_T, texts = _ended(decoded, tokenizer)
+    mask_B_T = alive_B_T.float()
     completions = [text.split(tokenizer.eos_token, 1)[0] for text in texts]
     repeated = [prompt for prompt in prompts for _ in range(group_size)]
     rewards_P_G = judged(task.rewards, repeated, completions, device).view(-1, group_size)
     gold_P_G = None
     if task.gold is not None:
         gold_P_G = judged(task.gold, repeated, completions, device).view(-1, group_size)
+    versions_B_T = None
+    if versions:
+        versions_T = torch.tensor(versions[: ids_B_T.shape[1]]).to(device, non_blocking=True)
+        versions_B_T = versions_T.expand_as(ids_B_T)
     return Rollouts(
         prompts=list(prompts),
         completions=completions,
@@ -145,11 +178,32 @@ def sample_rollouts(
         prompt_mask_B_L=mask_P_L.repeat_interleave(group_size, dim=0),
         completion_ids_B_T=ids_B_T,
         mask_B_T=mask_B_T,
-        behavior_log_probs_B_T=log_probs_B_T,
+        behavior_log_probs_B_T=log_probs_B_T * mask_B_T,
         rewards_P_G=rewards_P_G,
         gold_P_G=gold_P_G,
-        versions_B_T=torch.tensor(versions, device=device).expand_as(ids_B_T) if versions else None,
+        versions_B_T=versions_B_T,
+        padded=padded,
     )
+
+
+def _ended(decoded: Decoded, tokenizer: Any) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    """Cut off what was drawn after the end of the longest completion, and read them all."""
+    host = on_host(
+        {
+            "ids": decoded.ids_B_T,
+            "alive": decoded.alive_B_T,
+            "not_numbers": decoded.log_probs_B_T.isnan().any(),
+        }
+    )
+    if host["not_numbers"]:
+        raise NonFinitePolicy("the policy's probabilities are not numbers")
+    length = int(host["alive"].any(dim=0).sum())
+    ids_B_T, log_probs_B_T, alive_B_T = (each[:, :length].contiguous() for each in decoded)
+    dead_B_T = ~host["alive"][:, :length]
+    texts = tokenizer.batch_decode(
+        host["ids"][:, :length].masked_fill(dead_B_T, tokenizer.eos_token_id)
+    )
+    return ids_B_T, log_probs_B_T, alive_B_T, texts
 
 
 def judged(
@@ -181,65 +235,13 @@ def judged(
                 f"the reward returned {_shown(value)} for the completion {completion!r}; it must "
                 "return a number"
             )
-    return torch.tensor([float(v) for v in values], dtype=torch.float32, device=device)
+    numbers = torch.tensor([float(v) for v in values], dtype=torch.float32)
+    return numbers.to(device, non_blocking=True)
 
 
 def _shown(value: object) -> str:
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:60] + '…'} ({type(value).__name__})"
-
-
-def _continue(
-    model: Callable[..., Any],
-    tokenizer: Any,
-    ids_P_L: Tensor,
-    mask_P_L: Tensor,
-    group_size: int,
-    max_new_tokens: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return sampled ids, their log-probabilities and their mask, each [P·G, T]."""
-    padded = not bool(mask_P_L.all())
-    mask = mask_P_L if padded else None
-    positions = positions_of(mask_P_L) if padded else None
-    out = model(ids_P_L, attention_mask=mask, position_ids=positions, use_cache=True)
-    cache = out.past_key_values
-    cache.batch_repeat_interleave(group_size)
-    logits = out.logits[:, -1].repeat_interleave(group_size, dim=0)
-    if padded:
-        mask = mask_P_L.repeat_interleave(group_size, dim=0)
-    alive = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-    ids, log_probs, masks = [], [], []
-    for last in range(max_new_tokens - 1, -1, -1):
-        log_prob_B_V = logits.log_softmax(dim=-1)
-        if bool(log_prob_B_V.isnan().any()):
-            raise NonFinitePolicy("the policy's probabilities are not numbers")
-        token = torch.multinomial(log_prob_B_V.exp(), 1, generator=generator)
-        token = token.where(alive.unsqueeze(1), token.new_tensor(tokenizer.pad_token_id))
-        ids.append(token)
-        log_probs.append(log_prob_B_V.gather(1, token))
-        masks.append(alive)
-        alive = alive & (token.squeeze(1) != tokenizer.eos_token_id)
-        if last == 0 or not bool(alive.any()):
-            break
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = mask.sum(dim=1, keepdim=True) - 1
-        out = model(
-            token,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = out.logits[:, -1]
-    mask_B_T = torch.stack(masks, dim=1).float()
-    return torch.cat(ids, dim=1), torch.cat(log_probs, dim=1) * mask_B_T, mask_B_T
-
-
-def positions_of(mask_B_L: Tensor) -> Tensor:
-    """Return position ids that count real tokens only, so that left padding changes nothing."""
-    return (mask_B_L.cumsum(dim=1) - 1).clamp_min(0)
 
 
 def score(model: nn.Module, batch: Rollouts) -> tuple[Tensor, Tensor]:
@@ -257,7 +259,7 @@ def score(model: nn.Module, batch: Rollouts) -> tuple[Tensor, Tensor]:
     log_prob_B_T_V = logits_B_T_V.float().log_softmax(dim=-1)
     chosen = log_prob_B_T_V.gather(2, batch.completion_ids_B_T.unsqueeze(2)).squeeze(2)
     with torch.no_grad():
-        entropy = -(log_prob_B_T_V.exp() * log_prob_B_T_V).sum(dim=2)
+        entropy = -log_prob_B_T_V.exp().mul_(log_prob_B_T_V).sum(dim=2)
     return chosen * batch.mask_B_T, entropy * batch.mask_B_T
 
 
@@ -265,7 +267,7 @@ def _logits(model: nn.Module, batch: Rollouts) -> Tensor:
     """Return the logits before each response token, [B, T, V], every row read by itself."""
     ids = torch.cat([batch.prompt_ids_B_L, batch.completion_ids_B_T], dim=1)
     mask = positions = None
-    if not bool(batch.prompt_mask_B_L.all()):
+    if batch.padded:
         answers = torch.ones_like(batch.completion_ids_B_T)
         mask = torch.cat([batch.prompt_mask_B_L, answers], dim=1)
         positions = positions_of(mask)[:, :-1]
@@ -285,8 +287,7 @@ def _group_logits(model: nn.Module, batch: Rollouts, group_size: int) -> Tensor:
 
     The gradient flows through the repeated key–value cache, where it sums over the group.
     """
-    mask_P_L = batch.prompt_mask_B_L[::group_size]
-    padded = not bool(mask_P_L.all())
+    mask_P_L, padded = batch.prompt_mask_B_L[::group_size], batch.padded
     out = model(
         batch.prompt_ids_B_L[::group_size],
         attention_mask=mask_P_L if padded else None,

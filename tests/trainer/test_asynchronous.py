@@ -77,7 +77,7 @@ def learned(row):
 
 
 def test_without_staleness_it_steps_as_lockstep_does_even_where_a_worker_is_killed(made):
-    setting = {"max_staleness": 0, "learning_rate": 1e-2, "steps": 6}
+    setting = {"max_staleness": 0, "learning_rate": 1e-2, "steps": 6, "device": "cpu"}
     lockstep = made(Lockstep, **setting)
     asynchronous = made(Asynchronous, schedule="queue", **setting)
     lockstep.evaluate(0, 16)
@@ -120,7 +120,8 @@ def test_a_batch_that_is_sampled_again_has_the_same_prompts(made, tmp_path):
 def test_weights_that_change_between_two_tokens_sample_the_rest_and_say_so(made):
     learner = made(Lockstep)
     before = learner.weights.snapshot()
-    after = before + 0.05 * torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
+    moved = 0.05 * torch.randn(before.shape, generator=torch.Generator().manual_seed(0))
+    after = before + moved.to(learner.device)
     calls = 0
 
     def newest():
@@ -135,7 +136,7 @@ def test_weights_that_change_between_two_tokens_sample_the_rest_and_say_so(made)
         learner.task,
         ["12+34=", "56+78="],
         8,
-        torch.Generator().manual_seed(0),
+        torch.Generator(learner.device).manual_seed(0),
         newest=newest,
     )
     assert batch.versions_B_T.tolist() == [[5, 6, 6]] * 16

@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 
+from trainer.backward import without_gradient
 from trainer.bias import bias_of, gram_of
 from trainer.clip_bias import ClipBiasStream, _Window, lowest_of_like_age
 from trainer.gradients import CORRECTIONS, Checkpoint, Plan, surrogate
@@ -119,7 +120,7 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     batch = sample_rollouts(
         run.behavior_policy, run.tokenizer, run.task, prompts, group_size, run.generator
     )
-    scored = run._score(batch)
+    scored = run.backward.score(batch)
     whole = {}
     for correction in ("unclipped", "clipped"):
         loss = surrogate(
@@ -131,7 +132,7 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     assert not torch.allclose(whole["clipped"], whole["unclipped"])
     stream = ClipBiasStream(run.policy, run.weights, every=1, max_staleness=3)
     before = run.weights.gradient.clone()
-    taken = run.meter._taken(scored)
+    taken = run.meter._taken(without_gradient(scored))
     assert stream.measure(3, batch, taken, run.objective.divisors(batch.mask_B_T)) is None
     assert torch.equal(run.weights.gradient, before)
     [(bias, unclipped)] = stream._windows[2]._vectors

@@ -84,7 +84,7 @@ def test_the_radius_predicted_from_a_small_drift_is_where_the_line_probe_finds_i
     drift = float((policy - behavior).norm())
     advantage_N = advantage.unsqueeze(1).expand_as(chosen)[chosen]
     critical = critical_drifts(log_ratio[chosen], advantage_N, drift, EPSILON, EPSILON)
-    predicted = float(np.quantile(critical.numpy(), CRITERION))
+    predicted = float(np.quantile(critical.cpu().numpy(), CRITERION))
     assert active_clip_fraction(line, 1.0) < CRITERION, "the prediction looks ahead"
     assert math.isfinite(predicted)
     assert predicted == pytest.approx(walked_radius, rel=0.15)

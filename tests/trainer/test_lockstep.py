@@ -189,7 +189,7 @@ def answer_log_probs(model, prompt, completion):
     answer = [SIGNS.index(sign) for sign in completion] + [SIGNS.index("</s>")]
     answer = answer[:3]
     question = [SIGNS.index(sign) for sign in prompt]
-    logits = model(torch.tensor([question + answer])).logits[0].double()
+    logits = model(torch.tensor([question + answer], device=model.device)).logits[0].double()
     return [
         torch.log_softmax(logits[len(question) + i - 1], dim=0)[token]
         for i, token in enumerate(answer)
@@ -198,7 +198,7 @@ def answer_log_probs(model, prompt, completion):
 
 def reference_loss(policy, behavior_policy, batch, group_size, epsilon_low, epsilon_high):
     """Compute GRPO's loss one sequence and one token at a time."""
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=policy.device)
     for i, (prompt, completion, reward) in enumerate(batch):
         first = i - i % group_size
         group = [r for _, _, r in batch[first : first + group_size]]

@@ -371,7 +371,8 @@ def test_the_penalty_is_part_of_the_loss_and_kept_in_the_row(small):
     learner.evaluate(0, 16)
     first = learner.learner_step(0)
     assert first.extra["kl_penalty"] == pytest.approx(0, abs=1e-9)  # θ_0 is the reference
-    learner.weights.vector.add_(0.05 * torch.randn(learner.weights.vector.shape, generator=drawn()))
+    moved = 0.05 * torch.randn(learner.weights.vector.shape, generator=drawn())
+    learner.weights.vector.add_(moved.to(learner.device))
     kept = []
     sample = learner._sample
     learner._sample = lambda *given: kept.append(sample(*given)) or kept[-1]
@@ -382,7 +383,7 @@ def test_the_penalty_is_part_of_the_loss_and_kept_in_the_row(small):
     learner.weights.load(before)
     with torch.no_grad():
         log_prob, _ = score(learner.policy, batch)
-        reference, _ = score(load_policy(home / "own", CPU)[0], batch)
+        reference, _ = score(load_policy(home / "own", learner.device)[0], batch)
     k3 = [
         [math.exp(b - a) - 1 - (b - a) for a, b, m in zip(*row, strict=True) if m]
         for row in zip(log_prob.tolist(), reference.tolist(), batch.mask_B_T.tolist(), strict=True)
@@ -390,7 +391,7 @@ def test_the_penalty_is_part_of_the_loss_and_kept_in_the_row(small):
     penalty = sum(sum(row) / len(row) for row in k3) / len(k3)
     assert penalty > 1e-3
     assert row.extra["kl_penalty"] == pytest.approx(penalty, rel=1e-3)
-    scored = learner._score(batch)
+    scored = learner.backward.score(batch)
     surrogate = clipped_surrogate(
         scored.log_ratio_B_T.detach(), scored.advantage_B, batch.mask_B_T, 0.2, 0.2
     )
@@ -417,4 +418,4 @@ def test_without_a_penalty_nothing_is_loaded_or_kept_for_it(small):
     learner = Lockstep("a run", config(), *task_and_start(config(), home, ignore))
     learner.evaluate(0, 16)
     assert learner.reference is None
-    assert learner.learner_step(0).extra == {}
+    assert "kl_penalty" not in learner.learner_step(0).extra
