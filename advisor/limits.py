@@ -194,14 +194,14 @@ def horizon_limit(
     log_rate = (math.log(critical.value) - drift.c - drift.alpha * math.log(unit)) / growth
     beyond = max(0.0, math.log(unit) + log_rate - math.log(drift.reached))
     level = levels.edge_over_horizon
+    own = max(math.hypot(level.log_sd, EXTRAPOLATED_LOG_SD * beyond), critical.log_sd / growth)
     return RateLimit(
         binding="horizon",
-        median=math.exp(log_rate) * level.value,
-        log_sd=max(
-            math.hypot(level.log_sd, EXTRAPOLATED_LOG_SD * beyond), critical.log_sd / growth
-        ),
+        median=math.exp(log_rate) * level.value * levels.other_reward_model.value,
+        log_sd=math.hypot(own, levels.other_reward_model.log_sd),
         reason=f"the learned reward is followed too far at a displacement of {critical.value:.2g}, "
-        f"which {setting.steps} steps reach at {math.exp(log_rate):.2g}",
+        f"which {setting.steps} steps reach at {math.exp(log_rate):.2g}; how far one may be "
+        "followed differs between reward models, and outcomes of your own runs narrow it",
     )
 
 

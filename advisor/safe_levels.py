@@ -29,6 +29,8 @@ class SafeLevels:
 
     ``edge_over_crossing``: edge of runs over the rate at which holds stop gaining.
     ``edge_over_horizon``: the same over the rate at which T steps reach the critical displacement.
+    ``other_reward_model``: edge of another reward model over what the levels of this one make it;
+    found with the six reward models that docs/validation.md tells of.
     ``sqrt_kl``: √KL(θ_0‖θ) at which half of the runs on a learned reward are unsafe.
     ``displacement``: the same on ‖θ − θ_0‖, by architecture and optimizer (``signature``).
     ``best_over_edge``: rate that ends best over the edge, by what sets the edge: ``survival`` or
@@ -38,6 +40,7 @@ class SafeLevels:
 
     edge_over_crossing: Level
     edge_over_horizon: Level
+    other_reward_model: Level
     sqrt_kl: Level
     displacement: Mapping[str, Level]
     best_over_edge: Mapping[str, float]
@@ -56,6 +59,7 @@ def safe_levels(path: Path = TABLE) -> SafeLevels:
     return SafeLevels(
         edge_over_crossing=Level(**stored["edge_over_crossing"]),
         edge_over_horizon=Level(**stored["edge_over_horizon"]),
+        other_reward_model=Level(**stored["other_reward_model"]),
         sqrt_kl=Level(**stored["sqrt_kl"]),
         displacement={name: Level(**level) for name, level in stored["displacement"].items()},
         best_over_edge=stored["best_over_edge"],

@@ -14,6 +14,7 @@ from trainer.config import TrainerConfig
 LEVELS = SafeLevels(
     edge_over_crossing=Level(value=1.25, log_sd=0.3),
     edge_over_horizon=Level(value=1.0, log_sd=0.2),
+    other_reward_model=Level(value=1.0, log_sd=0.0),
     sqrt_kl=Level(value=0.65, log_sd=0.25),
     displacement={},
     best_over_edge={"survival": 0.4, "horizon": 0.35},

@@ -7,6 +7,7 @@ the critical √KL and displacement from a probit of "unsafe" on what a run had 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from storage.store import Store
 
 from ..calibrated import Measured
 from ..limits import horizon_limit
-from ..safe_levels import Level, SafeLevels, signature
+from ..safe_levels import Level, SafeLevels, safe_levels, signature
 from ..segments import crossing, is_learned_reward
 from ..truth import RATIO, UNSAFE, RateOutcome, best_index, grid_rate
 from .validation import UNUSED_RATE, Cell, run_is_of, start_rewards
@@ -78,6 +79,7 @@ def fitted_levels(
     levels = SafeLevels(
         edge_over_crossing=Level(value=1.0, log_sd=LEAST_LOG_SD),
         edge_over_horizon=Level(value=1.0, log_sd=LEAST_LOG_SD),
+        other_reward_model=Level(value=1.0, log_sd=0.0),
         sqrt_kl=Level(**sqrt_kl),
         displacement={name: Level(**level) for name, level in displacement.items()},
         best_over_edge={},
@@ -103,6 +105,7 @@ def fitted_levels(
             "value": _round(math.exp(statistics.fmean(followed))),
             "log_sd": _round(math.hypot(statistics.stdev(followed), SEED_LOG_SD)),
         },
+        "other_reward_model": asdict(safe_levels().other_reward_model),  # of other runs than these
         "sqrt_kl": sqrt_kl,
         "displacement": displacement,
         "best_over_edge": {

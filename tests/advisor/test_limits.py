@@ -283,6 +283,15 @@ def test_the_horizon_is_corrected_by_its_safe_level_and_as_uncertain_as_that_sca
     assert found.log_sd == pytest.approx(1.5)
 
 
+def test_another_reward_model_moves_the_horizon_and_makes_it_less_certain():
+    holds = [a_hold(1e-3), a_hold(4e-3)]
+    other = replace(LEVELS, other_reward_model=Level(value=0.5, log_sd=0.9))
+    plain, found = (horizon_limit(a_config(**LEARNED), holds, each) for each in (LEVELS, other))
+    assert found.median == pytest.approx(0.5 * plain.median)
+    assert found.log_sd == pytest.approx(math.hypot(plain.log_sd, 0.9))
+    assert "differs between reward models" in found.reason
+
+
 def test_a_reward_that_can_be_checked_has_no_horizon_here():
     assert horizon_limit(a_config(), [a_hold(1e-3)], LEVELS) is None
 
