@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from storage.commandline import BadInput
 from storage.engine import home
 from storage.records import RunInfo
@@ -209,9 +211,13 @@ def run_probes(
 
 
 def _stored_probe(store: Store, cell: Cell, seed: int) -> Measured | None:
-    setting = cell.config(UNUSED_RATE, seed).model_dump(mode="json")
+    setting = cell.config(UNUSED_RATE, seed)
     for calibration in store.calibrations():
-        if dict(calibration.setting) == setting:
+        try:  # an option that came since has its default
+            probed = TrainerConfig.model_validate(dict(calibration.setting))
+        except ValidationError:
+            continue
+        if probed == setting:
             return measured(calibration)
     return None
 
