@@ -45,7 +45,7 @@ $(VENV)/.run: requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 

@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -20,7 +21,7 @@ from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, config_from_options
 from .launch import claim, create_run, launch, reopen, resume, stop
-from .pool import WorkersFailed, carry_out_offered
+from .pool import Carriers, WorkersFailed, carry_out_offered
 from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
 
 ENDS = ("reward_first", "reward_last", "reward_final")
@@ -115,29 +116,49 @@ def _check_device(config: TrainerConfig) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     configs, jobs = cells_from_options(options)  # before anything is opened, made or written
-    _check_device(configs[0])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     started = time.time()
-    store = Store.open(options.db)
     try:
-        runs = _carry_out_cells(store, configs, options.group, jobs)
-        answer: dict[str, Any] = {
-            "group": runs[0].group,
-            "counts": Counter(run.status for run in runs),
-            "cells": [_cell(store, run) for run in runs],
-            "seconds": time.time() - started,
-        }
-        _print(options, answer, _table(answer))
+        with _opened(options, configs, jobs) as (store, carriers):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
+            runs = _carry_out_cells(store, configs, options.group, jobs, carriers)
+            answer: dict[str, Any] = {
+                "group": runs[0].group,
+                "counts": Counter(run.status for run in runs),
+                "cells": [_cell(store, run) for run in runs],
+                "seconds": time.time() - started,
+            }
     except WorkersFailed as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        store.close()
+    _print(options, answer, _table(answer))
     return 0
 
 
+@contextmanager
+def _opened(
+    options: argparse.Namespace, configs: Sequence[TrainerConfig], jobs: int | None
+) -> Iterator[tuple[Store, Carriers | None]]:
+    """Open the archive, and have who carries the cells out; None for processes of this machine."""
+    if options.engine == "ray":
+        from .ray_pool import on_ray  # Ray is optional
+
+        with on_ray(options.ray_address, options.db, configs, jobs) as found:
+            yield found
+        return
+    _check_device(configs[0])
+    store = Store.open(options.db)
+    try:
+        yield store, None
+    finally:
+        store.close()
+
+
 def _carry_out_cells(
-    store: Store, configs: Sequence[TrainerConfig], group: str | None, jobs: int | None
+    store: Store,
+    configs: Sequence[TrainerConfig],
+    group: str | None,
+    jobs: int | None,
+    carriers: Carriers | None,
 ) -> list[RunInfo]:
     planned = sum(config.steps for config in configs)
     bar = tqdm(total=planned, unit="step", disable=None, file=sys.stderr, smoothing=0)
@@ -155,7 +176,9 @@ def _carry_out_cells(
         bar.set_description(words)
 
     with bar:
-        return run_cells(store, configs, group=group, jobs=jobs, progress=progress)
+        return run_cells(
+            store, configs, group=group, jobs=jobs, carriers=carriers, progress=progress
+        )
 
 
 def _cell(store: Store, run: RunInfo) -> dict[str, Any]:
