@@ -4,12 +4,13 @@
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +23,7 @@ from storage.store import Store
 from .config import TrainerConfig, add_config_options, config_from_options
 from .launch import claim, create_run, launch, reopen, resume, stop
 from .pool import Carriers, WorkersFailed, carry_out_offered
+from .ray_cluster import ready_for
 from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
 
 ENDS = ("reward_first", "reward_last", "reward_final")
@@ -30,6 +32,8 @@ ENDS = ("reward_first", "reward_last", "reward_final")
 def main(argv: Sequence[str]) -> int:
     """Run one command of ``python -m trainer`` and return its exit code."""
     options = parse(_parser(), argv)
+    if getattr(options, "ray_address", None) is not None:
+        os.environ["RAY_ADDRESS"] = options.ray_address  # for the run's own process too
     if options.command == "run":
         return _run(options)
     if options.command == "sweep":
@@ -47,10 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train", description="Train one run into the archive.")
     add_common_options(run)
     run.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    _add_ray_address(run)
     add_config_options(run)
     words = "Train every combination of rates, stalenesses and seeds; again, it goes on."
     sweep = commands.add_parser("sweep", help="train many runs", description=words)
     add_common_options(sweep)
+    _add_ray_address(sweep)
     add_sweep_options(sweep)
     halt = commands.add_parser("stop", help="stop a run", description="Stop after this step.")
     add_common_options(halt)
@@ -61,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add_common_options(again)
     again.add_argument("run", help="id of a run that was stopped, failed, or lost its process")
     again.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    _add_ray_address(again)
     again.add_argument("--steps", metavar="N", help="a longer horizon (default: as planned)")
     work = commands.add_parser("work")
     add_common_options(work)
@@ -71,19 +78,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_ray_address(parser: argparse.ArgumentParser) -> None:
+    words = "engine ray: auto | HOST:PORT (default: RAY_ADDRESS, else the cluster on this machine)"
+    parser.add_argument("--ray-address", metavar="X", help=words)
+
+
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
     _check_device(config)
-    store = Store.open(options.db)
-    try:
-        if options.detach:
-            run_id = launch(store, config)
-            _print(options, {"run_id": run_id}, f"{run_id} is starting")
-            return 0
-        import_module(".worker", __package__)  # for seconds: interrupted, it leaves no queued run
-        return _carried_out(store, options, create_run(store, config))
-    finally:
-        store.close()
+    with ExitStack() as at_the_end:
+        with ready_for(config):  # which keeps standard output to itself
+            store = Store.open(options.db)
+            at_the_end.callback(store.close)
+            if not options.detach:
+                import_module(".worker", __package__)  # for seconds: interrupted, it leaves no run
+                run = _ended(store, create_run(store, config))
+        if not options.detach:
+            return _told(store, options, run)
+        run_id = launch(store, config)
+        _print(options, {"run_id": run_id}, f"{run_id} is starting")
+        return 0
 
 
 def _resume(store: Store, options: argparse.Namespace) -> int:
@@ -92,17 +106,21 @@ def _resume(store: Store, options: argparse.Namespace) -> int:
         _print(options, {"run_id": options.run}, f"{options.run} goes on")
         return 0
     import_module(".worker", __package__)  # for seconds: interrupted, nothing has changed
-    run = reopen(store, options.run, RunStatus.RUNNING, options.steps)
-    return _carried_out(store, options, run)
+    run = _ended(store, reopen(store, options.run, RunStatus.RUNNING, options.steps))
+    return _told(store, options, run)
 
 
-def _carried_out(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
-    """Carry a run out, print how it ended, and return its exit code."""
+def _ended(store: Store, run: RunInfo) -> RunInfo:
+    """Carry a run out and return it as it ended."""
     try:
-        run = _carry_out(store, run)
+        return _carry_out(store, run)
     except Exception as error:  # the worker has recorded it in the run with its traceback
         print(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
-        run = store.run(run.id)
+        return store.run(run.id)
+
+
+def _told(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
+    """Print how a run ended, and return its exit code."""
     _print(options, result(store, run), _sentence(run))
     return exit_code(run.status)
 
@@ -142,7 +160,7 @@ def _opened(
     if options.engine == "ray":
         from .ray_pool import on_ray  # Ray is optional
 
-        with on_ray(options.ray_address, options.db, configs, jobs) as found:
+        with on_ray(options.db, configs, jobs) as found:
             yield found
         return
     _check_device(configs[0])

@@ -5,10 +5,13 @@ runs on other nodes is this very code (``py_modules``); the packages it needs ha
 """
 
 import contextlib
+import fcntl
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,14 +47,13 @@ def ray_module() -> Any:
 
 
 @contextlib.contextmanager
-def joined(address: str | None) -> Iterator[Any]:
+def joined() -> Iterator[Any]:
     """Join a cluster and leave it afterwards; one that is joined already stays so.
 
-    Meanwhile what is printed goes to standard error, because Ray prints what happens to its nodes.
-
-    Args:
-        address: ``HOST:PORT`` of the head, ``auto`` for the cluster that runs on this machine, and
-            None for that one too, or one of this machine alone, for as long as it is needed.
+    Which one ``RAY_ADDRESS`` says: ``HOST:PORT`` of its head, or ``auto`` for the one that runs on
+    this machine. Without it that one is joined too, or else one of this machine alone is started,
+    for as long as it is needed. Meanwhile what is printed goes to standard error, because Ray
+    prints what happens to its nodes.
 
     Raises:
         BadInput: there is no such cluster.
@@ -61,9 +63,10 @@ def joined(address: str | None) -> Iterator[Any]:
         yield ray
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS") or None
     _check_address(address)
     code = [str(PROJECT / name) for name in ("storage", "trainer")]
+    at_terminate = signal.getsignal(signal.SIGTERM)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             ray.init(
@@ -79,6 +82,8 @@ def joined(address: str | None) -> Iterator[Any]:
                 "start one: ray start --head"
             ) from None
         try:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, at_terminate)  # Ray has taken it
             yield ray
         finally:
             ray.shutdown()
@@ -113,25 +118,28 @@ def resources(cpus: int, config: TrainerConfig) -> dict[str, int]:
     return {"num_cpus": cpus, "num_gpus": int(config.device == "cuda")}
 
 
-def able_nodes(ray: Any, db: str | None, needed: dict[str, int]) -> list[dict[str, Any]]:
-    """Return the nodes that offer what one run needs.
-
-    Args:
-        ray: the package, joined.
-        db: the archive that was asked for; it need not be there yet.
-        needed: of ``resources``.
+def check_archive(ray: Any, db: str | None) -> None:
+    """Look whether the archive that was asked for, there already or not, can be shared.
 
     Raises:
-        BadInput: there is none, or the archive is a file and the cluster has other machines.
+        BadInput: it is a file, and the cluster has other machines.
     """
-    alive = [node for node in ray.nodes() if node["Alive"]]
     url, here = database_url(db), str(ray.util.get_node_ip_address())
-    machines = {node["NodeManagerAddress"] for node in alive}
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if url.get_backend_name() == "sqlite" and machines - {here}:
         raise BadInput(
             f"db: {url.database} is a file, and the Ray cluster has {len(machines)} machines; "
             "allowed: postgresql+psycopg://USER@HOST/NAME, or a cluster of this machine alone"
         )
+
+
+def able_nodes(ray: Any, needed: dict[str, int]) -> list[dict[str, Any]]:
+    """Return the nodes that offer what one run, or one rollout worker, needs.
+
+    Raises:
+        BadInput: there is none.
+    """
+    alive = [node for node in ray.nodes() if node["Alive"]]
     wanted = {"CPU": needed["num_cpus"], "GPU": needed["num_gpus"]}
     able = [
         node
@@ -141,14 +149,32 @@ def able_nodes(ray: Any, db: str | None, needed: dict[str, int]) -> list[dict[st
     if not able:
         words = " and ".join(f"{count} {name}" for name, count in wanted.items() if count)
         raise BadInput(
-            f"engine: no node of the Ray cluster offers {words} to a run; "
+            f"engine: no node of the Ray cluster offers {words} at once; "
             "add one, or lower --threads or --rollout-workers"
         )
     return able
 
 
-def check_reach(ray: Any, nodes: Sequence[dict[str, Any]], url: str, config: TrainerConfig) -> None:
-    """Ask each of these nodes whether it reaches the archive and a person's own files.
+@contextlib.contextmanager
+def ready_for(config: TrainerConfig) -> Iterator[None]:
+    """Join the cluster on which the rollout workers of a run with the engine ray shall work.
+
+    Raises:
+        BadInput: they cannot; one line per fault.
+    """
+    if config.engine != "ray":
+        yield
+        return
+    needed = resources(config.threads, config)
+    with joined() as ray:
+        check_reach(ray, able_nodes(ray, needed), None, config)
+        yield
+
+
+def check_reach(
+    ray: Any, nodes: Sequence[dict[str, Any]], url: str | None, config: TrainerConfig
+) -> None:
+    """Ask each of these nodes whether it reaches a person's own files, and an archive if given.
 
     Raises:
         BadInput: one line per fault and node.
@@ -182,17 +208,27 @@ def _name(node: dict[str, Any]) -> str:
     return f"Ray node {node['NodeManagerHostname']}, {node['NodeManagerAddress']}"
 
 
-def _unreached(url: str, config: TrainerConfig) -> list[str]:
+def _unreached(url: str | None, config: TrainerConfig) -> list[str]:
     """Say on a node what of a run it does not reach: the archive, or a person's own files."""
     names = ("model", "reward_model", "prompts_file", "reward")
     faults = own_file_faults(**{name: getattr(config, name) for name in names})
-    try:
-        Store.open(url, create=False).close()
-    except StorageError as error:
-        faults.append(str(error))
+    if url is not None:
+        try:
+            Store.open(url, create=False).close()
+        except StorageError as error:
+            faults.append(str(error))
     return faults
 
 
 def node_home(home: Path) -> None:
     """Let what this process of a node makes lie in the folder of the same name as at home."""
     os.environ["ETALON_HOME"] = str(home)
+
+
+@contextlib.contextmanager
+def first_of_this_node(home: Path) -> Iterator[None]:
+    """Let one process of a node make what is made once; the others find it made."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "warm_start.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

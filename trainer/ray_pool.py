@@ -6,7 +6,6 @@ the run has failed, and the sweep retries it once.
 """
 
 import contextlib
-import fcntl
 import logging
 import signal
 import time
@@ -21,14 +20,22 @@ from storage.store import Store
 from .config import TrainerConfig
 from .launch import claim
 from .pool import STOP_SECONDS, WorkersFailed, cores_used, silent, warm_up
-from .ray_cluster import able_nodes, check_reach, joined, node_home, resources
+from .ray_cluster import (
+    able_nodes,
+    check_archive,
+    check_reach,
+    first_of_this_node,
+    joined,
+    node_home,
+    resources,
+)
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def on_ray(
-    address: str | None, db: str | None, configs: Sequence[TrainerConfig], jobs: int | None
+    db: str | None, configs: Sequence[TrainerConfig], jobs: int | None
 ) -> Iterator[tuple[Store, "RayPool"]]:
     """Join a Ray cluster, open the archive, and look whether these cells can be worked on.
 
@@ -37,8 +44,9 @@ def on_ray(
     """
     largest = max(configs, key=cores_used)
     needed = resources(cores_used(largest), largest)
-    with joined(address) as ray:
-        nodes = able_nodes(ray, db, needed)
+    with joined() as ray:
+        check_archive(ray, db)
+        nodes = able_nodes(ray, needed)
         store = Store.open(db)
         try:
             check_reach(ray, nodes, store.url, largest)
@@ -141,7 +149,7 @@ def carry_out_claimed(url: str, run_id: str, home: Path) -> None:
     store = Store.open(url, create=False)
     handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with _first_of_this_node(home):
+        with first_of_this_node(home):
             warm_up(store, [run_id])
         if claim(store, run_id):
             with contextlib.suppress(Exception):
@@ -150,12 +158,3 @@ def carry_out_claimed(url: str, run_id: str, home: Path) -> None:
         for each, handler in handlers.items():
             signal.signal(each, handler)  # the process belongs to Ray, and carries out more
         store.close()
-
-
-@contextlib.contextmanager
-def _first_of_this_node(home: Path) -> Iterator[None]:
-    """Let one process of a node make what is made once; the others find it made."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "warm_start.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

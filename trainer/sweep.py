@@ -125,9 +125,7 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", metavar="N", help="runs at a time (default: fill the cores)")
     words = "local: processes of this machine; ray: tasks on every node of a Ray cluster (local)"
     parser.add_argument("--engine", metavar="local|ray", default="local", help=words)
-    words = "ray: the cluster, auto | HOST:PORT (default: RAY_ADDRESS, else the one that runs here)"
-    parser.add_argument("--ray-address", metavar="X", help=words)
-    add_config_options(parser, skip=("learning_rate", "max_staleness", "seed"))
+    add_config_options(parser, skip=("learning_rate", "max_staleness", "seed", "engine"))
 
 
 def cells_from_options(options: argparse.Namespace) -> tuple[list[TrainerConfig], int | None]:
@@ -147,7 +145,7 @@ def cells_from_options(options: argparse.Namespace) -> tuple[list[TrainerConfig]
         "max_staleness": _listed("max_staleness", options.max_stalenesses, faults) or ["0"],
         "seed": [seeds[0], seeds[-1]],
     }
-    names = set(TrainerConfig.model_fields) & set(vars(options))
+    names = set(TrainerConfig.model_fields) & set(vars(options)) - {"engine"}
     setting = {n: v for n, v in vars(options).items() if n in names and v is not None}
     for i in range(
         max(len(values) for values in spans.values())

@@ -1,10 +1,8 @@
 """Sweeps on a real Ray cluster of several nodes on this machine, some of which are killed."""
 
 import json
-import shutil
 import signal
 import socket
-import tempfile
 
 import postgres
 import psutil
@@ -19,55 +17,12 @@ from storage.store import Store
 from trainer.__main__ import main
 from trainer.ray_cluster import able_nodes, check_reach, joined, resources
 
-ray = pytest.importorskip("ray", reason="no ray; pip install -r requirements-ray.txt")
-MEGABYTE = 2**20
 A_WHILE = (
     "import time\n"
     "def judge(prompts, completions, **keys):\n"
     "    time.sleep(0.1)\n"
     "    return [len(c) for c in completions]\n"
 )
-
-
-class Nodes:
-    """A cluster whose nodes can be added and killed; the head works on nothing."""
-
-    def __init__(self):
-        from ray.cluster_utils import Cluster
-
-        self._folder = tempfile.mkdtemp(prefix="etalon-ray-")  # sockets need a short path
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * MEGABYTE}
-        head["temp_dir"] = self._folder
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.address = self._cluster.address
-
-    def add(self, cpus=1, **settings):
-        return self._cluster.add_node(num_cpus=cpus, object_store_memory=80 * MEGABYTE, **settings)
-
-    def kill(self, node):
-        self._cluster.remove_node(node, allow_graceful=False)
-
-    def dismiss(self, node):
-        self._cluster.remove_node(node, allow_graceful=True)
-
-    def wait(self, machines):
-        """Wait until the head knows of so many machines that are alive."""
-        with joined(self.address):
-            wait_until(lambda: len(self._machines()) == machines)
-
-    def _machines(self):
-        return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-
-    def end(self):
-        self._cluster.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def nodes():
-    made = Nodes()
-    yield made
-    made.end()
 
 
 @pytest.fixture
@@ -152,7 +107,7 @@ def refused(tmp_path, monkeypatch, capsys):
     home = tmp_path / "home"
     monkeypatch.setenv("ETALON_HOME", str(home))
     monkeypatch.delenv("ETALON_DB", raising=False)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "")
 
     def refuse(*words, **changes):
         given = sweep_words(tmp_path, seeds=1, **changes)
@@ -176,15 +131,16 @@ def test_a_file_is_no_archive_for_several_machines_and_no_node_is_too_small(node
     nodes.dismiss(far)
     nodes.wait(1)
     line = refused(*words, threads=64)
-    assert line.startswith("engine: no node of the Ray cluster offers 64 CPU to a run; add one")
+    assert line.startswith("engine: no node of the Ray cluster offers 64 CPU at once; add one")
 
 
-def test_a_node_that_does_not_reach_the_archive_or_the_files_says_so(nodes, tmp_path):
+def test_a_node_that_does_not_reach_the_archive_or_the_files_says_so(nodes, tmp_path, monkeypatch):
     node = nodes.add()
     config = own_config(tmp_path)
     (tmp_path / "prompts.jsonl").unlink()
-    with joined(nodes.address) as package:
-        able = able_nodes(package, str(tmp_path / "no.db"), resources(1, config))
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    with joined() as package:
+        able = able_nodes(package, resources(1, config))
         with pytest.raises(BadInput) as found:
             check_reach(package, able, str(tmp_path / "no.db"), config)
     nodes.dismiss(node)
