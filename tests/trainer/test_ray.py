@@ -17,6 +17,7 @@ from storage.store import Store
 from trainer.__main__ import main
 from trainer.ray_cluster import able_nodes, check_reach, joined, resources
 
+pytest.importorskip("ray", reason="no ray; pip install -r requirements-ray.txt")
 A_WHILE = (
     "import time\n"
     "def judge(prompts, completions, **keys):\n"
