@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test check laws browser clean
+.PHONY: help run test check laws browser postgres clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    install what is needed and open the dashboard at http://127.0.0.1:8501"
-	@echo "make test   install what tests need, a browser included, and run every test"
+	@echo "make test   install what tests need, a browser and PostgreSQL included, and run every test"
 	@echo "make check  lint, format and types"
 	@echo "make laws   test the paper's laws on runs of your own and write docs/laws.md"
 	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
@@ -18,7 +18,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/python -m advisor.serve
 
 # Three at a time keep two cores busy: many tests wait for another process.
-test: $(VENV)/.dev browser
+test: $(VENV)/.dev browser postgres
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(VENV)/.dev
@@ -36,13 +36,16 @@ laws: $(VENV)/.dev browser
 browser: $(VENV)/.dev
 	@tools/browser.sh $(BIN)/playwright
 
+postgres:
+	@tools/postgres.sh
+
 # A stamp is written last, so an interrupted installation does not count as done.
 $(VENV)/.run: requirements.txt constraints.txt
 	@tools/venv.sh $(PYTHON) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 

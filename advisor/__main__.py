@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--group", metavar="G", help="take the runs of this group")
     source.add_argument("--calibration", metavar="ID", help="take this probe alone as evidence")
     source.add_argument("--literature", action="store_true", help="published settings only")
-    add_config_options(recommend, skip=("seed", "threads", "device", "name", "group"))
+    add_config_options(recommend, skip=("seed", "threads", "device", "engine", "name", "group"))
     words = "measure a setting with short runs from its starting weights"
     probe = commands.add_parser("probe", help=words, description=words)
     add_common_options(probe)

@@ -42,6 +42,7 @@ NOT_THE_SETTING = {
     "seed",
     "threads",
     "rollout_workers",
+    "engine",
     "device",
     "name",
     "group",

@@ -29,8 +29,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,10 @@ KINDS: dict[str, Callable[..., Any]] = {"constant": Lockstep, "queue": Asynchron
 
 
 @contextmanager
-def rivals() -> Iterator[dict[str, Any]]:
-    """Build both learners from one set of weights."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+def rivals(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Build learners, by name, from one set of weights; each has its changes of ``SETTING``."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         model: Any = build_model(64, 2)
         model.save_pretrained(folder / "model")
         build_tokenizer().save_pretrained(folder / "model")
@@ -79,11 +79,14 @@ def rivals() -> Iterator[dict[str, Any]]:
             "reward": f"{folder / 'digits.py'}:judge",
         }
         made = {}
-        for schedule, kind in KINDS.items():
-            config = checked_config({**SETTING, **files, "schedule": schedule})
-            made[schedule] = kind("benchmark", config, *task_and_start(config, folder, print))
-            made[schedule].evaluate(0, 64)
-        with closing(made["queue"]):
+        with ExitStack() as ends:
+            for name, changes in settings.items():
+                config = checked_config({**SETTING, **files, **changes})
+                kind = KINDS[config.schedule]
+                made[name] = kind("benchmark", config, *task_and_start(config, folder, print))
+                if isinstance(made[name], Asynchronous):
+                    ends.callback(made[name].close)
+                made[name].evaluate(0, 64)
             yield made
 
 
@@ -93,7 +96,7 @@ def time_spent(rounds: int) -> dict[str, Any]:
     rows: dict[str, list[StepMetrics]] = {kind: [] for kind in KINDS}
     others: list[float] = []
     by_processor: list[float] = []
-    with rivals() as learners:
+    with rivals({kind: {"schedule": kind} for kind in KINDS}) as learners:
         for turn in range(rounds + 1):
             used, busiest = [], []
             for kind, learner in learners.items():

@@ -3,7 +3,7 @@
 SQLite runs in WAL with synchronous=NORMAL, foreign keys and a busy timeout, so one trainer commits
 a row per learner step while any number of pages read. A write transaction starts with
 BEGIN IMMEDIATE: one that began by reading could not be promoted while another writer holds the
-lock, whatever the timeout.
+lock, whatever the timeout. PostgreSQL is for archives that several machines write.
 """
 
 import os
@@ -54,6 +54,10 @@ def database_url(given: str | None) -> URL:
             f"db: {written!r} is not a database URL; allowed: sqlite:///FILE, a file path, "
             "or postgresql+psycopg://USER@HOST/NAME"
         ) from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ArchiveUnavailable(
+            f"db: {_shown(url)} is of another database; allowed: SQLite and PostgreSQL"
+        )
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise ArchiveUnavailable(
             f"db: {written!r} names no file; trainer and dashboard share a file: sqlite:///FILE"
@@ -130,14 +134,30 @@ def _check_file(path: Path, create: bool, is_default: bool) -> None:
 
 def _connectable(url: URL) -> Engine:
     try:
-        if url.get_backend_name() != "sqlite":
-            return create_engine(url, pool_pre_ping=True)
+        if url.get_backend_name() == "postgresql":
+            engine = create_engine(url, pool_pre_ping=True)
+            event.listen(engine, "connect", _configure_postgresql)
+            return engine
         engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
     except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise ArchiveUnavailable(f"db: no driver for {_shown(url)}: {error}") from None
+        raise ArchiveUnavailable(
+            f"db: no driver for {_shown(url)}: {error}; "
+            "for PostgreSQL: pip install -r requirements-postgres.txt"
+        ) from None
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _configure_postgresql(connection: Any, _: Any) -> None:
+    """Store NUL, which PostgreSQL's text cannot hold and a sampled answer may, as its picture."""
+    from psycopg.types.string import StrDumper  # an optional package
+
+    class WithoutNul(StrDumper):
+        def dump(self, obj: str) -> Any:
+            return super().dump(obj.replace("\0", "\N{SYMBOL FOR NULL}"))
+
+    connection.adapters.register_dumper(str, WithoutNul)
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:

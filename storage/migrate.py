@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from .engine import schema_revision
 from .errors import SchemaMismatch
+from .transactions import only_writer
 
 
 def alembic_config() -> Config:
@@ -36,6 +37,7 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
             "update Etalon, or give another file with --db"
         )
     with engine.connect().execution_options(etalon_writes=True) as connection:
+        only_writer(connection, "schema")  # of two that open a new database, one makes the tables
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()

@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -82,6 +83,9 @@ _TYPES: dict[Any, Any] = {
     "Mapping": FactJSON,
     "RunStatus": Text,
 }
+_LONG = BigInteger().with_variant(Integer, "sqlite")
+_LONG_COLUMNS = ("parameters", "tokens")
+"""What a large model's count does not fit into the 32 bits that PostgreSQL gives an integer."""
 
 
 def _columns_of(record: type, skip: tuple[str, ...]) -> list[Column[Any]]:
@@ -93,7 +97,8 @@ def _columns_of(record: type, skip: tuple[str, ...]) -> list[Column[Any]]:
         written = item.type if isinstance(item.type, str) else _written(item.type)
         kind = written.split("[")[0].split(" | ")[0]
         optional = "None" in written or kind == "Mapping"
-        columns.append(Column(item.name, _TYPES[kind], nullable=optional))
+        of_type = _LONG if item.name in _LONG_COLUMNS else _TYPES[kind]
+        columns.append(Column(item.name, of_type, nullable=optional))
     return columns
 
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, text, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from .errors import RunExists, RunNotFound
 from .models import runs, tags
 from .records import RunInfo, RunStatus
 from .rows import run_info, storable, to_row
-from .transactions import Transactions
+from .transactions import Transactions, only_writer
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -61,7 +61,8 @@ class RunStore(Transactions):
     def _change(self, chosen: ColumnElement[bool], changes: Mapping[str, Any]) -> bool:
         """Change the run of a condition, if there is one, and say whether there was."""
         with self.writing() as connection:
-            found = connection.execute(select(runs.c.non_finite).where(chosen)).first()
+            query = select(runs.c.non_finite).where(chosen).with_for_update()
+            found = connection.execute(query).first()
             if found is None:
                 return False
             kept = [name for name in found.non_finite or () if name not in changes]
@@ -106,13 +107,13 @@ class RunStore(Transactions):
     ) -> None:
         """Write what ``revised`` makes of the runs of a group, newest first, in one transaction.
 
-        A record of a new id is added, one of a known id replaced. Nobody else writes a run in
-        between, so two processes that add what is missing do not add it twice.
+        A record of a new id is added, one of a known id replaced. Nobody else revises the group or
+        writes a run of it in between, so two processes that add what is missing add it once.
         """
         query = select(runs).where(runs.c.group == group).order_by(runs.c.id.desc())
+        query = query.with_for_update()
         with self.writing() as connection:
-            if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
-                connection.execute(text("LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE"))
+            only_writer(connection, f"group {group}")
             found = [run_info(row) for row in connection.execute(query).mappings()]
             for run in revised(found):
                 connection.execute(self._run_upsert, to_row(run))
@@ -161,9 +162,9 @@ class RunStore(Transactions):
         """Return the tags of every run that has any, in alphabetical order."""
         found: dict[str, tuple[str, ...]] = {}
         with self.reading() as connection:
-            for run_id, word in connection.execute(select(tags).order_by(tags.c.tag)):
+            for run_id, word in connection.execute(select(tags)):
                 found[run_id] = (*found.get(run_id, ()), word)
-        return found
+        return {run_id: tuple(sorted(words)) for run_id, words in found.items()}
 
     def _not_found(self, run_id: str) -> RunNotFound:
         with self.reading() as connection:

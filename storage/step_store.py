@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, text
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from .models import bias_probes, drifts, evaluations, rollups, runs, samples, steps
@@ -23,6 +23,7 @@ from .rollups import (
 )
 from .rows import from_row, run_info, to_row
 from .run_store import RunStore
+from .transactions import only_writer
 
 _ROWS_AT_ONCE = 5000
 IN_ONE_QUERY = 500
@@ -39,6 +40,7 @@ class StepStore(RunStore):
         """
         try:
             with self.writing() as connection:
+                only_writer(connection, row.run_id)
                 self._upserts[steps].write(connection, [row])
                 newest = self._roll_up_after(connection, row)
         except IntegrityError:
@@ -75,8 +77,7 @@ class StepStore(RunStore):
         """
         query = select(runs).where(runs.c.kind == "imported", runs.c.id.like(f"%-{ending}"))
         with self.writing() as connection:
-            if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
-                connection.execute(text("LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE"))
+            only_writer(connection, f"imported {ending}")
             found = connection.execute(query).mappings().first()
             run, rows = imported(run_info(found) if found else None)
             connection.execute(self._run_upsert, to_row(run))
@@ -220,6 +221,7 @@ class StepStore(RunStore):
             RunNotFound: there is no such run.
         """
         with self.writing() as connection:
+            only_writer(connection, run_id)
             known = connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first()
             for table in (steps, evaluations, drifts, bias_probes, samples):
                 later = (table.c.run_id == run_id) & (table.c.step > step)
@@ -237,6 +239,7 @@ class StepStore(RunStore):
         built = 0
         for run_id in known:
             with self.writing() as connection:
+                only_writer(connection, run_id)
                 newest = newest_step(connection, run_id)
                 built += _roll_up_missing(connection, run_id, -1 if newest is None else newest)
         return built
@@ -249,6 +252,8 @@ class StepStore(RunStore):
         while portion := list(islice(remaining, _ROWS_AT_ONCE)):
             for row in portion:
                 touched.setdefault(row.run_id, set()).add(row.step // BLOCK)
+            for run_id in sorted({row.run_id for row in portion}):
+                only_writer(connection, run_id)
             self._upserts[steps].write(connection, portion)
             count += len(portion)
         for run_id, blocks in touched.items():

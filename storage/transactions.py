@@ -1,7 +1,8 @@
 """An open archive as transactions: every write and every read is one, short and of its own.
 
-A long reader would stop SQLite from checkpointing its log. What the database says is translated
-into the errors of this package.
+A long reader would stop SQLite from checkpointing its log. On PostgreSQL a read sees one moment, as
+it does on SQLite, and whoever writes the steps of a run does so alone (``only_writer``). What the
+database says is translated into the errors of this package.
 """
 
 import sqlite3
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, event, select
+from sqlalchemy import Connection, Engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -22,6 +23,10 @@ from .rows import Upsert, upsert
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _REPLACED = (steps, evaluations, drifts, bias_probes, samples)
 """Tables in which a row of the same key replaces the one that is there."""
+_READING: dict[str, dict[str, Any]] = {
+    "sqlite": {"etalon_writes": False},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
 
 
 class Transactions:
@@ -92,7 +97,7 @@ class Transactions:
     def reading(self) -> Iterator[Connection]:
         """Open one read transaction; for this package only."""
         with self._translated(), self._engine.connect() as connection:
-            connection.execution_options(etalon_writes=False)
+            connection.execution_options(**_READING[connection.dialect.name])
             with connection.begin():
                 yield connection
 
@@ -106,6 +111,15 @@ class Transactions:
             raise ArchiveUnavailable(
                 f"db: {self._engine.url.render_as_string()} does not answer: {error.orig}"
             ) from error
+
+
+def only_writer(connection: Connection, what: str) -> None:
+    """Wait until nobody else writes ``what``, and keep it until this transaction ends.
+
+    SQLite has one writer anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(what, 0))))
 
 
 def _identity(path: str) -> tuple[int, int] | None:

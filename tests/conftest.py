@@ -8,11 +8,13 @@ warm start (about 20 s), and ``archive_with_two_runs`` two real runs made throug
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+import postgres
 import pytest
 from filelock import FileLock
 from processes import ended, start
@@ -29,6 +31,28 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store.open(str(tmp_path / "archive.db"))
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """Give a running PostgreSQL server of this process's own."""
+    if lacking := postgres.missing():
+        pytest.skip(lacking)
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Give an empty archive in a file, then one on a PostgreSQL server."""
+    with ExitStack() as ends:
+        url = f"sqlite:///{tmp_path / 'archive.db'}"
+        if request.param == "postgresql":
+            server: postgres.Server = request.getfixturevalue("postgres_server")
+            url = ends.enter_context(server.archive())
+        opened = Store.open(url)
+        ends.callback(opened.close)
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -96,8 +96,12 @@ def fill(store: Store, run: RunInfo, *, steps: int, drift: float = 0.05) -> None
 
 
 def seeded_store(folder: Path) -> Store:
-    """Open an archive with one finished and one collapsed run of forty steps each."""
-    store = Store.open(str(folder / "seeded.db"))
+    """Open a file archive with the two runs of ``seed``."""
+    return seed(Store.open(str(folder / "seeded.db")))
+
+
+def seed(store: Store) -> Store:
+    """Add one finished and one collapsed run of forty steps each."""
     finished = a_run(
         id="20231114-221320-000001",
         status=RunStatus.FINISHED,

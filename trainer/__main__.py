@@ -4,11 +4,13 @@
 """
 
 import argparse
+import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -20,7 +22,8 @@ from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, config_from_options
 from .launch import claim, create_run, launch, reopen, resume, stop
-from .pool import WorkersFailed, carry_out_offered
+from .pool import Carriers, WorkersFailed, carry_out_offered
+from .ray_cluster import ready_for
 from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
 
 ENDS = ("reward_first", "reward_last", "reward_final")
@@ -29,6 +32,8 @@ ENDS = ("reward_first", "reward_last", "reward_final")
 def main(argv: Sequence[str]) -> int:
     """Run one command of ``python -m trainer`` and return its exit code."""
     options = parse(_parser(), argv)
+    if getattr(options, "ray_address", None) is not None:
+        os.environ["RAY_ADDRESS"] = options.ray_address  # for the run's own process too
     if options.command == "run":
         return _run(options)
     if options.command == "sweep":
@@ -46,10 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train", description="Train one run into the archive.")
     add_common_options(run)
     run.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    _add_ray_address(run)
     add_config_options(run)
     words = "Train every combination of rates, stalenesses and seeds; again, it goes on."
     sweep = commands.add_parser("sweep", help="train many runs", description=words)
     add_common_options(sweep)
+    _add_ray_address(sweep)
     add_sweep_options(sweep)
     halt = commands.add_parser("stop", help="stop a run", description="Stop after this step.")
     add_common_options(halt)
@@ -60,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add_common_options(again)
     again.add_argument("run", help="id of a run that was stopped, failed, or lost its process")
     again.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    _add_ray_address(again)
     again.add_argument("--steps", metavar="N", help="a longer horizon (default: as planned)")
     work = commands.add_parser("work")
     add_common_options(work)
@@ -70,19 +78,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_ray_address(parser: argparse.ArgumentParser) -> None:
+    words = "engine ray: auto | HOST:PORT (default: RAY_ADDRESS, else the cluster on this machine)"
+    parser.add_argument("--ray-address", metavar="X", help=words)
+
+
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
     _check_device(config)
-    store = Store.open(options.db)
-    try:
-        if options.detach:
-            run_id = launch(store, config)
-            _print(options, {"run_id": run_id}, f"{run_id} is starting")
-            return 0
-        import_module(".worker", __package__)  # for seconds: interrupted, it leaves no queued run
-        return _carried_out(store, options, create_run(store, config))
-    finally:
-        store.close()
+    with ExitStack() as at_the_end:
+        with ready_for(config):  # which keeps standard output to itself
+            store = Store.open(options.db)
+            at_the_end.callback(store.close)
+            if not options.detach:
+                import_module(".worker", __package__)  # for seconds: interrupted, it leaves no run
+                run = _ended(store, create_run(store, config))
+        if not options.detach:
+            return _told(store, options, run)
+        run_id = launch(store, config)
+        _print(options, {"run_id": run_id}, f"{run_id} is starting")
+        return 0
 
 
 def _resume(store: Store, options: argparse.Namespace) -> int:
@@ -91,17 +106,21 @@ def _resume(store: Store, options: argparse.Namespace) -> int:
         _print(options, {"run_id": options.run}, f"{options.run} goes on")
         return 0
     import_module(".worker", __package__)  # for seconds: interrupted, nothing has changed
-    run = reopen(store, options.run, RunStatus.RUNNING, options.steps)
-    return _carried_out(store, options, run)
+    run = _ended(store, reopen(store, options.run, RunStatus.RUNNING, options.steps))
+    return _told(store, options, run)
 
 
-def _carried_out(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
-    """Carry a run out, print how it ended, and return its exit code."""
+def _ended(store: Store, run: RunInfo) -> RunInfo:
+    """Carry a run out and return it as it ended."""
     try:
-        run = _carry_out(store, run)
+        return _carry_out(store, run)
     except Exception as error:  # the worker has recorded it in the run with its traceback
         print(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
-        run = store.run(run.id)
+        return store.run(run.id)
+
+
+def _told(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
+    """Print how a run ended, and return its exit code."""
     _print(options, result(store, run), _sentence(run))
     return exit_code(run.status)
 
@@ -115,29 +134,49 @@ def _check_device(config: TrainerConfig) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     configs, jobs = cells_from_options(options)  # before anything is opened, made or written
-    _check_device(configs[0])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     started = time.time()
-    store = Store.open(options.db)
     try:
-        runs = _carry_out_cells(store, configs, options.group, jobs)
-        answer: dict[str, Any] = {
-            "group": runs[0].group,
-            "counts": Counter(run.status for run in runs),
-            "cells": [_cell(store, run) for run in runs],
-            "seconds": time.time() - started,
-        }
-        _print(options, answer, _table(answer))
+        with _opened(options, configs, jobs) as (store, carriers):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
+            runs = _carry_out_cells(store, configs, options.group, jobs, carriers)
+            answer: dict[str, Any] = {
+                "group": runs[0].group,
+                "counts": Counter(run.status for run in runs),
+                "cells": [_cell(store, run) for run in runs],
+                "seconds": time.time() - started,
+            }
     except WorkersFailed as error:
         print(error, file=sys.stderr)
         return 1
-    finally:
-        store.close()
+    _print(options, answer, _table(answer))
     return 0
 
 
+@contextmanager
+def _opened(
+    options: argparse.Namespace, configs: Sequence[TrainerConfig], jobs: int | None
+) -> Iterator[tuple[Store, Carriers | None]]:
+    """Open the archive, and have who carries the cells out; None for processes of this machine."""
+    if options.engine == "ray":
+        from .ray_pool import on_ray  # Ray is optional
+
+        with on_ray(options.db, configs, jobs) as found:
+            yield found
+        return
+    _check_device(configs[0])
+    store = Store.open(options.db)
+    try:
+        yield store, None
+    finally:
+        store.close()
+
+
 def _carry_out_cells(
-    store: Store, configs: Sequence[TrainerConfig], group: str | None, jobs: int | None
+    store: Store,
+    configs: Sequence[TrainerConfig],
+    group: str | None,
+    jobs: int | None,
+    carriers: Carriers | None,
 ) -> list[RunInfo]:
     planned = sum(config.steps for config in configs)
     bar = tqdm(total=planned, unit="step", disable=None, file=sys.stderr, smoothing=0)
@@ -155,7 +194,9 @@ def _carry_out_cells(
         bar.set_description(words)
 
     with bar:
-        return run_cells(store, configs, group=group, jobs=jobs, progress=progress)
+        return run_cells(
+            store, configs, group=group, jobs=jobs, carriers=carriers, progress=progress
+        )
 
 
 def _cell(store: Store, run: RunInfo) -> dict[str, Any]:

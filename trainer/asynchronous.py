@@ -11,6 +11,7 @@ sampled again, of the same prompts.
 
 import time
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from .crew import Crew
 from .learner import Hooks, Learner, Sampled
 from .outcome import HELD_BATCHES, Outcome
 from .rollout import Rollouts, Task
+from .rollout_processes import Processes
 from .rollout_worker import Assignment
 
 
@@ -33,7 +35,7 @@ class Asynchronous(Learner):
     def __init__(self, run_id: str, config: TrainerConfig, task: Task, start: Path) -> None:
         """Load the policy from ``start``; the workers build their own task from ``config``."""
         super().__init__(run_id, config, task, start)
-        self._crew: Crew | None = None
+        self._crew: Crew[Any] | None = None
         self._recent: dict[int, Tensor] = {}  # weights by version that rollouts may come from
         self._requested = 0
         self._most_ahead = config.max_staleness - (config.updates_per_batch - 1)
@@ -53,12 +55,16 @@ class Asynchronous(Learner):
             self._crew.close()
         self._crew, self._recent = None, {}
 
-    def _workers(self) -> Crew:
+    def _workers(self) -> Crew[Any]:
         if self._crew is None:
-            assignment = Assignment(
-                config=self.config, start=self._start.resolve(), home=home().resolve()
-            )
-            self._crew = Crew(assignment, self.weights.vector.numel())
+            assignment = Assignment(config=self.config, home=home().resolve())
+            if self.config.engine == "ray":
+                from .rollout_actors import Actors  # Ray is optional
+
+                self._crew = Crew(self.config, Actors(assignment))
+            else:
+                processes = Processes(assignment, self.weights.vector.numel())
+                self._crew = Crew(self.config, processes)
         return self._crew
 
     def _sample(self, step: int) -> Sampled:

@@ -42,6 +42,11 @@ class TrainerConfig(WorkloadSettings):
     rollout_workers: int = Field(
         default=1, ge=1, le=256, description="queue: processes that generate"
     )
+    engine: Literal["local", "ray"] = Field(
+        default="local",
+        json_schema_extra={"web": False},
+        description="queue: what generates, processes of this machine or actors of a Ray cluster",
+    )
     loss: Literal["grpo", "dr_grpo", "gspo", "cispo", "tis", "decoupled"] = Field(
         default="grpo",
         description="objective: grpo clips the importance ratio of each token, dr_grpo too but "
@@ -194,6 +199,11 @@ class TrainerConfig(WorkloadSettings):
             raise ValueError(
                 f"rollout_workers: {self.rollout_workers} is not allowed with the schedule "
                 f"{self.schedule}, whose learner generates by itself; allowed: 1"
+            )
+        if self.engine == "ray" and self.schedule != "queue":
+            raise ValueError(
+                f"engine: 'ray' is not allowed with the schedule {self.schedule}, whose learner "
+                "generates by itself; allowed: local"
             )
         if self.weight_decay > 0 and self.optimizer == "sgd":
             raise ValueError(

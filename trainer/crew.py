@@ -2,64 +2,85 @@
 
 Everything happens in the learner's own thread, at its learner steps and while it waits. A batch is
 given to one worker; when that dies the batch is given to another one, and none is ever dropped.
+What a worker is, a process here or an actor elsewhere, is the matter of ``Workers``.
 """
 
-import contextlib
-import multiprocessing
-import pickle
-import signal
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
-from .published_weights import PublishedWeights
-from .rollout_worker import Assignment, Delivery, Failure, Ready, work
+from .config import TrainerConfig
+from .rollout_worker import Delivery, Failure, Ready
 
 MOST_DEATHS = 5
 """Deaths without a batch between them after which it is no accident."""
 LEAST_AHEAD = 2
 """Batches that a worker holds at least, so that it need not wait for a busy learner."""
-SECONDS_TO_END = 5.0
+
+W = TypeVar("W")
 
 
 class RolloutWorkersDied(RuntimeError):
     """Rollout workers die before they deliver anything, however often they are replaced."""
 
 
+class Workers(Protocol[W]):
+    """How rollout workers are started, told, heard and ended; ``W`` stands for one of them."""
+
+    def start(self) -> W:
+        """Start one, which says when it is ready."""
+
+    def publish(self, version: int, vector: Tensor) -> None:
+        """Let all of them, those started later too, sample from these weights from now on."""
+
+    def give(self, worker: W, number: int) -> None:
+        """Have a batch sampled by one that is ready; one that has died hears nothing."""
+
+    def receive(
+        self, workers: Sequence[W], seconds: float | None
+    ) -> list[tuple[W, Ready | Delivery | Failure | None]]:
+        """Return what has come from them within so many seconds; of one that has died, None.
+
+        Waits for the first message, with ``seconds`` None for as long as it takes.
+        """
+
+    def end(self, worker: W) -> str:
+        """See to it that one is gone, and return in words how it ended."""
+
+    def close(self, workers: Sequence[W]) -> None:
+        """End these, whatever they are doing, and let go of everything."""
+
+
 @dataclass(slots=True)
-class _Member:
-    process: SpawnProcess
-    connection: Connection
+class _Member(Generic[W]):
+    worker: W
     ready: bool = False
     batches: list[int] = field(default_factory=list)
     """Numbers of those that were given to it and have not come back."""
 
 
-class Crew:
-    """The rollout workers of one run, and the weights that they sample from.
+class Crew(Generic[W]):
+    """The rollout workers of one run, and what each of them is at.
 
     ``deaths`` holds, in words, the deaths that nobody was told about yet.
     """
 
-    def __init__(self, assignment: Assignment, size: int) -> None:
-        """Start the workers; ``size`` is the number of weights."""
+    def __init__(self, config: TrainerConfig, workers: Workers[W]) -> None:
+        """Start as many as the configuration says."""
         self.deaths: list[str] = []
-        self._assignment = assignment
-        self._published = PublishedWeights(size)
+        self._workers = workers
         self._waiting: list[int] = []
         self._back: dict[int, Delivery | Failure] = {}
         self._deaths_in_a_row = 0
-        workers, batches = assignment.config.rollout_workers, assignment.config.max_staleness + 1
-        self._most_ahead = max(LEAST_AHEAD, -(-batches // workers))
-        self._members = [self._started() for _ in range(workers)]
+        batches = config.max_staleness + 1
+        self._most_ahead = max(LEAST_AHEAD, -(-batches // config.rollout_workers))
+        self._members = [_Member(workers.start()) for _ in range(config.rollout_workers)]
 
     def publish(self, version: int, vector: Tensor) -> None:
         """Let workers sample from these weights from their next token on."""
-        self._published.publish(version, vector)
+        self._workers.publish(version, vector)
 
     def request(self, number: int) -> None:
         """Have a batch sampled, from the weights that are published now or later."""
@@ -83,28 +104,22 @@ class Crew:
 
     def close(self) -> None:
         """End the workers, whatever they are doing."""
-        for member in self._members:
-            member.connection.close()
-        for member in self._members:
-            _end(member.process)
+        self._workers.close([member.worker for member in self._members])
         self._members = []
-        self._published.close()
 
     def _tend(self, seconds: float | None) -> None:
         """Take in what has come back within so many seconds, None for as long as it takes."""
         self._hand_out()
-        members: dict[object, _Member] = {each.connection: each for each in self._members}
-        for connection in wait([each.connection for each in self._members], seconds):
-            member = members[connection]
-            try:
-                message = member.connection.recv_bytes()
-            except (EOFError, OSError):
-                self._replace(member)
+        members = {id(each.worker): each for each in self._members}
+        heard = self._workers.receive([each.worker for each in self._members], seconds)
+        for worker, message in heard:
+            if message is None:
+                self._replace(members[id(worker)])
             else:
-                self._received(member, pickle.loads(message))
+                self._received(members[id(worker)], message)
         self._hand_out()
 
-    def _received(self, member: _Member, message: Ready | Delivery | Failure) -> None:
+    def _received(self, member: _Member[W], message: Ready | Delivery | Failure) -> None:
         if isinstance(message, Ready):
             member.ready = True
             return
@@ -124,14 +139,10 @@ class Crew:
                 return
             number = self._waiting.pop(0)
             free.batches.append(number)
-            with contextlib.suppress(OSError):  # it has died, which reading from it will tell
-                free.connection.send(number)
+            self._workers.give(free.worker, number)
 
-    def _replace(self, member: _Member) -> None:
-        member.connection.close()
-        _end(member.process)
-        code, lost = member.process.exitcode, member.batches
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+    def _replace(self, member: _Member[W]) -> None:
+        how, lost = self._workers.end(member.worker), member.batches
         again = f"batches {', '.join(map(str, lost))} are sampled again" if lost else "it had none"
         self.deaths.append(f"a rollout worker ended {how} and is replaced; {again}")
         self._deaths_in_a_row += 1
@@ -141,33 +152,4 @@ class Crew:
                 f"batch, the last {how}"
             )
         self._waiting += lost
-        self._members[self._members.index(member)] = self._started()
-
-    def _started(self) -> _Member:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        arguments = (self._assignment, self._published, theirs)
-        process = context.Process(target=work, args=arguments, name="rollout worker", daemon=True)
-        with _interrupts_are_for_the_learner():
-            process.start()
-        theirs.close()
-        return _Member(process, ours)
-
-
-@contextlib.contextmanager
-def _interrupts_are_for_the_learner() -> Iterator[None]:
-    """Start processes deaf to the terminal's interrupt: the learner ends them when it ends."""
-    resource_tracker.ensure_running()  # starting it would let interrupts through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end(process: SpawnProcess) -> None:
-    """Wait for a process whose connection has ended, not forever."""
-    process.join(SECONDS_TO_END)
-    if process.is_alive():
-        process.kill()
-        process.join()
+        self._members[self._members.index(member)] = _Member(self._workers.start())

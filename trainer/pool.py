@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from storage.engine import home
 from storage.liveness import START_TIME_TOLERANCE
@@ -35,6 +35,30 @@ STOP_SECONDS = 60.0
 LOG_TAIL_CHARACTERS = 2000
 PER_RUN = ("learning_rate", "max_staleness", "seed", "name", "group")
 """What differs between the cells of one setting; no warm start depends on it."""
+
+
+class Carriers(Protocol):
+    """Whoever carries out the queued runs of a sweep: processes here, or tasks on other machines.
+
+    Leaving the context ends them, and the runs that they are in the middle of.
+    """
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """End them."""
+
+    def owns(self, run: RunInfo) -> bool:
+        """Whether one of them, dead or alive, has taken the run."""
+
+    def tend(self, runs: Sequence[RunInfo]) -> None:
+        """Let them have the queued ones of these runs, in their order."""
+
+    def bury(self) -> None:
+        """Record what became of the runs of those that have died."""
 
 
 class WorkersFailed(RuntimeError):
@@ -182,6 +206,12 @@ class _Offers:
         return self.pending.popleft()
 
 
+def cores_used(config: TrainerConfig) -> int:
+    """Return how many cores a run keeps busy, those of its rollout workers included."""
+    workers = config.rollout_workers if config.schedule == "queue" else 0
+    return config.threads * (1 + workers)
+
+
 def carry_out_offered(store: Store, *, warm: bool) -> None:
     """Carry out the offered runs that this process is the first to claim, until the leash ends.
 
@@ -193,18 +223,18 @@ def carry_out_offered(store: Store, *, warm: bool) -> None:
     offers = _Offers()
     while (run_id := offers.next()) is not None:
         if warm:
-            _warm_up(store, [run_id, *offers.pending])
+            warm_up(store, [run_id, *offers.pending])
             warm = False
         if not claim(store, run_id):
             continue
         try:
-            Worker(store, store.run(run_id), _silent).run()
+            Worker(store, store.run(run_id), silent).run()
         except Exception:
             logger.exception("run %s failed", run_id)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the Worker took it as a request to stop
 
 
-def _warm_up(store: Store, run_ids: Sequence[str]) -> None:
+def warm_up(store: Store, run_ids: Sequence[str]) -> None:
     """Make the warm starts and reward models of these runs, each setting's once."""
     from transformers.utils.logging import disable_progress_bar
 
@@ -222,7 +252,7 @@ def _config(store: Store, run_id: str) -> TrainerConfig:
     return TrainerConfig.model_validate(store.run(run_id).config)
 
 
-def _silent(words: str, step: int, steps: int) -> None:
+def silent(words: str, step: int, steps: int) -> None:
     """Say nothing: the sweep reads the archive."""
 
 

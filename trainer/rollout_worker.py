@@ -1,8 +1,9 @@
-"""The process of a rollout worker: samples numbered batches from the newest weights there are.
+"""What a rollout worker does: samples numbered batches from the newest weights there are.
 
-It knows its learner by a connection alone. Numbers of batches come in; rollouts, or the error that
-was in their way, go out. When the connection ends, for whatever reason, so does the process, even
-in the middle of a batch: nothing outlives its learner.
+A process knows its learner by a connection alone (``work``). Numbers of batches come in; rollouts,
+or the error that was in their way, go out. When the connection ends, for whatever reason, so does
+the process, even in the middle of a batch: nothing outlives its learner. An actor of a Ray cluster
+does the same by calls (``rollout_actors``).
 """
 
 import os
@@ -15,8 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from .config import TrainerConfig
@@ -32,10 +35,9 @@ BATCHES = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What a rollout worker is told at its start: the setting, the model's folder, and the home."""
+    """What a rollout worker is told at its start: the setting, and the home."""
 
     config: TrainerConfig
-    start: Path
     home: Path
 
 
@@ -62,11 +64,22 @@ class Failure:
     error: Exception
 
 
+class NewestWeights(Protocol):
+    """Where a worker finds the newest weights that it may sample from."""
+
+    @property
+    def version(self) -> int:
+        """Their version, −1 before there are any."""
+
+    def load_into(self, vector: Tensor) -> int:
+        """Copy them into ``vector`` and return their version."""
+
+
 class Sampler:
     """Samples batches from published weights, which may change from one token to the next."""
 
     def __init__(
-        self, config: TrainerConfig, task: Task, start: Path, published: PublishedWeights
+        self, config: TrainerConfig, task: Task, start: Path, published: NewestWeights
     ) -> None:
         """Load the model's shape and the tokenizer from ``start``; its weights are never used."""
         self._config, self._task, self._published = config, task, published
@@ -87,6 +100,19 @@ class Sampler:
             chance,
             newest=self._newest,
         )
+
+    def answer(self, number: int, seconds_idle: float) -> Delivery | Failure:
+        """Sample a batch and return it, or what was in its way."""
+        started = time.perf_counter()
+        try:
+            return Delivery(
+                number=number,
+                rollouts=self.batch(number).to(torch.device("cpu")),
+                seconds_generate=time.perf_counter() - started,
+                seconds_idle=seconds_idle,
+            )
+        except Exception as error:
+            return Failure(number=number, error=error)
 
     def _newest(self) -> int:
         """Take over the weights that were published since the last token, if any were."""
@@ -110,25 +136,16 @@ def work(assignment: Assignment, published: PublishedWeights, connection: Connec
     ):
         threading.Thread(target=_until_the_end, args=(carry,), daemon=True).start()
     try:
-        sampler = _begun(assignment, published)
+        sampler = begun(assignment, published)
     except Exception as error:
-        outgoing.put(_packed(Failure(number=None, error=error)))
+        outgoing.put(packed(Failure(number=None, error=error)))
         threading.Event().wait()  # for the end
-    outgoing.put(_packed(Ready()))
+    outgoing.put(packed(Ready()))
     while True:
         idle = time.perf_counter()
         number = numbers.get()
-        started = time.perf_counter()
-        try:
-            message: Delivery | Failure = Delivery(
-                number=number,
-                rollouts=sampler.batch(number).to(torch.device("cpu")),
-                seconds_generate=time.perf_counter() - started,
-                seconds_idle=started - idle,
-            )
-        except Exception as error:
-            message = Failure(number=number, error=error)
-        outgoing.put(_packed(message))
+        seconds_idle = time.perf_counter() - idle
+        outgoing.put(packed(sampler.answer(number, seconds_idle)))
 
 
 def _until_the_end(carry: Callable[[], None]) -> None:
@@ -140,14 +157,15 @@ def _until_the_end(carry: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def _begun(assignment: Assignment, published: PublishedWeights) -> Sampler:
+def begun(assignment: Assignment, published: NewestWeights) -> Sampler:
+    """Load everything, and return what samples."""
     torch.set_num_threads(assignment.config.threads)
     transformers_logging.disable_progress_bar()
-    task, _ = task_and_start(assignment.config, assignment.home, lambda _: None)
-    return Sampler(assignment.config, task, assignment.start, published)
+    task, start = task_and_start(assignment.config, assignment.home, lambda _: None)
+    return Sampler(assignment.config, task, start, published)
 
 
-def _packed(message: Ready | Delivery | Failure) -> bytes:
+def packed(message: Ready | Delivery | Failure) -> bytes:
     """Return a message as bytes that need nobody to be alive when they are read.
 
     An error takes its traceback along as a note; one that cannot be sent is told in words.

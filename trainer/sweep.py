@@ -32,11 +32,12 @@ from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, allowed_range, checked_config
 from .launch import code_version, queued_run
-from .pool import Pool, setting_of
+from .pool import Carriers, Pool, cores_used, setting_of
 
 KIND = "sweep"
 DONE = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
 _LISTS = {"learning_rate": "learning_rates", "max_staleness": "max_stalenesses"}
+ENGINES = ("local", "ray")
 MOST_SEEDS = 10_000
 MOST_JOBS = 1024
 LOOK_SECONDS = (0.3, 5.0)
@@ -50,6 +51,7 @@ def run_cells(
     *,
     group: str | None = None,
     jobs: int | None = None,
+    carriers: Carriers | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[RunInfo]:
     """Bring every cell to its end and return its run, in the order of the configurations.
@@ -59,6 +61,7 @@ def run_cells(
         configs: the cells; one that is there twice is one cell.
         group: name of the group; None for one derived from the setting (``group_name``).
         jobs: worker processes at a time; None for as many as fill the cores.
+        carriers: who carries the runs out; None for ``jobs`` processes of this machine.
         progress: told ``(words, done, total)`` in learner steps over all cells; a run that ended
             early counts with all its planned steps.
 
@@ -67,7 +70,7 @@ def run_cells(
         KeyboardInterrupt: it was interrupted; the workers are stopped and every step is kept.
     """
     cells = Cells(store, configs, group or group_name(configs))
-    with Pool(store, cells.group, jobs or free_jobs(configs)) as pool:
+    with carriers or Pool(store, cells.group, jobs or free_jobs(configs)) as pool:
         while True:
             started = time.thread_time()
             pool.bury()
@@ -100,12 +103,7 @@ def group_name(configs: Iterable[TrainerConfig]) -> str:
 def free_jobs(configs: Iterable[TrainerConfig]) -> int:
     """Return how many processes of these runs fill the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // max(map(_cores_used, configs), default=1))
-
-
-def _cores_used(config: TrainerConfig) -> int:
-    workers = config.rollout_workers if config.schedule == "queue" else 0
-    return config.threads * (1 + workers)
+    return max(1, (cores or 1) // max(map(cores_used, configs), default=1))
 
 
 def _gentle_first(run: RunInfo) -> tuple[float, ...]:
@@ -125,7 +123,9 @@ def add_sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="N", help="how many seeds every pair of these gets")
     parser.add_argument("--first-seed", metavar="N", default="0", help="the lowest of them (0)")
     parser.add_argument("--jobs", metavar="N", help="runs at a time (default: fill the cores)")
-    add_config_options(parser, skip=("learning_rate", "max_staleness", "seed"))
+    words = "local: processes of this machine; ray: tasks on every node of a Ray cluster (local)"
+    parser.add_argument("--engine", metavar="local|ray", default="local", help=words)
+    add_config_options(parser, skip=("learning_rate", "max_staleness", "seed", "engine"))
 
 
 def cells_from_options(options: argparse.Namespace) -> tuple[list[TrainerConfig], int | None]:
@@ -136,6 +136,8 @@ def cells_from_options(options: argparse.Namespace) -> tuple[list[TrainerConfig]
     """
     faults: dict[str, None] = {}  # in order, each once
     count = _whole("seeds", options.seeds, MOST_SEEDS, faults) or 1
+    if options.engine not in ENGINES:
+        faults[f"engine: {options.engine!r} is not allowed; allowed: {' | '.join(ENGINES)}"] = None
     jobs = None if options.jobs is None else _whole("jobs", options.jobs, MOST_JOBS, faults)
     seeds = [_plus(options.first_seed, offset) for offset in range(count)]
     spans: dict[str, list[Any]] = {
@@ -143,7 +145,7 @@ def cells_from_options(options: argparse.Namespace) -> tuple[list[TrainerConfig]
         "max_staleness": _listed("max_staleness", options.max_stalenesses, faults) or ["0"],
         "seed": [seeds[0], seeds[-1]],
     }
-    names = set(TrainerConfig.model_fields) & set(vars(options))
+    names = set(TrainerConfig.model_fields) & set(vars(options)) - {"engine"}
     setting = {n: v for n, v in vars(options).items() if n in names and v is not None}
     for i in range(
         max(len(values) for values in spans.values())

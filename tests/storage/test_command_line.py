@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from factories import NOON, a_config, a_run, a_step, an_evaluation, seeded_store
+from factories import NOON, a_config, a_run, a_step, an_evaluation
 from processes import PROJECT, command, environment, start
 
 from storage.__main__ import main
@@ -18,13 +18,6 @@ from storage.models import SCHEMA_REVISION
 from storage.records import RunStatus
 
 FINISHED, COLLAPSED = "20231114-221320-000001", "20231114-221320-000002"
-
-
-@pytest.fixture
-def seeded(tmp_path):
-    opened = seeded_store(tmp_path)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

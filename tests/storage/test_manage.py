@@ -7,7 +7,7 @@ import socket
 
 import psutil
 import pytest
-from factories import a_run, a_step, seeded_store
+from factories import a_run, a_step
 from sqlalchemy import delete, func, select
 
 from storage.__main__ import main
@@ -16,13 +16,6 @@ from storage.models import rollups
 from storage.records import RunStatus
 
 FINISHED, COLLAPSED = "20231114-221320-000001", "20231114-221320-000002"
-
-
-@pytest.fixture
-def seeded(tmp_path):
-    opened = seeded_store(tmp_path)
-    yield opened
-    opened.close()
 
 
 def outcome(capsys, *words):

@@ -1,7 +1,6 @@
 """What goes into the archive comes out of it: NaN, ±inf and "not measured" are different facts."""
 
 import math
-import sqlite3
 from dataclasses import fields, replace
 
 import pytest
@@ -52,14 +51,13 @@ def test_a_reason_of_the_row_comes_before_one_of_the_run():
     assert missing_reason(run, row, "grad_norm") is None
 
 
-def test_another_program_reads_null_for_nan_and_finds_its_name_beside_it(store, tmp_path):
+def test_another_program_reads_null_for_nan_and_finds_its_name_beside_it(store):
     run = a_run()
     store.create_run(run)
     store.append_step(a_step(run.id, 0, loss=math.nan, entropy=None))
-    with sqlite3.connect(tmp_path / "archive.db") as raw:
-        found = raw.execute("SELECT loss, entropy, non_finite FROM steps").fetchone()
-    raw.close()
-    assert found == (None, None, '["loss"]')
+    with store.reading() as raw:
+        found = raw.exec_driver_sql("SELECT loss, entropy, non_finite FROM steps").one()
+    assert tuple(found) == (None, None, '["loss"]')
 
 
 @FACTS

@@ -1,13 +1,15 @@
-"""Fixtures of the trainer's tests: a home of one's own, and a learner on the warm-started model."""
+"""Fixtures of the trainer's tests: a home of one's own, a warm-started learner, a Ray cluster."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from factories import a_config
+from ray_nodes import Nodes
 
 from trainer.lockstep import Lockstep
 from trainer.workloads.arithmetic import arithmetic
@@ -32,3 +34,13 @@ def learner(etalon_home: Path) -> Callable[..., Lockstep]:
         return Lockstep("a run", config, task, start)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[Nodes]:
+    """Give a Ray cluster whose nodes a test adds, and takes away again."""
+    if find_spec("ray") is None:
+        pytest.skip("no ray; pip install -r requirements-ray.txt")
+    made = Nodes()
+    yield made
+    made.end()

@@ -23,7 +23,7 @@ from trainer.lockstep import Lockstep
 from trainer.meter import unmeasured
 from trainer.published_weights import PublishedWeights
 from trainer.rollout import RewardFailed, sample_rollouts, score
-from trainer.rollout_worker import Failure, Sampler, _packed, batch_generator
+from trainer.rollout_worker import Failure, Sampler, batch_generator, packed
 from trainer.workloads.choice import task_and_start
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_without_staleness_it_steps_as_lockstep_does_even_where_a_worker_is_kill
         expected = lockstep.learner_step(step)
         if step == 3:  # let batch 3 come in, and batch 4 go to a worker that will not sample it
             [worker] = rollout_workers()
-            assert asynchronous._crew._members[0].connection.poll(60)
+            assert asynchronous._crew._members[0].worker.connection.poll(60)
             worker.send_signal(signal.SIGSTOP)
         row = asynchronous.learner_step(step)
         if step == 3:
@@ -258,7 +258,7 @@ def test_an_error_that_cannot_be_sent_is_told_in_words():
     class Local(Exception):
         pass
 
-    found = pickle.loads(_packed(Failure(number=1, error=Local("why"))))
+    found = pickle.loads(packed(Failure(number=1, error=Local("why"))))
     assert repr(found.error) == "RuntimeError('Local: why')"
 
 

@@ -200,13 +200,13 @@ def test_missing_cells_become_queued_runs_of_one_group_in_the_order_given(store)
     assert look(store, *configs) == runs
 
 
-def test_two_sweeps_that_begin_at_once_add_every_cell_once(store):
+def test_two_sweeps_that_begin_at_once_add_every_cell_once(either_store):
     configs = [a_config(seed=seed) for seed in range(20)]
     together = threading.Barrier(4)
     found = []
 
     def begin():
-        own = Store.open(store.url)
+        own = Store.open(either_store.url)
         together.wait()
         found.append([run.id for run in Cells(own, configs, GROUP).look(nobody)])
         own.close()
@@ -216,17 +216,17 @@ def test_two_sweeps_that_begin_at_once_add_every_cell_once(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(store.runs()) == 20
+    assert len(either_store.runs()) == 20
     assert found == [found[0]] * 4
 
 
-def test_of_all_that_claim_a_run_one_gets_it(store):
-    runs = [a_cell(store) for _ in range(20)]
+def test_of_all_that_claim_a_run_one_gets_it(either_store):
+    runs = [a_cell(either_store) for _ in range(20)]
     together = threading.Barrier(4)
     claimed = []
 
     def claim():
-        own = Store.open(store.url)
+        own = Store.open(either_store.url)
         together.wait()
         claimed.extend(run.id for run in runs if own.claim_run(run.id, pid=1))
         own.close()
@@ -237,7 +237,7 @@ def test_of_all_that_claim_a_run_one_gets_it(store):
     for thread in threads:
         thread.join()
     assert sorted(claimed) == sorted(run.id for run in runs)
-    assert {run.status for run in store.runs()} == {RunStatus.RUNNING}
+    assert {run.status for run in either_store.runs()} == {RunStatus.RUNNING}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+LONG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -39,7 +41,7 @@ def upgrade() -> None:
         sa.Column("stop_requested", sa.Boolean(), nullable=False),
         sa.Column("device", sa.Text(), nullable=True),
         sa.Column("threads", sa.Integer(), nullable=True),
-        sa.Column("parameters", sa.Integer(), nullable=True),
+        sa.Column("parameters", LONG, nullable=True),
         sa.Column("config", sa.Text(), nullable=True),
         sa.Column("workload", sa.Text(), nullable=True),
         sa.Column("group", sa.Text(), nullable=True),
@@ -134,7 +136,7 @@ def upgrade() -> None:
         sa.Column("seconds_learn", sa.Float(), nullable=True),
         sa.Column("seconds_measure", sa.Float(), nullable=True),
         sa.Column("seconds_wait", sa.Float(), nullable=True),
-        sa.Column("tokens", sa.Integer(), nullable=True),
+        sa.Column("tokens", LONG, nullable=True),
         sa.Column("reasons", sa.Text(), nullable=True),
         sa.Column("extra", sa.Text(), nullable=True),
         sa.Column("non_finite", sa.Text(), nullable=True),

@@ -1,0 +1,105 @@
+"""Rollout workers that are processes of this machine and share the learner's newest weights."""
+
+import contextlib
+import multiprocessing
+import pickle
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from torch import Tensor
+
+from .published_weights import PublishedWeights
+from .rollout_worker import Assignment, Delivery, Failure, Ready, work
+
+SECONDS_TO_END = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process and the learner's end of its connection."""
+
+    process: SpawnProcess
+    connection: Connection
+
+
+class Processes:
+    """Starts processes, and talks with each by a connection."""
+
+    def __init__(self, assignment: Assignment, size: int) -> None:
+        """Begin without a process; ``size`` is the number of weights."""
+        self._assignment = assignment
+        self._published = PublishedWeights(size)
+
+    def start(self) -> Process:
+        """Start one; its connection is its leash."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (self._assignment, self._published, theirs)
+        process = context.Process(target=work, args=arguments, name="rollout worker", daemon=True)
+        with _interrupts_are_for_the_learner():
+            process.start()
+        theirs.close()
+        return Process(process, ours)
+
+    def publish(self, version: int, vector: Tensor) -> None:
+        """Write the weights where all of them read."""
+        self._published.publish(version, vector)
+
+    def give(self, worker: Process, number: int) -> None:
+        """Send the number of a batch."""
+        with contextlib.suppress(OSError):  # it has died, which reading from it will tell
+            worker.connection.send(number)
+
+    def receive(
+        self, workers: Sequence[Process], seconds: float | None
+    ) -> list[tuple[Process, Ready | Delivery | Failure | None]]:
+        """Return one message of each that has sent any; None when its connection has ended."""
+        by_connection: dict[object, Process] = {each.connection: each for each in workers}
+        heard = [by_connection[each] for each in wait([w.connection for w in workers], seconds)]
+        return [(each, _message(each.connection)) for each in heard]
+
+    def end(self, worker: Process) -> str:
+        """Wait for one whose connection has ended, not forever."""
+        worker.connection.close()
+        _end(worker.process)
+        code = worker.process.exitcode
+        return f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+
+    def close(self, workers: Sequence[Process]) -> None:
+        """Let go of all leashes, then of the weights."""
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            _end(worker.process)
+        self._published.close()
+
+
+def _message(connection: Connection) -> Ready | Delivery | Failure | None:
+    try:
+        packed = connection.recv_bytes()
+    except (EOFError, OSError):
+        return None
+    message: Ready | Delivery | Failure = pickle.loads(packed)
+    return message
+
+
+@contextlib.contextmanager
+def _interrupts_are_for_the_learner() -> Iterator[None]:
+    """Start processes deaf to the terminal's interrupt: the learner ends them when it ends."""
+    resource_tracker.ensure_running()  # starting it would let interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(process: SpawnProcess) -> None:
+    process.join(SECONDS_TO_END)
+    if process.is_alive():
+        process.kill()
+        process.join()
