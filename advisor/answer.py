@@ -353,12 +353,16 @@ def diagnosis_of(
         "local_step": local_kappa(facts, constants.r_step),
     }
     ended_as = facts.verdict if facts.unsafe is not None else None  # a run that was stopped did not
+    slide = horizon_kappa(facts, constants.r_slide)
+    if slide.value is not None:
+        kappas["slide"] = slide
     regime, reason = regime_of(kappas, ended_as)
     return Diagnosis(
         regime=regime,
         reason=reason,
         kappa_staleness=kappas["staleness"],
         kappa_horizon=kappas["horizon"],
+        kappa_slide=slide,
         kappa_used=used_kappa(facts, constants.r_crit),
         kappa_local=kappas["local_step"],
         horizon_step=horizon_step(facts, constants.r_crit),
@@ -383,6 +387,7 @@ def _nothing(run: RunInfo, why: str) -> Diagnosis:
         reason=f"the run has {verdict}" if verdict else why,
         kappa_staleness=unknown(why),
         kappa_horizon=unknown(why),
+        kappa_slide=unknown(why),
         kappa_used=unknown(why),
         kappa_local=unknown(why),
         horizon_step=unknown(why),

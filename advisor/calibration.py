@@ -82,7 +82,8 @@ class RunFacts:
     ``steps`` is the number of learner steps taken, ``unsafe`` None while nothing is decided,
     ``drift_p95`` the 95th percentile of the within-cycle drift over the recent steps,
     ``displacement`` the largest ‖θ − θ_0‖ so far, ``displacement_at_onset`` the same when a
-    collapse began, ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law``
+    collapse began and ``displacement_at_slide`` when the reward began to fall for good,
+    ``largest_step`` the largest ‖Δθ‖ of a single early step, ``drift_law``
     (G_1, α) of D(k) = G_1·η·k^α, and ``clip_p95`` the 95th percentile of the active-clip fraction.
     ``radii`` are the newest clipping radii, ``weight_radii`` those of the importance weights.
     ``logged`` is what its batches tell of drift in the unit of clipping, which is all that the log
@@ -101,6 +102,7 @@ class RunFacts:
     drift_p95: float | None
     displacement: float | None
     displacement_at_onset: float | None
+    displacement_at_slide: float | None
     largest_step: float | None
     drift_law: tuple[float, float] | None
     clip_p95: float | None
@@ -131,6 +133,7 @@ def run_facts(
     config: TrainerConfig,
     verdict: str | None,
     onset: int | None,
+    slide: int | None,
     reward_start: float | None,
     reward_final: float | None,
     series: Mapping[str, Sequence[Any]],
@@ -164,6 +167,7 @@ def run_facts(
         drift_p95=_drift_p95(columns["cycle_drift"], config.max_staleness),
         displacement=float(displacement[known].max()) if known.any() else None,
         displacement_at_onset=_at(columns["step"], displacement, onset),
+        displacement_at_slide=_at(columns["step"], displacement, slide),
         largest_step=_largest_step(columns, config),
         drift_law=drift_law(columns["step"], displacement, config),
         clip_p95=_percentile95(clipped),
@@ -347,7 +351,7 @@ def critical_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Esti
         if causes.get(run.run_id) == "horizon" and run.displacement_at_onset
     ]
     if events:
-        return _with_few_events(events)
+        return _with_few_events(events, "horizon collapses")
     reached = [run.displacement for run in runs if run.unsafe is False and run.displacement]
     if reached:
         return Estimate(
@@ -359,7 +363,23 @@ def critical_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Esti
     return unknown("no run of this setting has survived, nor collapsed at its horizon")
 
 
-def _with_few_events(events: Sequence[float]) -> Estimate:
+def slide_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Estimate:
+    """Return R_slide: the displacement at which runs that were lost to the horizon began to fall.
+
+    Most of the way to a collapse may lie beyond it, so a warning that shall come before anything
+    is lost goes by this radius.
+    """
+    events = [
+        math.log(run.displacement_at_slide)
+        for run in runs
+        if causes.get(run.run_id) == "horizon" and run.displacement_at_slide
+    ]
+    if not events:
+        return unknown("no run of this setting has begun to fall at its horizon")
+    return _with_few_events(events, "falls")
+
+
+def _with_few_events(events: Sequence[float], what: str) -> Estimate:
     centre = float(np.mean(events))
     squares = sum((x - centre) ** 2 for x in events)
     weight = HORIZON_LOG_SD_WEIGHT
@@ -370,7 +390,7 @@ def _with_few_events(events: Sequence[float]) -> Estimate:
         value=math.exp(centre),
         low=math.exp(centre - half),
         high=math.exp(centre + half),
-        reason=f"{len(events)} horizon collapses of this setting",
+        reason=f"{len(events)} {what} of this setting",
     )
 
 

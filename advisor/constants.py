@@ -13,6 +13,7 @@ from .calibration import (
     clip_criterion,
     collapse_cause,
     critical_radius,
+    slide_radius,
     staleness_kappa,
     step_radius,
 )
@@ -22,7 +23,7 @@ from .staleness_radius import staleness_radius
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constants:
-    """G_1, α, R_batch, R_crit and R_step of one setting.
+    """G_1, α, R_batch, R_crit, R_slide and R_step of one setting.
 
     ``cycle_g_1`` makes cycle_g_1·η·S^α the within-cycle drift; ``step_per_rate`` times η is the
     largest early update. Each float that is None was not measured.
@@ -34,6 +35,7 @@ class Constants:
     alpha: float | None
     r_batch: Estimate
     r_crit: Estimate
+    r_slide: Estimate
     r_step: Estimate
     causes: Mapping[str, str]
 
@@ -68,6 +70,7 @@ def constants_of(runs: Sequence[RunFacts], *, learning_rate: float | None = None
         else stepped.largest_step / stepped.config.learning_rate,
         r_batch=_radius(stale, criterion),
         r_crit=critical_radius(runs, causes),
+        r_slide=slide_radius(runs, causes),
         r_step=step_radius(runs, causes),
         causes=causes,
     )

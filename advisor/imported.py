@@ -87,6 +87,7 @@ def facts_of_log(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
         config=config,
         verdict=run.outcome or (outcome.verdict if outcome else None),
         onset=run.collapse_step if run.outcome else outcome.onset if outcome else None,
+        slide=run.slide_step if run.outcome else outcome.slide if outcome else None,
         reward_start=start,
         reward_final=last if run.reward_final is None else run.reward_final,
         series={name: columns[name].tolist() for name in SERIES},

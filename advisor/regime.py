@@ -84,6 +84,8 @@ class Diagnosis:
 
     ``kappa_horizon`` projects to the planned end, ``kappa_used`` is the same at the present step,
     ``horizon_step`` the learner step at which κ_horizon = 1 is reached at the present drift.
+    ``kappa_slide`` is κ_horizon against the displacement at which such runs began to fall, which
+    comes before they collapse; its value is None where none of them did.
     ``change`` says in numbers what would end an alarm; None without one.
     """
 
@@ -91,6 +93,7 @@ class Diagnosis:
     reason: str
     kappa_staleness: Estimate
     kappa_horizon: Estimate
+    kappa_slide: Estimate
     kappa_used: Estimate
     kappa_local: Estimate
     horizon_step: Estimate
@@ -112,6 +115,7 @@ class Diagnosis:
 LIMITS = {
     "staleness": Regime.STALENESS_LIMITED,
     "horizon": Regime.HORIZON_LIMITED,
+    "slide": Regime.HORIZON_LIMITED,
     "local_step": Regime.STEP_LIMITED,
 }
 
@@ -120,7 +124,7 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
     """Name the regime of a run or of a setting (theory.md §3).
 
     Args:
-        kappas: κ by limit: ``staleness``, ``horizon``, ``local_step``.
+        kappas: κ by limit: ``staleness``, ``horizon``, ``local_step``, and ``slide`` where known.
         verdict: how the run ended, if it has; a survivor is stable by what happened to it unless
             a limit was certainly passed, though one seed proves nothing about the next. ``damaged``
             names no regime, but the reason says it first.
@@ -161,8 +165,8 @@ def change_of(
 
     Drift goes as η·k^α, so κ falls in proportion to η, and with the power α of S or T.
     """
-    names = [name for name, limit in LIMITS.items() if limit is regime]
-    over = kappas[names[0]].low if names else None
+    passed = (k.low for name, k in kappas.items() if LIMITS[name] is regime)
+    over = max((low for low in passed if low is not None), default=None)
     if over is None:
         return None
     rate = f"a learning rate of at most {learning_rate / over:.2g}"

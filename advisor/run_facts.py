@@ -36,6 +36,7 @@ def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
         config=config,
         verdict=run.outcome,
         onset=run.collapse_step,
+        slide=run.slide_step,
         reward_start=start,
         reward_final=run.reward_final,
         series=series,

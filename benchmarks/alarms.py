@@ -67,6 +67,7 @@ def facts_at(
         config=config,
         verdict=None if cut else run.outcome,
         onset=None if cut else run.collapse_step,
+        slide=None if cut else run.slide_step,
         reward_start=None,
         reward_final=None,
         series={name: series[name][:cut] for name in SERIES},

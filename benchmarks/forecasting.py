@@ -58,6 +58,7 @@ def read(store: Store, run: RunInfo, steps: int | None = None) -> RunFacts | Non
         config=config,
         verdict=run.outcome if steps is None else None,
         onset=run.collapse_step if steps is None else None,
+        slide=run.slide_step if steps is None else None,
         reward_start=None,
         reward_final=None,
         series={name: values[:steps] for name, values in series.items()},

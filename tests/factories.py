@@ -53,6 +53,7 @@ def some_facts(config: TrainerConfig | None = None, **changes: Any) -> RunFacts:
         "drift_p95": 0.05,
         "displacement": 1.0,
         "displacement_at_onset": None,
+        "displacement_at_slide": None,
         "largest_step": 0.01,
         "drift_law": (300.0, 0.5),
         "clip_p95": 0.0,

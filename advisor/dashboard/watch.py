@@ -47,9 +47,9 @@ EVENT_ICONS = {"info": ":material/info:", "warning": ":material/warning:"}
 KAPPA_HELP = (
     "Each bar is how much of a limit this run uses, as an interval: **staleness** compares the "
     "drift within a staleness cycle with the drift at which clipping takes over, **horizon** the "
-    "drift up to the planned end with the drift at which runs of this setting collapsed, **local "
-    "step** the largest early update with one that breaks the policy at once. Hatched: one end is "
-    "unknown."
+    "drift up to the planned end with the drift at which runs of this setting collapsed, **slide** "
+    "the same with the drift at which they began to fall, which comes earlier, **local step** the "
+    "largest early update with one that breaks the policy at once. Hatched: one end is unknown."
 )
 
 
@@ -185,6 +185,8 @@ def _limits(found: Diagnosis, run: RunInfo, steps: int) -> None:
             "horizon": found.kappa_horizon,
             "local step": found.kappa_local,
         }
+        if found.kappa_slide.value is not None:
+            kappas["slide"] = found.kappa_slide
         live_plot(kappa_figure(kappas), key=f"kappa-{run.id}", alt="κ of each limit against 1")
         if found.regime not in (Regime.COLLAPSED, Regime.DIVERGED):
             st.caption(horizon(found.horizon_step, steps))

@@ -331,6 +331,27 @@ def test_rows_of_nan_name_no_regime(store):
     assert checked(store, run.id).regime == Regime.INSUFFICIENT_DATA
 
 
+def test_a_run_that_will_fall_long_before_it_collapses_is_told_so(store):
+    """Three runs fell at step 5 and collapsed at 60: at half their rate κ_slide decides."""
+    lost = {"status": RunStatus.COLLAPSED, "outcome": "collapsed", "ended_at": 1.0}
+    for _ in range(3):
+        run = a_run(a_config(learning_rate=4e-3), collapse_step=60, slide_step=5, **lost)
+        fill(store, run, steps=80, drift=1e-3)
+    live = a_run(a_config(learning_rate=2e-3), status=RunStatus.RUNNING)
+    fill(store, live, steps=80, drift=1e-3)
+    found = diagnose(store, live.id)
+    # They fell at 4e-3·300·√5 = 2.683; this run came to 2e-3·300·√80 = 5.367 and is projected.
+    assert found.kappa_slide.value == pytest.approx(
+        5.367 / 2.683 * (300 / 80) ** (55 / 90), rel=1e-3
+    )
+    assert found.kappa_horizon.low < 1 <= found.kappa_slide.low
+    assert found.regime == Regime.HORIZON_LIMITED
+    assert found.alarm
+    assert "κ_slide" in found.reason
+    rate = float(found.change.split("at most ")[1].split(",")[0])
+    assert rate == pytest.approx(2e-3 / found.kappa_slide.low, rel=0.05)
+
+
 def test_ended_runs_of_the_setting_turn_unknown_limits_into_measured_ones(store):
     """Two survivors and a horizon collapse beside a live run: every κ gets an interval."""
     for rate in (2e-4, 4e-4):

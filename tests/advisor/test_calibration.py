@@ -1,6 +1,7 @@
 """Constants from measurements: exact power laws, brackets, causes, and bounds that stay bounds."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from advisor.calibration import (
     drift_law,
     run_facts,
     setting_of,
+    slide_radius,
     staleness_kappa,
     step_radius,
 )
@@ -127,6 +129,7 @@ def measured(series, **changes):
         "config": a_config(),
         "verdict": "healthy",
         "onset": None,
+        "slide": None,
         "reward_start": None,
         "reward_final": None,
         "radii": {},
@@ -383,6 +386,20 @@ def test_a_collapse_of_another_cause_is_no_event_of_the_horizon(cause):
     run = lost(100, displacement_at_onset=0.5)
     found = critical_radius([some_facts(displacement=1.0), run], {run.run_id: cause})
     assert (found.value, found.low) == (None, 1.0)
+
+
+def test_a_fall_is_an_event_of_its_own_radius_and_needs_the_same_cause():
+    runs = [lost(100, displacement_at_onset=4.0, displacement_at_slide=d) for d in (1.0, 2.0)]
+    other = lost(100, displacement_at_slide=0.1)
+    causes = {run.run_id: "horizon" for run in runs} | {other.run_id: "local_step"}
+    found = slide_radius([*runs, other, some_facts(displacement=9.0)], causes)
+    assert found == replace(
+        critical_radius(*horizon_events(1.0, 2.0)), reason="2 falls of this setting"
+    )
+    assert critical_radius(runs, causes).value == pytest.approx(4.0)
+    nothing = slide_radius([some_facts(displacement=9.0)], {})
+    assert (nothing.value, nothing.low, nothing.high) == (None, None, None)
+    assert "begun to fall" in nothing.reason
 
 
 def test_one_horizon_collapse_gives_a_wide_interval_around_it():

@@ -99,6 +99,7 @@ def test_a_lower_end_that_does_not_exist_leaves_the_clip_fraction_known(loss, ex
         config=config,
         verdict="healthy",
         onset=None,
+        slide=None,
         reward_start=0.5,
         reward_final=0.6,
         series=series,
