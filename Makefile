@@ -1,15 +1,16 @@
-# make run: the dashboard.  make test: every test, three at a time on two cores.  make check: lint, format, types.
+# make run: the dashboard.  make test: the tests, three at a time on two cores.  make check: lint, format, types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test check laws browser postgres clean
+.PHONY: help run test test-long check laws browser postgres clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    install what is needed and open the dashboard at http://127.0.0.1:8501"
-	@echo "make test   install what tests need, a browser and PostgreSQL included, and run every test"
+	@echo "make test   install what tests need, a browser and PostgreSQL included, and run the tests"
+	@echo "make test-long  their longer forms: more kills, more stacks, more nodes"
 	@echo "make check  lint, format and types"
 	@echo "make laws   test the paper's laws on runs of your own and write docs/laws.md"
 	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
@@ -20,6 +21,9 @@ run: $(VENV)/.run
 # Three at a time keep two cores busy: many tests wait for another process.
 test: $(VENV)/.dev browser postgres
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-long: $(VENV)/.dev browser postgres
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -44,7 +44,10 @@ def copied(capsys, line, *more):
     return json.loads(out)
 
 
-@pytest.mark.parametrize("stack", ["trl", "trl_async", "verl", "prime_rl"])
+OTHERS = [pytest.param(stack, marks=pytest.mark.long) for stack in ("trl", "trl_async", "prime_rl")]
+
+
+@pytest.mark.parametrize("stack", ["verl", *OTHERS])
 def test_the_logs_of_the_planned_runs_calibrate(stack, trained, tmp_path, capsys):
     planned = copied(capsys, f"python -m advisor {ASKED} --stack {stack}")
     db = f"sqlite:///{tmp_path / 'logs.db'}"

@@ -45,7 +45,7 @@ def gone(process):
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.slow  # two learners and three workers import torch
+@pytest.mark.long
 def test_killed_learners_and_workers_leave_every_row_once(tmp_path):
     store = Store.open(str(tmp_path / "etalon.db"))
     run_id = launch(store, own_config(tmp_path, A_WHILE, **SETTING))

@@ -77,7 +77,7 @@ def test_a_killed_node_loses_no_cell_of_a_sweep(nodes, archive, tmp_path):
     assert inconsistencies(archive) == []
 
 
-@pytest.mark.slow  # three processes import torch one after the other
+@pytest.mark.long
 def test_a_process_that_dies_fails_its_run_and_an_interrupt_stops_it(nodes, archive, tmp_path):
     node = nodes.add()
     words = sweep_words(tmp_path, seeds=1, steps=1000)

@@ -88,6 +88,7 @@ def test_without_staleness_it_steps_as_lockstep_does_even_where_an_actor_is_kill
     assert death.endswith("and is replaced; batches 4 are sampled again")
 
 
+@pytest.mark.long
 def test_staleness_reaches_its_bound_and_never_passes_it_on_two_nodes(two_nodes, made):
     setting = {"max_staleness": 2, "rollout_workers": 2, "steps": 9, "learning_rate": 1e-2}
     learner = made(Asynchronous, **ON_RAY, **setting)
@@ -108,7 +109,7 @@ def test_staleness_reaches_its_bound_and_never_passes_it_on_two_nodes(two_nodes,
     assert max(ages) == 2
 
 
-@pytest.mark.slow  # a process and two nodes load torch
+@pytest.mark.long
 def test_a_run_on_actors_learns_and_prints_one_object(two_nodes, tmp_path):
     values = own_values(tmp_path, steps=60, prompts=8, group_size=8, **ON_RAY)
     values |= {"learning_rate": 1e-2, "max_staleness": 2, "rollout_workers": 2}

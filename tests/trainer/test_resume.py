@@ -307,7 +307,7 @@ def in_home(home):
     return Store.open(str(home / "etalon.db"))
 
 
-@takes_processes
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(own_home):
     assert command("-m", "trainer", "run", *FIRM, home=own_home).returncode == 0
     store = in_home(own_home)

@@ -447,7 +447,7 @@ def test_a_killed_sweep_goes_on_where_it_was(own_home):
     store.close()
 
 
-@takes_processes
+@pytest.mark.long
 def test_a_cell_whose_sweep_was_killed_goes_on_and_is_not_started_twice(own_home):
     words = sweep_words(seeds="2", steps="200")
     store = archive_of(own_home)
@@ -487,7 +487,7 @@ def test_an_interrupted_sweep_stops_its_workers_and_keeps_every_step(
     store.close()
 
 
-@takes_processes
+@pytest.mark.long
 def test_a_worker_that_dies_fails_one_run_which_is_retried(own_home):
     store = archive_of(own_home)
     words = sweep_words(seeds="2", steps="60")
@@ -501,7 +501,7 @@ def test_a_worker_that_dies_fails_one_run_which_is_retried(own_home):
     store.close()
 
 
-@takes_processes
+@pytest.mark.long
 def test_runs_that_fail_are_retried_once_and_reported_and_end_no_other(own_home):
     [folder] = (own_home / "warm_starts").iterdir()
     (folder / "model.safetensors").write_bytes(b"not the weights")
