@@ -56,6 +56,7 @@ NOT_THE_SETTING = {
     "checkpoint_every",
     "bias_prompts",
     "stop_on_collapse",
+    "reward_timeout",
 }
 """Fields that may differ between runs of the same setting."""
 

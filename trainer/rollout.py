@@ -2,23 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .judging import Judge, judgments
+
 
 class NonFinitePolicy(ArithmeticError):
     """The policy's probabilities are not numbers, so nothing can be sampled from it."""
-
-
-class RewardFailed(RuntimeError):
-    """The reward function raised, or returned something that is not one number per completion."""
-
-
-Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-"""``(prompts, completions)``, two lists of equal length, to one value per completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,38 +148,9 @@ def sample_rollouts(
 def judged(
     judge: Judge, prompts: list[str], completions: list[str], device: torch.device
 ) -> Tensor:
-    """Return one fp32 value per completion; a NaN or ±inf of the judge is kept as such.
-
-    Raises:
-        RewardFailed: the judge raised, or did not return one number per completion.
-    """
-    try:
-        found: Any = judge(prompts, completions)
-        values = found.tolist() if hasattr(found, "tolist") else found
-    except Exception as error:
-        raise RewardFailed(f"the reward raised {type(error).__name__}: {error}") from error
-    if not isinstance(values, (list, tuple)):
-        raise RewardFailed(
-            f"the reward returned {_shown(values)}; it must return a list, one number for each "
-            f"of {len(completions)} completions"
-        )
-    if len(values) != len(completions):
-        raise RewardFailed(
-            f"the reward returned {len(values)} values for {len(completions)} completions; "
-            "it must return one number for each"
-        )
-    for value, completion in zip(values, completions, strict=True):
-        if not isinstance(value, Real):
-            raise RewardFailed(
-                f"the reward returned {_shown(value)} for the completion {completion!r}; it must "
-                "return a number"
-            )
-    return torch.tensor([float(v) for v in values], dtype=torch.float32, device=device)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:60] + '…'} ({type(value).__name__})"
+    """Return one fp32 value per completion; see ``judgments``."""
+    values = judgments(judge, prompts, completions)
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _continue(

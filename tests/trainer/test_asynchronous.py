@@ -18,11 +18,12 @@ from storage.commandline import BadInput
 from storage.records import RunInfo, missing_reason
 from trainer.asynchronous import Asynchronous
 from trainer.crew import RolloutWorkersDied
+from trainer.judging import RewardFailed
 from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.meter import unmeasured
 from trainer.published_weights import PublishedWeights
-from trainer.rollout import RewardFailed, sample_rollouts, score
+from trainer.rollout import sample_rollouts, score
 from trainer.rollout_worker import Failure, Sampler, _packed, batch_generator
 from trainer.workloads.choice import task_and_start
 

@@ -20,6 +20,7 @@ from processes import command
 from storage.commandline import BadInput
 from storage.records import RunStatus
 from trainer.config import TrainerConfig, web_fields
+from trainer.judging import RewardFailed
 from trainer.launch import create_run
 from trainer.lockstep import Lockstep
 from trainer.policy import load_policy
@@ -83,9 +84,9 @@ def test_a_reward_gets_the_keys_that_it_takes(tmp_path, signature, seen):
     told = "sorted(keys)" if "**keys" in signature else str([n for n in named if n in signature])
     config = own_config(tmp_path, f"def judge({signature}):\n    raise KeyError({told})\n")
     task, _ = custom(config, tmp_path)
-    with pytest.raises(KeyError) as found:
+    with pytest.raises(RewardFailed) as found:
         task.rewards(task.sample_prompts(2, torch.Generator()), ["1", "2"])
-    assert found.value.args[0] == seen
+    assert str(found.value) == f"the reward raised KeyError: {seen}"
 
 
 def test_a_key_that_a_line_lacks_is_none(tmp_path):

@@ -1,9 +1,7 @@
 """A person's own model, prompts and reward."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
@@ -11,10 +9,12 @@ from transformers import AutoConfig, AutoTokenizer
 from storage.commandline import BadInput
 
 from ..config import TrainerConfig
-from ..own_files import Prompt, read_prompts, reward_function
+from ..judging import Judge
+from ..own_files import Prompt, read_prompts
 from ..policy import choose_device
 from ..reward_model import RewardModel
-from ..rollout import Judge, Task
+from ..reward_process import RewardProcess
+from ..rollout import Task
 
 MAX_NEW_TOKENS = 32
 
@@ -59,36 +59,7 @@ def _judge(config: TrainerConfig) -> Judge:
         return RewardModel(Path(config.reward_model), choose_device(config.device))
     if config.reward is None:
         raise BadInput("reward: not given; the custom workload needs reward or reward_model")
-    function = reward_function(config.reward)
-    accepted = _accepted_keys(function)
-
-    def judge(prompts: Sequence[str], completions: Sequence[str]) -> Sequence[float]:
-        columns = _columns(prompts)
-        if accepted is not None:
-            columns = {key: column for key, column in columns.items() if key in accepted}
-        texts = [str(prompt) for prompt in prompts]
-        values: Sequence[float] = function(prompts=texts, completions=list(completions), **columns)
-        return values
-
-    return judge
-
-
-def _accepted_keys(function: Callable[..., Any]) -> frozenset[str] | None:
-    """Return the names that a function takes by keyword; None for any."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some built-in functions have no signature
-        return None
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return None
-    return frozenset(p.name for p in parameters)
-
-
-def _columns(prompts: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the other keys of the prompts' lines as columns; None where a line lacks one."""
-    rows = [prompt.keys if isinstance(prompt, Prompt) else {} for prompt in prompts]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    return RewardProcess(config.reward, seconds=config.reward_timeout, threads=config.threads)
 
 
 def _check_lengths(folder: Path, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
