@@ -57,6 +57,9 @@ NOT_THE_SETTING = {
     "bias_prompts",
     "stop_on_collapse",
     "reward_timeout",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "save_policy",
 }
 """Fields that may differ between runs of the same setting."""
 

@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.backward import Scored
 from trainer.config import TrainerConfig, checked_config
 from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
-from trainer.meter import Meter, Scored
+from trainer.meter import Meter
 from trainer.rollout import Task
 from trainer.workloads.arithmetic import (
     MAX_NEW_TOKENS,

@@ -10,7 +10,6 @@ told by their lowest. The backward pass goes through the sequences with a clippe
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from .bias import Bias, CountSketch, bias_of
 from .policy import FlatWeights
-from .rollout import Rollouts, score
+from .rollout import Rollouts, pieces, score
 
 WINDOW = 16
 """Batches of like age that make an estimate."""
@@ -34,10 +33,19 @@ class ClipBiasStream:
     """
 
     def __init__(
-        self, policy: nn.Module, weights: FlatWeights, *, every: int, max_staleness: int
+        self,
+        policy: nn.Module,
+        weights: FlatWeights,
+        *,
+        every: int,
+        max_staleness: int,
+        at_once: int | None = None,
     ) -> None:
-        """Measure about every ``every``-th stale step; at S = 0 nothing is ever stale."""
-        self._policy, self._weights = policy, weights
+        """Measure about every ``every``-th stale step; at S = 0 nothing is ever stale.
+
+        ``at_once`` is how many rollouts are scored together, None for all.
+        """
+        self._policy, self._weights, self._at_once = policy, weights, at_once
         self._every = every
         while math.gcd(self._every, max(1, max_staleness)) > 1:
             self._every += 1
@@ -95,9 +103,11 @@ class ClipBiasStream:
         rows = (taken_B_T != 0).any(dim=1)
         self._weights.gradient.zero_()
         if bool(rows.any()):
-            log_prob, _ = score(self._policy, _rows(batch, rows))
+            clipped = batch.rows(rows)
             weight = taken_B_T[rows] / divisor_B[rows].clamp_min(1).unsqueeze(1)
-            torch.autograd.backward((log_prob * weight).sum() / len(divisor_B))
+            for piece in pieces(clipped, self._at_once):
+                log_prob, _ = score(self._policy, clipped.rows(piece))
+                torch.autograd.backward((log_prob * weight[piece]).sum() / len(divisor_B))
         return self._weights.gradient.clone()
 
 
@@ -153,14 +163,3 @@ class _Window:
             },
             "clipped",
         )
-
-
-def _rows(batch: Rollouts, chosen_B: Tensor) -> Rollouts:
-    """Return what ``score`` reads of the chosen rollouts; prompts and rewards stay as they are."""
-    return replace(
-        batch,
-        prompt_ids_B_L=batch.prompt_ids_B_L[chosen_B],
-        prompt_mask_B_L=batch.prompt_mask_B_L[chosen_B],
-        completion_ids_B_T=batch.completion_ids_B_T[chosen_B],
-        mask_B_T=batch.mask_B_T[chosen_B],
-    )

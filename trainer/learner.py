@@ -20,16 +20,18 @@ from torch import Tensor, nn
 from storage.commandline import BadInput
 from storage.records import BiasProbe, Evaluation, LagDrift, Sample, StepMetrics
 
+from .backward import Loss
 from .beginning import Beginning
 from .bias_study import study
 from .config import TrainerConfig
 from .gradients import Checkpoint
-from .meter import Meter, Scored
-from .objective import Objective, kl_penalty
+from .lora import WithoutAdapters, twin
+from .meter import Meter
+from .objective import Objective
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
 from .policy import FlatWeights, choose_device, load_policy, make_optimizer
 from .randomness import generator
-from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts, score
+from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts
 from .samples import Learned, samples_of
 
 logger = logging.getLogger(__name__)
@@ -89,11 +91,16 @@ class Learner(ABC):
         self.run_id, self.config, self.task = run_id, config, task
         self.device = choose_device(config.device)
         self._start = start
-        self.policy, self.tokenizer = load_policy(start, self.device)
-        self.reference = load_policy(start, self.device)[0] if config.kl_coefficient > 0 else None
+        self.policy, self.tokenizer = load_policy(start, self.device, config)
+        self.reference = self._reference() if config.kl_coefficient > 0 else None
         self.weights = FlatWeights(self.policy)
         self.optimizer = make_optimizer(self.weights, config)
         self.objective = Objective.of(config, task.max_new_tokens)
+        self.loss = Loss(
+            objective=self.objective,
+            reference=self.reference,
+            kl_coefficient=config.kl_coefficient,
+        )
         self.meter = Meter(run_id, config, self.objective, self.policy, self.weights)
         self.evaluator = generator(self.device, config.seed, 1)
         self.outcome: OutcomeTracker | None = None
@@ -119,7 +126,14 @@ class Learner(ABC):
     @cached_property
     def behavior_policy(self) -> nn.Module:
         """A second copy of the model, for weights that are not the policy's own."""
-        return load_policy(self._start, self.device)[0]
+        if self.config.lora_rank is not None:
+            return twin(self.policy)
+        return load_policy(self._start, self.device, self.config)[0]
+
+    def _reference(self) -> nn.Module:
+        if self.config.lora_rank is not None:
+            return WithoutAdapters(self.policy)
+        return load_policy(self._start, self.device, self.config)[0]
 
     @cached_property
     def behavior_weights(self) -> FlatWeights:
@@ -205,6 +219,7 @@ class Learner(ABC):
             tokenizer=self.tokenizer,
             task=self.task,
             objective=self.objective,
+            at_once=self.config.micro_batch_size,
         )
         for probe in study(
             self.run_id, self.config, checkpoint, self._versions, hooks.stop_requested
@@ -237,27 +252,22 @@ class Learner(ABC):
         version, batch = sampled.version, sampled.batch
         started = time.perf_counter()
 
-        scored = self._score(batch, self._proximal_B_T)
-        if self._proximal_B_T is None:
-            self._proximal_B_T = scored.log_prob_B_T.detach()
-        loss = self.objective.surrogate(
-            scored.log_ratio_B_T,
-            scored.advantage_B,
-            batch.mask_B_T,
-            scored.proximal_log_ratio_B_T,
+        self.weights.gradient.zero_()
+        scored = self.loss.backward(
+            self.policy,
+            batch,
+            proximal_B_T=self._proximal_B_T,
+            at_once=self.config.micro_batch_size,
         )
-        penalty = self._kl_penalty(scored)
-        if penalty is not None:
-            loss = loss + self.config.kl_coefficient * penalty
+        if self._proximal_B_T is None:
+            self._proximal_B_T = scored.log_prob_B_T
         self._learned = Learned(
             step=step,
             staleness=step - version,
             batch=batch,
             advantage_B=scored.advantage_B,
-            log_ratio_B_T=scored.log_ratio_B_T.detach(),
+            log_ratio_B_T=scored.log_ratio_B_T,
         )
-        self.weights.gradient.zero_()
-        torch.autograd.backward(loss)
         learned = time.perf_counter()
 
         grad_norm = self.meter.before_update(step, version, sampled.behavior, scored)
@@ -266,14 +276,15 @@ class Learner(ABC):
         updated = time.perf_counter()
 
         numbers, reasons = self.meter.after_update(step, learning_rate, scored)
-        numbers["loss"] = float(loss.detach())
+        numbers["loss"] = float(scored.loss)
+        at_once = self.config.micro_batch_size
         if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
-            numbers["kl_to_start"] = float(self._begun().kl_to(self.policy))
+            numbers["kl_to_start"] = float(self._begun().kl_to(self.policy, at_once))
         else:
             reasons["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
         extra = dict(sampled.extra)
-        if penalty is not None:
-            extra["kl_penalty"] = float(penalty.detach())
+        if scored.kl_penalty is not None:
+            extra["kl_penalty"] = float(scored.kl_penalty)
         return StepMetrics(
             run_id=self.run_id,
             step=step,
@@ -302,26 +313,6 @@ class Learner(ABC):
                 self._sampled, seconds_generate=0.0, seconds_wait=waited, extra={}
             )
         return self._sampled
-
-    def _score(self, batch: Rollouts, proximal_B_T: Tensor | None = None) -> Scored:
-        log_prob_B_T, entropy_B_T = score(self.policy, batch)
-        return Scored(
-            batch=batch,
-            advantage_B=self.objective.advantages(batch.rewards_P_G),
-            log_prob_B_T=log_prob_B_T,
-            log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
-            proximal_log_ratio_B_T=None if proximal_B_T is None else log_prob_B_T - proximal_B_T,
-            entropy_B_T=entropy_B_T,
-        )
-
-    def _kl_penalty(self, scored: Scored) -> Tensor | None:
-        if self.reference is None:
-            return None
-        with torch.no_grad():
-            reference_B_T, _ = score(self.reference, scored.batch)
-        mask_B_T = scored.batch.mask_B_T
-        divisor_B = self.objective.divisors(mask_B_T)
-        return kl_penalty(scored.log_prob_B_T, reference_B_T, mask_B_T, divisor_B)
 
     def _update(self, step: int, grad_norm: Tensor) -> float:
         """Scale the gradient down to the largest norm, set the learning rate, and step."""
@@ -392,7 +383,8 @@ class Learner(ABC):
         batch = sample_rollouts(self.policy, self.tokenizer, self.task, prompts, 1, self.evaluator)
         if step == 0:
             parameters = self.weights.vector.numel()
-            self._beginning = Beginning.of(self.policy, parameters, batch)
+            at_once = self.config.micro_batch_size
+            self._beginning = Beginning.of(self.policy, parameters, batch, at_once)
         return Evaluation(
             run_id=self.run_id,
             step=step,
@@ -420,5 +412,5 @@ def _version(row: StepMetrics) -> int:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """Return the number of parameters, those of adapters included."""
+    return sum(p.numel() for p in model.parameters())

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,16 +10,17 @@ from torch import Tensor, nn
 
 from storage.records import BiasProbe, LagDrift
 
+from .backward import Scored
 from .bias import probe_of
 from .clip_bias import ClipBiasStream, lowest_of_like_age
 from .clip_criterion import clip_of, loss_critical_drifts
 from .clipping import ClippingPool, WeightPool, batch_metrics
 from .config import TrainerConfig
 from .drift import DriftTracker, LagTracker, WeightSample
+from .lora import drift_sample
 from .losses import LOSSES
 from .objective import Objective, equal_rewards
 from .policy import FlatWeights
-from .rollout import Rollouts
 
 STRUCTURAL = (
     "structurally impossible: at staleness 0 with one update per batch every ratio is 1, "
@@ -35,6 +35,8 @@ NO_RADIUS = (
     "the ratio to the proximal policy is clipped, which drift from the behavior policy does not "
     "move; weight_radii say what that drift does to the importance weights"
 )
+ABOVE_FLOOR = 3
+"""How many times σ(0) the log-ratios of a batch must be for drift to be what they tell of."""
 CLIP_METRICS = (
     "clip_fraction_low",
     "clip_fraction_high",
@@ -50,19 +52,21 @@ NO_DIRECTION = "the gradient of this step or of the one before is zero and has n
 NO_MOVE = "no token's ratio moved the way its advantage pushes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """A batch as the learner sees it at θ_t: ℓ = log π_θ − log π_φ with gradient, and A.
+class _Floor:
+    """The largest rms log-ratio of a batch of age 0 so far: σ(0) of theory.md §4."""
 
-    ``proximal_log_ratio_B_T`` is log π_θ − log π_prox, None at the first update on the batch.
-    """
+    def __init__(self) -> None:
+        self.value = 0.0
 
-    batch: Rollouts
-    advantage_B: Tensor
-    log_prob_B_T: Tensor
-    log_ratio_B_T: Tensor
-    entropy_B_T: Tensor
-    proximal_log_ratio_B_T: Tensor | None = None
+    def raise_to(self, rms: float) -> None:
+        if math.isfinite(rms):
+            self.value = max(self.value, rms)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.value = state["value"]
 
 
 class _Part(Protocol):
@@ -87,12 +91,19 @@ class Meter:
         self._objective = objective
         self._epsilon = (objective.epsilon_low, objective.epsilon_high)
         self._unclipped = unclipped(config) is not None
-        self._sample = WeightSample(weights.vector.numel(), weights.vector.device)
+        size, device = weights.vector.numel(), weights.vector.device
+        self._sample = drift_sample(policy, size, device)
+        self._gradient_sample = WeightSample(size, device)
         start = self._sample(weights.vector)
         self._drift, self._lags = DriftTracker(start), LagTracker(start)
         self._clipping, self._importance = ClippingPool(), WeightPool()
+        self._floor = _Floor()
         self._stream = ClipBiasStream(
-            policy, weights, every=config.bias_every, max_staleness=config.max_staleness
+            policy,
+            weights,
+            every=config.bias_every,
+            max_staleness=config.max_staleness,
+            at_once=config.micro_batch_size,
         )
         self._parts: dict[str, _Part] = {
             "drift": self._drift,
@@ -100,6 +111,7 @@ class Meter:
             "clipping": self._clipping,
             "importance": self._importance,
             "stream": self._stream,
+            "floor": self._floor,
         }
         self._found: dict[str, Tensor] = {}
         self.drifts: list[LagDrift] = []
@@ -111,16 +123,18 @@ class Meter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of another meter of the same run."""
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        for name, part in state.items():
+            self._parts[name].load_state_dict(part)
 
     def before_update(self, step: int, version: int, behavior: Tensor, scored: Scored) -> Tensor:
         """Measure at θ_t, with the raw gradient of the batch in place; return its norm."""
         gradient = self._weights.gradient
         self._found = self._drift.before_update(
-            self._sample(self._weights.vector), self._sample(behavior), self._sample(gradient)
+            self._sample(self._weights.vector),
+            self._sample(behavior),
+            self._gradient_sample(gradient),
         )
-        if not self._sample.is_whole:  # the update is scaled by it
+        if not self._gradient_sample.is_whole:  # the update is scaled by it
             self._found["grad_norm"] = torch.linalg.vector_norm(gradient)
         self.bias = self._clip_bias(step, step - version, scored)
         return self._found["grad_norm"]
@@ -131,6 +145,7 @@ class Meter:
         """Measure the update and the batch; return the row's fields and why some are None."""
         weights = self._sample(self._weights.vector)
         decay = self._config.weight_decay if self._config.optimizer == "adamw" else 0.0
+        decay *= self._sample.degree  # to first order
         found = self._found | self._drift.after_update(weights, learning_rate, decay)
         found |= self._batch_metrics(scored)
         self.drifts = [
@@ -151,13 +166,13 @@ class Meter:
     def _batch_metrics(self, scored: Scored) -> dict[str, Tensor]:
         batch = scored.batch
         found = batch_metrics(
-            scored.log_ratio_B_T.detach(),
-            scored.log_prob_B_T.detach(),
+            scored.log_ratio_B_T,
+            scored.log_prob_B_T,
             scored.advantage_B,
             batch.mask_B_T,
             *self._epsilon,
             loss=self._objective.loss,
-            proximal_log_ratio_B_T=_detached(scored.proximal_log_ratio_B_T),
+            proximal_log_ratio_B_T=scored.proximal_log_ratio_B_T,
         )
         found["entropy"] = scored.entropy_B_T.sum() / batch.mask_B_T.sum()
         found["reward_mean"] = batch.rewards_P_G.mean()
@@ -169,11 +184,17 @@ class Meter:
 
     @torch.no_grad()
     def _pool(self, scored: Scored, numbers: dict[str, Any]) -> None:
-        """Pool what radii are read from; a batch of age 0 has no direction to scale along."""
-        drift = numbers["cycle_drift"]
-        if not (drift > 0 and math.isfinite(drift)):
+        """Pool what radii are read from.
+
+        A batch of age 0 has no direction to scale along, and its log-ratios are what sampler and
+        learner differ by in rounding; nor has one whose log-ratios are hardly larger than that.
+        """
+        drift, rms = numbers["cycle_drift"], numbers["log_ratio_rms"]
+        if drift == 0:
+            self._floor.raise_to(rms)
+        if not (drift > 0 and math.isfinite(drift)) or rms < ABOVE_FLOOR * self._floor.value:
             return
-        mask_B_T, log_ratio_B_T = scored.batch.mask_B_T, scored.log_ratio_B_T.detach()
+        mask_B_T, log_ratio_B_T = scored.batch.mask_B_T, scored.log_ratio_B_T
         if self._clips_by_drift:
             self._clipping.add(
                 *loss_critical_drifts(
@@ -219,11 +240,11 @@ class Meter:
         """Return what the clip takes of w·A, 0 where it takes nothing."""
         clip = clip_of(
             self._objective.loss,
-            scored.log_ratio_B_T.detach(),
+            scored.log_ratio_B_T,
             scored.advantage_B,
             scored.batch.mask_B_T,
             *self._epsilon,
-            _detached(scored.proximal_log_ratio_B_T),
+            scored.proximal_log_ratio_B_T,
         )
         clipped = (clip.low | clip.high) & scored.batch.mask_B_T.bool()
         taken = (clip.weight - clip.kept) * scored.advantage_B.unsqueeze(1)
@@ -272,13 +293,12 @@ def unmeasured(config: TrainerConfig) -> dict[str, str]:
 
 
 def unclipped(config: TrainerConfig) -> str | None:
-    """Say why the clip can never act in a run of this configuration; None where it can."""
-    if config.max_staleness == 0:
+    """Say why the clip can never act in a run of this configuration; None where it can.
+
+    In bf16 the ratio of equal weights is 1 up to rounding only, which a narrow range may clip.
+    """
+    if config.max_staleness == 0 and config.precision == "fp32":
         return STRUCTURAL
     if LOSSES[config.loss].clips == "proximal" and config.updates_per_batch == 1:
         return ONE_UPDATE
     return None
-
-
-def _detached(values: Tensor | None) -> Tensor | None:
-    return None if values is None else values.detach()

@@ -10,7 +10,7 @@ from trainer.bias import bias_of, gram_of
 from trainer.clip_bias import ClipBiasStream, _Window, lowest_of_like_age
 from trainer.gradients import CORRECTIONS, Checkpoint, Plan, surrogate
 from trainer.objective import Objective
-from trainer.rollout import sample_rollouts
+from trainer.rollout import sample_rollouts, score
 
 PLAN = Plan(shards=16, prompts=8, group_size=4, seed=3)
 
@@ -119,11 +119,12 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     batch = sample_rollouts(
         run.behavior_policy, run.tokenizer, run.task, prompts, group_size, run.generator
     )
-    scored = run._score(batch)
+    scored = run.loss.backward(run.policy, batch)
+    log_ratio_B_T = score(run.policy, batch)[0] - batch.behavior_log_probs_B_T
     whole = {}
     for correction in ("unclipped", "clipped"):
         loss = surrogate(
-            correction, run.objective, scored.log_ratio_B_T, scored.advantage_B, batch.mask_B_T
+            correction, run.objective, log_ratio_B_T, scored.advantage_B, batch.mask_B_T
         )
         run.weights.gradient.zero_()
         torch.autograd.backward(loss, retain_graph=True)
