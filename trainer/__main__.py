@@ -72,7 +72,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
-    _check_device(config)
+    if config.workload == "custom" or not options.detach:  # the process of a run checks it too
+        _check_start(config)
+    else:
+        _check_device(config)
     store = Store.open(options.db)
     try:
         if options.detach:
@@ -113,9 +116,18 @@ def _check_device(config: TrainerConfig) -> None:
         choose_device(config.device)
 
 
+def _check_start(config: TrainerConfig) -> None:
+    from .preflight import check  # torch and transformers take seconds to import
+
+    check(config)
+
+
 def _sweep(options: argparse.Namespace) -> int:
     configs, jobs = cells_from_options(options)  # before anything is opened, made or written
-    _check_device(configs[0])
+    if configs[0].workload == "custom":
+        _check_start(max(configs, key=lambda config: config.max_staleness))
+    else:
+        _check_device(configs[0])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     started = time.time()
     store = Store.open(options.db)

@@ -255,16 +255,6 @@ def test_a_reward_model_with_two_labels_or_neither_token_is_refused(tmp_path):
     assert "neither a padding nor an end-of-sequence token" in refusal(RewardModel, bare, CPU)
 
 
-def test_a_prompt_that_leaves_no_room_to_answer_is_refused(tmp_path):
-    save_model(tmp_path / "model")  # which reads 64 tokens
-    write_prompts(tmp_path / "prompts.jsonl", [{"prompt": "1" * 61}])
-    config = own_config(tmp_path)
-    assert custom(config, tmp_path)[0].max_new_tokens == 3  # 61 + 3 = 64 fit
-    write_prompts(tmp_path / "prompts.jsonl", [{"prompt": "5="}, {"prompt": "1" * 62}])
-    line = refusal(custom, config, tmp_path)
-    assert "has 62 tokens, and with max_new_tokens 3 that is more than the 64" in line
-
-
 # -- what is refused before a run begins -------------------------------------------------------
 
 

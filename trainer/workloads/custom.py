@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
 
 from storage.commandline import BadInput
 
@@ -25,14 +24,13 @@ def custom(config: TrainerConfig, home: Path, progress: Callable[[str], None]) -
     The chance reward is unknown, so the floor of collapse is the start's mean − 2 deviations.
 
     Raises:
-        BadInput: a file cannot be used, or a prompt is too long for the model.
+        BadInput: a file cannot be used.
     """
     if config.model is None or config.prompts_file is None:
         raise BadInput("model: not given; the custom workload needs a model and prompts")
     prompts = read_prompts(config.prompts_file)
     folder = Path(config.model)
     max_new_tokens = config.max_new_tokens or MAX_NEW_TOKENS
-    _check_lengths(folder, prompts, max_new_tokens)
     task = Task(
         name="custom",
         chance_reward=None,
@@ -60,21 +58,3 @@ def _judge(config: TrainerConfig) -> Judge:
     if config.reward is None:
         raise BadInput("reward: not given; the custom workload needs reward or reward_model")
     return RewardProcess(config.reward, seconds=config.reward_timeout, threads=config.threads)
-
-
-def _check_lengths(folder: Path, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    """Refuse a prompt that tokenizes to nothing or leaves the model no room to answer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    room = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
-    for prompt, ids in zip(prompts, tokenizer(list(prompts))["input_ids"], strict=True):
-        if not ids:
-            raise BadInput(f"prompts_file: the prompt {_short(prompt)} has no token")
-        if room is not None and len(ids) + max_new_tokens > room:
-            raise BadInput(
-                f"prompts_file: the prompt {_short(prompt)} has {len(ids)} tokens, and with "
-                f"max_new_tokens {max_new_tokens} that is more than the {room} of the model"
-            )
-
-
-def _short(prompt: str) -> str:
-    return repr(prompt if len(prompt) <= 40 else prompt[:40] + "…")
