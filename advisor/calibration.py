@@ -57,6 +57,10 @@ NOT_THE_SETTING = {
     "checkpoint_every",
     "bias_prompts",
     "stop_on_collapse",
+    "reward_timeout",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "save_policy",
 }
 """Fields that may differ between runs of the same setting."""
 

@@ -32,6 +32,11 @@ def checkpoint_folder(run_id: str) -> Path:
     return home() / "checkpoints" / run_id
 
 
+def policy_folder(run_id: str) -> Path:
+    """Return where the last policy of a run lies, if it was to be kept."""
+    return home() / "policies" / run_id
+
+
 def database_url(given: str | None) -> URL:
     """Return the archive's URL: the given one, else ``ETALON_DB``, else a file in ``home()``.
 

@@ -85,7 +85,10 @@ def _add_ray_address(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
-    _check_device(config)
+    if config.workload == "custom" or not options.detach:  # the process of a run checks it too
+        _check_start(config)
+    else:
+        _check_device(config)
     with ExitStack() as at_the_end:
         with ready_for(config):  # which keeps standard output to itself
             store = Store.open(options.db)
@@ -132,6 +135,12 @@ def _check_device(config: TrainerConfig) -> None:
         choose_device(config.device)
 
 
+def _check_start(config: TrainerConfig) -> None:
+    from .preflight import check  # torch and transformers take seconds to import
+
+    check(config)
+
+
 def _sweep(options: argparse.Namespace) -> int:
     configs, jobs = cells_from_options(options)  # before anything is opened, made or written
     started = time.time()
@@ -163,7 +172,10 @@ def _opened(
         with on_ray(options.db, configs, jobs) as found:
             yield found
         return
-    _check_device(configs[0])
+    if configs[0].workload == "custom":
+        _check_start(max(configs, key=lambda config: config.max_staleness))
+    else:
+        _check_device(configs[0])
     store = Store.open(options.db)
     try:
         yield store, None

@@ -1,4 +1,9 @@
-"""The forward and backward pass of a learner step: a batch in, the gradient of its loss out."""
+"""The forward and backward pass of a learner step: a batch in, the gradient of its loss out.
+
+It may go piece by piece: every loss is a mean over rollouts of what each contributes, with
+advantages and divisors that are known before anything is scored. So the gradients of pieces,
+weighted by their share of the batch, sum up to that of the whole for every objective.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,14 +14,15 @@ from torch import Tensor, nn
 from .graphs import Captured, cuda_graphs
 from .objective import Objective, kl_penalty
 from .policy import FlatWeights
-from .rollout import Rollouts, score
+from .recomputation import checkpointed_layers
+from .rollout import Rollouts, pieces, score
 
 PARTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A batch as the learner sees it at θ_t: ℓ = log π_θ − log π_φ, and A.
+    """A batch as the learner sees it at θ_t: ℓ = log π_θ − log π_φ, and A. No gradient.
 
     ``proximal_log_ratio_B_T`` is log π_θ − log π_prox, None at the first update on the batch.
     """
@@ -32,7 +38,8 @@ class Scored:
 class Backward:
     """Scores batches under one policy and leaves the gradient of their loss in its weights.
 
-    On a CUDA device batches without padded prompts whose shapes repeat replay a recorded graph.
+    On a CUDA device batches without padded prompts whose shapes repeat replay a recorded graph,
+    unless they are taken in pieces or activations are computed again.
     """
 
     def __init__(
@@ -42,12 +49,17 @@ class Backward:
         objective: Objective,
         reference: nn.Module | None,
         kl_coefficient: float,
+        at_once: int | None = None,
     ) -> None:
-        """Work on ``policy``, whose gradient is in ``weights``; ``reference`` is for a penalty."""
+        """Work on ``policy``, whose gradient is in ``weights``; ``reference`` is for a penalty.
+
+        ``at_once`` is how many rollouts are scored together, None for all.
+        """
         self._policy, self._weights, self._objective = policy, weights, objective
         self._reference, self._kl_coefficient = reference, kl_coefficient
+        self._at_once = at_once
         self.captured: Captured | None = None
-        if weights.vector.is_cuda:
+        if weights.vector.is_cuda and at_once is None and not checkpointed_layers(policy):
             self.captured = Captured(self._unpadded, cuda_graphs())
 
     def __call__(
@@ -92,40 +104,52 @@ class Backward:
     def _learn(
         self, batch: Rollouts, proximal_B_T: Tensor | None
     ) -> tuple[Scored, dict[str, Tensor]]:
-        scored = self.score(batch, proximal_B_T)
-        loss = self._objective.surrogate(
-            scored.log_ratio_B_T,
-            scored.advantage_B,
-            batch.mask_B_T,
-            scored.proximal_log_ratio_B_T,
-        )
-        losses = {}
-        if self._reference is not None:
-            losses["kl_penalty"] = self._penalty(self._reference, scored)
-            loss = loss + self._kl_coefficient * losses["kl_penalty"]
+        advantage_B = self._objective.advantages(batch.rewards_P_G)
+        divisor_B = self._objective.divisors(batch.mask_B_T)
+        log_probs, entropies, losses, penalties = [], [], [], []
         self._weights.gradient.zero_()
-        torch.autograd.backward(loss)
-        found = {name: each.detach() for name, each in {"loss": loss, **losses}.items()}
-        return without_gradient(scored), found
-
-    def score(self, batch: Rollouts, proximal_B_T: Tensor | None = None) -> Scored:
-        """Return the batch as the present weights see it, with gradient."""
-        log_prob_B_T, entropy_B_T = score(self._policy, batch)
-        return Scored(
+        for rows in pieces(batch, self._at_once):
+            piece = batch.rows(rows)
+            share = len(piece.mask_B_T) / len(batch.mask_B_T)
+            log_prob_B_T, entropy_B_T = score(self._policy, piece)
+            loss = share * self._objective.surrogate(
+                log_prob_B_T - piece.behavior_log_probs_B_T,
+                advantage_B[rows],
+                piece.mask_B_T,
+                None if proximal_B_T is None else log_prob_B_T - proximal_B_T[rows],
+                divisor_B[rows],
+            )
+            if self._reference is not None:
+                penalty = share * self._penalty(
+                    self._reference, piece, log_prob_B_T, divisor_B[rows]
+                )
+                penalties.append(penalty.detach())
+                loss = loss + self._kl_coefficient * penalty
+            torch.autograd.backward(loss)
+            losses.append(loss.detach())
+            log_probs.append(log_prob_B_T.detach())
+            entropies.append(entropy_B_T)
+        log_prob_B_T = torch.cat(log_probs)
+        scored = Scored(
             batch=batch,
-            advantage_B=self._objective.advantages(batch.rewards_P_G),
+            advantage_B=advantage_B,
             log_prob_B_T=log_prob_B_T,
             log_ratio_B_T=log_prob_B_T - batch.behavior_log_probs_B_T,
+            entropy_B_T=torch.cat(entropies),
             proximal_log_ratio_B_T=None if proximal_B_T is None else log_prob_B_T - proximal_B_T,
-            entropy_B_T=entropy_B_T,
         )
+        found = {"loss": torch.stack(losses).sum()}
+        if penalties:
+            found["kl_penalty"] = torch.stack(penalties).sum()
+        return scored, found
 
-    def _penalty(self, reference: nn.Module, scored: Scored) -> Tensor:
+    @staticmethod
+    def _penalty(
+        reference: nn.Module, batch: Rollouts, log_prob_B_T: Tensor, divisor_B: Tensor
+    ) -> Tensor:
         with torch.no_grad():
-            reference_B_T, _ = score(reference, scored.batch)
-        mask_B_T = scored.batch.mask_B_T
-        divisor_B = self._objective.divisors(mask_B_T)
-        return kl_penalty(scored.log_prob_B_T, reference_B_T, mask_B_T, divisor_B)
+            reference_B_T, _ = score(reference, batch)
+        return kl_penalty(log_prob_B_T, reference_B_T, batch.mask_B_T, divisor_B)
 
 
 def parts_of(batch: Rollouts) -> tuple[Tensor, ...]:
@@ -153,17 +177,6 @@ def unpadded(*parts: Tensor) -> Rollouts:
         behavior_log_probs_B_T=behavior_log_probs,
         rewards_P_G=rewards,
         padded=False,
-    )
-
-
-def without_gradient(scored: Scored) -> Scored:
-    """Return the same numbers, through which no gradient flows."""
-    near = scored.proximal_log_ratio_B_T
-    return replace(
-        scored,
-        log_prob_B_T=scored.log_prob_B_T.detach(),
-        log_ratio_B_T=scored.log_ratio_B_T.detach(),
-        proximal_log_ratio_B_T=None if near is None else near.detach(),
     )
 
 

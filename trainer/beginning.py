@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .drift import MEASURED_WHOLE_UP_TO, kl_from
 from .outcome import Start
-from .rollout import Rollouts, score
+from .rollout import Rollouts, log_probs
 
 KL_TO_START_ROLLOUTS = 256
 KL_TO_START_ROLLOUTS_LARGE = 64  # a forward pass of more would show in the time of a step
@@ -25,8 +25,13 @@ class Beginning:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, policy: nn.Module, parameters: int, batch: Rollouts) -> Self:
-        """Keep the reward of a batch that θ_0 = ``policy`` sampled, and some of its rollouts."""
+    def of(
+        cls, policy: nn.Module, parameters: int, batch: Rollouts, at_once: int | None = None
+    ) -> Self:
+        """Keep the reward of a batch that θ_0 = ``policy`` sampled, and some of its rollouts.
+
+        At most ``at_once`` of them are scored together.
+        """
         rewards = batch.decisive_P_G
         large = parameters > MEASURED_WHOLE_UP_TO
         rollouts = KL_TO_START_ROLLOUTS_LARGE if large else KL_TO_START_ROLLOUTS
@@ -38,14 +43,14 @@ class Beginning:
                 rollouts=rewards.numel(),
             ),
             batch=kept,
-            log_prob_B_T=score(policy, kept)[0],
+            log_prob_B_T=log_probs(policy, kept, at_once),
         )
 
     @torch.no_grad()
-    def kl_to(self, policy: nn.Module) -> Tensor:
+    def kl_to(self, policy: nn.Module, at_once: int | None = None) -> Tensor:
         """Return KL(θ_0‖policy) in nats per token on the completions that θ_0 sampled."""
-        log_prob, _ = score(policy, self.batch)
-        return kl_from(self.log_prob_B_T, log_prob, self.batch.mask_B_T)
+        log_prob_B_T = log_probs(policy, self.batch, at_once)
+        return kl_from(self.log_prob_B_T, log_prob_B_T, self.batch.mask_B_T)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``from_state_dict`` makes it of again."""

@@ -7,7 +7,6 @@ run itself makes it. Fresh gradients are measured once and serve every lag (theo
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from storage.records import BiasProbe
@@ -55,7 +54,7 @@ def study(
         gram = gram_of({**stale.vectors, "fresh": fresh})
         found = {kind: bias_of(gram, kind) for kind in CORRECTIONS}
         found["clip"] = bias_of(gram, "clipped", "unclipped")
-        drift = float(torch.linalg.vector_norm(present - behavior))
+        drift = checkpoint.distance(present, behavior)
         seconds = time.perf_counter() - started
         for kind, bias in found.items():
             yield _probe(run_id, config, plan, lag, kind, bias, stale, drift, seconds)

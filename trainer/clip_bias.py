@@ -11,7 +11,6 @@ GPU, where a small model costs less to replay than to tell what to do, through a
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -23,7 +22,7 @@ from .backward import parts_of, unpadded
 from .bias import Bias, CountSketch, bias_of
 from .graphs import Captured, cuda_graphs
 from .policy import FlatWeights
-from .rollout import Rollouts, score
+from .rollout import Rollouts, pieces, score
 from .transfer import on_host
 
 WINDOW = 16
@@ -41,10 +40,19 @@ class ClipBiasStream:
     """
 
     def __init__(
-        self, policy: nn.Module, weights: FlatWeights, *, every: int, max_staleness: int
+        self,
+        policy: nn.Module,
+        weights: FlatWeights,
+        *,
+        every: int,
+        max_staleness: int,
+        at_once: int | None = None,
     ) -> None:
-        """Measure about every ``every``-th stale step; at S = 0 nothing is ever stale."""
-        self._policy, self._weights = policy, weights
+        """Measure about every ``every``-th stale step; at S = 0 nothing is ever stale.
+
+        ``at_once`` is how many rollouts are scored together, None for all.
+        """
+        self._policy, self._weights, self._at_once = policy, weights, at_once
         self._every = every
         while math.gcd(self._every, max(1, max_staleness)) > 1:
             self._every += 1
@@ -108,9 +116,11 @@ class ClipBiasStream:
         rows = (taken_B_T != 0).any(dim=1).nonzero().squeeze(1)
         self._weights.gradient.zero_()
         if len(rows) > 0:
-            log_prob, _ = score(self._policy, _rows(batch, rows))
+            clipped = batch.rows(rows)
             weight = taken_B_T[rows] / divisor_B[rows].clamp_min(1).unsqueeze(1)
-            torch.autograd.backward((log_prob * weight).sum() / len(divisor_B))
+            for piece in pieces(clipped, self._at_once):
+                log_prob, _ = score(self._policy, clipped.rows(piece))
+                torch.autograd.backward((log_prob * weight[piece]).sum() / len(divisor_B))
         return self._weights.gradient.clone()
 
     def _through_all(self, *tensors: Tensor) -> list[Tensor]:
@@ -183,16 +193,3 @@ class _Window:
 def _dots(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Return the inner product of each pair."""
     return torch.stack([torch.dot(left, right) for left, right in pairs])
-
-
-def _rows(batch: Rollouts, chosen: Tensor) -> Rollouts:
-    """Return what ``score`` reads of the chosen rollouts; prompts and rewards stay as they are."""
-    mask_B_L = batch.prompt_mask_B_L[chosen]
-    return replace(
-        batch,
-        prompt_ids_B_L=batch.prompt_ids_B_L[chosen],
-        prompt_mask_B_L=mask_B_L,
-        completion_ids_B_T=batch.completion_ids_B_T[chosen],
-        mask_B_T=batch.mask_B_T[chosen],
-        padded=batch.padded and not bool(mask_B_L.all()),
-    )

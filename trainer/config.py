@@ -17,12 +17,12 @@ from storage.commandline import BadInput
 
 from .losses import LOSSES
 from .own_files import own_file_faults
-from .workload_settings import WorkloadSettings
+from .policy_settings import PolicySettings
 
 MOST_SAMPLED_STEPS = 400
 
 
-class TrainerConfig(WorkloadSettings):
+class TrainerConfig(PolicySettings):
     """The setting of one run; field descriptions are the help text, bounds the allowed range."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -24,6 +24,9 @@ class WeightSample:
     blocks hold most of the norm. Up to 2²² weights the sample is the weights themselves.
     """
 
+    degree = 1
+    """How the sample scales with the weights."""
+
     def __init__(self, size: int, device: torch.device, whole_up_to: int = MEASURED_WHOLE_UP_TO):
         """Draw the blocks, the same for every run of this size."""
         self._rows: Tensor | None = None

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from .bias import CountSketch
 from .clipping import batch_metrics
+from .lora import drift_sample
 from .objective import Objective, mean_gain
 from .policy import FlatWeights
 from .randomness import generator
-from .rollout import Rollouts, Task, sample_rollouts, score
+from .rollout import Rollouts, Task, pieces, sample_rollouts, score
 
 CORRECTIONS = ("clipped", "unclipped", "uncorrected")
 PROMPTS_PER_PIECE = 128
@@ -31,14 +32,16 @@ def surrogate(
     log_ratio_B_T: Tensor,
     advantage_B: Tensor,
     mask_B_T: Tensor,
+    divisor_B: Tensor | None = None,
 ) -> Tensor:
     """Return the loss whose negative gradient is H under a correction of ``CORRECTIONS``."""
     if correction == "uncorrected":
         gain = advantage_B.unsqueeze(1) * log_ratio_B_T
-        return -mean_gain(gain, mask_B_T, objective.divisors(mask_B_T))
+        divisor_B = objective.divisors(mask_B_T) if divisor_B is None else divisor_B
+        return -mean_gain(gain, mask_B_T, divisor_B)
     if correction == "unclipped":
         objective = replace(objective, epsilon_low=math.inf, epsilon_high=math.inf)
-    return objective.surrogate(log_ratio_B_T, advantage_B, mask_B_T)
+    return objective.surrogate(log_ratio_B_T, advantage_B, mask_B_T, divisor_B=divisor_B)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +86,13 @@ class Checkpoint:
         tokenizer: Any,
         task: Task,
         objective: Objective,
+        at_once: int | None = None,
     ) -> None:
-        """Take the two models of a run; the second is left with the last φ."""
+        """Take the two models of a run; the second is left with the last φ.
+
+        ``at_once`` is how many rollouts are scored together, None for all.
+        """
+        self._at_once = at_once
         self._policy, self._weights = policy, weights
         self._behavior_policy, self._behavior_weights = behavior_policy, behavior_weights
         self._tokenizer, self._task = tokenizer, task
@@ -128,6 +136,11 @@ class Checkpoint:
             clip_fraction=sum(clipped for _, clipped in looks) / len(looks),
         )
 
+    def distance(self, one: Tensor, other: Tensor) -> float:
+        """Return how far apart two sets of weights are, as drift is measured."""
+        sample = drift_sample(self._policy, one.numel(), one.device)
+        return float(torch.linalg.vector_norm(sample(one) - sample(other)))
+
     def _sampled(self, prompts: int, plan: Plan, key: tuple[int, ...], stream: int) -> Rollouts:
         device = self._weights.vector.device
         return sample_rollouts(
@@ -143,19 +156,32 @@ class Checkpoint:
         self, batch: Rollouts, corrections: Sequence[str]
     ) -> tuple[dict[str, Tensor], tuple[float, float]]:
         advantage_B = self._objective.advantages(batch.rewards_P_G)
-        log_prob_B_T, _ = score(self._policy, batch)
+        divisor_B = self._objective.divisors(batch.mask_B_T)
+        found = {kind: torch.zeros_like(self._weights.vector) for kind in corrections}
+        scored = []
+        for rows in pieces(batch, self._at_once):
+            piece = batch.rows(rows)
+            share = len(piece.mask_B_T) / len(batch.mask_B_T)
+            log_prob, _ = score(self._policy, piece)
+            log_ratio = log_prob - piece.behavior_log_probs_B_T
+            for kind in corrections:
+                loss = share * surrogate(
+                    kind,
+                    self._objective,
+                    log_ratio,
+                    advantage_B[rows],
+                    piece.mask_B_T,
+                    divisor_B[rows],
+                )
+                self._weights.gradient.zero_()
+                torch.autograd.backward(loss, retain_graph=kind != corrections[-1])
+                found[kind] -= self._weights.gradient
+            scored.append(log_prob.detach())
+        log_prob_B_T = torch.cat(scored)
         log_ratio_B_T = log_prob_B_T - batch.behavior_log_probs_B_T
-        found = {}
-        for correction in corrections:
-            loss = surrogate(
-                correction, self._objective, log_ratio_B_T, advantage_B, batch.mask_B_T
-            )
-            self._weights.gradient.zero_()
-            torch.autograd.backward(loss, retain_graph=correction != corrections[-1])
-            found[correction] = -self._weights.gradient
         metrics = batch_metrics(
-            log_ratio_B_T.detach(),
-            log_prob_B_T.detach(),
+            log_ratio_B_T,
+            log_prob_B_T,
             advantage_B,
             batch.mask_B_T,
             self._objective.epsilon_low,

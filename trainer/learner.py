@@ -26,6 +26,7 @@ from .bias_study import study
 from .config import TrainerConfig
 from .gradients import Checkpoint
 from .laps import moment, seconds_between
+from .lora import WithoutAdapters, twin
 from .meter import Meter
 from .objective import Objective
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
@@ -91,13 +92,18 @@ class Learner(ABC):
         self.run_id, self.config, self.task = run_id, config, task
         self.device = choose_device(config.device)
         self._start = start
-        self.policy, self.tokenizer = load_policy(start, self.device)
-        self.reference = load_policy(start, self.device)[0] if config.kl_coefficient > 0 else None
+        self.policy, self.tokenizer = load_policy(start, self.device, config)
+        self.reference = self._reference() if config.kl_coefficient > 0 else None
         self.weights = FlatWeights(self.policy)
         self.optimizer = make_optimizer(self.weights, config)
         self.objective = Objective.of(config, task.max_new_tokens)
         self.backward = Backward(
-            self.policy, self.weights, self.objective, self.reference, config.kl_coefficient
+            self.policy,
+            self.weights,
+            self.objective,
+            self.reference,
+            config.kl_coefficient,
+            config.micro_batch_size,
         )
         self.meter = Meter(run_id, config, self.objective, self.policy, self.weights)
         self.evaluator = generator(self.device, config.seed, 1)
@@ -124,7 +130,14 @@ class Learner(ABC):
     @cached_property
     def behavior_policy(self) -> nn.Module:
         """A second copy of the model, for weights that are not the policy's own."""
-        return load_policy(self._start, self.device)[0]
+        if self.config.lora_rank is not None:
+            return twin(self.policy)
+        return load_policy(self._start, self.device, self.config)[0]
+
+    def _reference(self) -> nn.Module:
+        if self.config.lora_rank is not None:
+            return WithoutAdapters(self.policy)
+        return load_policy(self._start, self.device, self.config)[0]
 
     @cached_property
     def behavior_weights(self) -> FlatWeights:
@@ -210,6 +223,7 @@ class Learner(ABC):
             tokenizer=self.tokenizer,
             task=self.task,
             objective=self.objective,
+            at_once=self.config.micro_batch_size,
         )
         for probe in study(
             self.run_id, self.config, checkpoint, self._versions, hooks.stop_requested
@@ -261,7 +275,8 @@ class Learner(ABC):
 
         unread, unmeasured = dict(losses), {}
         if (step + 1) % self.config.kl_to_start_every == 0 or step == 0:
-            unread["kl_to_start"] = self._begun().kl_to(self.policy)
+            at_once = self.config.micro_batch_size
+            unread["kl_to_start"] = self._begun().kl_to(self.policy, at_once)
         else:
             unmeasured["kl_to_start"] = f"measured every {self.config.kl_to_start_every} steps"
         numbers, reasons = self.meter.after_update(step, learning_rate, scored, unread)
@@ -370,7 +385,8 @@ class Learner(ABC):
         batch = sample_rollouts(self.policy, self.tokenizer, self.task, prompts, 1, self.evaluator)
         if step == 0:
             parameters = self.weights.vector.numel()
-            self._beginning = Beginning.of(self.policy, parameters, batch)
+            at_once = self.config.micro_batch_size
+            self._beginning = Beginning.of(self.policy, parameters, batch, at_once)
         return Evaluation(
             run_id=self.run_id,
             step=step,
@@ -398,5 +414,5 @@ def _version(row: StepMetrics) -> int:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """Return the number of parameters, those of adapters included."""
+    return sum(p.numel() for p in model.parameters())

@@ -17,6 +17,7 @@ from .clip_criterion import clip_of, loss_critical_drifts
 from .clipping import ClippingPool, WeightPool, batch_metrics
 from .config import TrainerConfig
 from .drift import DriftTracker, LagTracker, WeightSample
+from .lora import drift_sample
 from .losses import LOSSES
 from .objective import Objective, equal_rewards
 from .policy import FlatWeights
@@ -35,6 +36,8 @@ NO_RADIUS = (
     "the ratio to the proximal policy is clipped, which drift from the behavior policy does not "
     "move; weight_radii say what that drift does to the importance weights"
 )
+ABOVE_FLOOR = 3
+"""How many times σ(0) the log-ratios of a batch must be for drift to be what they tell of."""
 CLIP_METRICS = (
     "clip_fraction_low",
     "clip_fraction_high",
@@ -48,6 +51,23 @@ NO_GOLD = {
 NO_ADVANTAGE = "every group has equal rewards, so no token has an advantage"
 NO_DIRECTION = "the gradient of this step or of the one before is zero and has no direction"
 NO_MOVE = "no token's ratio moved the way its advantage pushes"
+
+
+class _Floor:
+    """The largest rms log-ratio of a batch of age 0 so far: σ(0) of theory.md §4."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def raise_to(self, rms: float) -> None:
+        if math.isfinite(rms):
+            self.value = max(self.value, rms)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.value = state["value"]
 
 
 class _Part(Protocol):
@@ -72,12 +92,19 @@ class Meter:
         self._objective = objective
         self._epsilon = (objective.epsilon_low, objective.epsilon_high)
         self._unclipped = unclipped(config) is not None
-        self._sample = WeightSample(weights.vector.numel(), weights.vector.device)
+        size, device = weights.vector.numel(), weights.vector.device
+        self._sample = drift_sample(policy, size, device)
+        self._gradient_sample = WeightSample(size, device)
         start = self._sample(weights.vector)
         self._drift, self._lags = DriftTracker(start), LagTracker(start)
         self._clipping, self._importance = ClippingPool(), WeightPool()
+        self._floor = _Floor()
         self.stream = ClipBiasStream(
-            policy, weights, every=config.bias_every, max_staleness=config.max_staleness
+            policy,
+            weights,
+            every=config.bias_every,
+            max_staleness=config.max_staleness,
+            at_once=config.micro_batch_size,
         )
         self._parts: dict[str, _Part] = {
             "drift": self._drift,
@@ -85,6 +112,7 @@ class Meter:
             "clipping": self._clipping,
             "importance": self._importance,
             "stream": self.stream,
+            "floor": self._floor,
         }
         self._found: dict[str, Tensor] = {}
         self.drifts: list[LagDrift] = []
@@ -96,16 +124,18 @@ class Meter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of another meter of the same run."""
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        for name, part in state.items():
+            self._parts[name].load_state_dict(part)
 
     def before_update(self, step: int, version: int, behavior: Tensor, scored: Scored) -> Tensor:
         """Measure at θ_t, with the raw gradient of the batch in place; return its norm."""
         gradient = self._weights.gradient
         self._found = self._drift.before_update(
-            self._sample(self._weights.vector), self._sample(behavior), self._sample(gradient)
+            self._sample(self._weights.vector),
+            self._sample(behavior),
+            self._gradient_sample(gradient),
         )
-        if not self._sample.is_whole:  # the update is scaled by it
+        if not self._gradient_sample.is_whole:  # the update is scaled by it
             self._found["grad_norm"] = torch.linalg.vector_norm(gradient)
         self.bias = self._clip_bias(step, step - version, scored)
         return self._found["grad_norm"]
@@ -125,6 +155,7 @@ class Meter:
         """
         weights = self._sample(self._weights.vector)
         decay = self._config.weight_decay if self._config.optimizer == "adamw" else 0.0
+        decay *= self._sample.degree  # to first order
         found = self._found | self._drift.after_update(weights, learning_rate, decay) | dict(unread)
         ended = self._lags.after_update(step, weights, learning_rate)
         norms = {f"lag {lag}": norm for lag, norm, _ in ended}
@@ -173,9 +204,15 @@ class Meter:
 
     @torch.no_grad()
     def _pool(self, scored: Scored, numbers: dict[str, Any]) -> None:
-        """Pool what radii are read from; a batch of age 0 has no direction to scale along."""
-        drift = numbers["cycle_drift"]
-        if not (drift > 0 and math.isfinite(drift)):
+        """Pool what radii are read from.
+
+        A batch of age 0 has no direction to scale along, and its log-ratios are what sampler and
+        learner differ by in rounding; nor has one whose log-ratios are hardly larger than that.
+        """
+        drift, rms = numbers["cycle_drift"], numbers["log_ratio_rms"]
+        if drift == 0:
+            self._floor.raise_to(rms)
+        if not (drift > 0 and math.isfinite(drift)) or rms < ABOVE_FLOOR * self._floor.value:
             return
         mask_B_T, log_ratio_B_T = scored.batch.mask_B_T, scored.log_ratio_B_T
         if self._clips_by_drift:
@@ -276,8 +313,11 @@ def unmeasured(config: TrainerConfig) -> dict[str, str]:
 
 
 def unclipped(config: TrainerConfig) -> str | None:
-    """Say why the clip can never act in a run of this configuration; None where it can."""
-    if config.max_staleness == 0:
+    """Say why the clip can never act in a run of this configuration; None where it can.
+
+    In bf16 the ratio of equal weights is 1 up to rounding only, which a narrow range may clip.
+    """
+    if config.max_staleness == 0 and config.precision == "fp32":
         return STRUCTURAL
     if LOSSES[config.loss].clips == "proximal" and config.updates_per_batch == 1:
         return ONE_UPDATE

@@ -189,8 +189,9 @@ class Objective:
         advantage_B: Tensor,
         mask_B_T: Tensor,
         proximal_log_ratio_B_T: Tensor | None = None,
+        divisor_B: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss of a batch, a scalar.
+        """Return the loss of a batch, or of a part of one, a scalar.
 
         Args:
             log_ratio_B_T: log π_θ − log π_φ per response token; the gradient flows through it.
@@ -198,6 +199,7 @@ class Objective:
             mask_B_T: 1 for response tokens, 0 for padding.
             proximal_log_ratio_B_T: log π_θ − log π_prox with gradient, for ``decoupled`` alone;
                 None at the first update on a batch, where π_prox = π_θ.
+            divisor_B: ``divisors``; given where groups are not whole, as some losses need them.
         """
         low, high = self.epsilon_low, self.epsilon_high
         match LOSSES[self.loss].clips:
@@ -212,7 +214,8 @@ class Objective:
                 if proximal_log_ratio_B_T is None:
                     proximal_log_ratio_B_T = log_ratio_B_T - log_ratio_B_T.detach()
                 gain = decoupled_gain(log_ratio_B_T, proximal_log_ratio_B_T, advantage_B, low, high)
-        return -mean_gain(gain, mask_B_T, self.divisors(mask_B_T))
+        divisor_B = self.divisors(mask_B_T) if divisor_B is None else divisor_B
+        return -mean_gain(gain, mask_B_T, divisor_B)
 
 
 def kl_penalty(

@@ -1,7 +1,7 @@
 """A person's own model, prompts and reward function: found, read, and checked before a run begins.
 
 Imports neither torch nor transformers: a wrong path costs no seconds. What only the loaded model
-can tell, such as a prompt that is too long for it, ``workloads/custom.py`` checks.
+can tell, such as a prompt that is too long for it, ``preflight.py`` checks.
 """
 
 import importlib
@@ -20,20 +20,21 @@ TOKENIZERS = ("tokenizer*", "vocab*", "*.tiktoken", "spiece.model")
 
 
 class Prompt(str):
-    """The text of a prompt, with the other keys of its line in the prompts file."""
+    """The text of a prompt, with its line in the prompts file and the other keys of that line."""
 
-    __slots__ = ("keys",)
+    __slots__ = ("keys", "line")
     keys: Mapping[str, Any]
+    line: int
 
-    def __new__(cls, text: str, keys: Mapping[str, Any]) -> "Prompt":
+    def __new__(cls, text: str, keys: Mapping[str, Any], line: int = 0) -> "Prompt":
         """Make a string that remembers where it came from."""
         prompt = super().__new__(cls, text)
-        prompt.keys = keys
+        prompt.keys, prompt.line = keys, line
         return prompt
 
-    def __reduce__(self) -> tuple[type["Prompt"], tuple[str, Mapping[str, Any]]]:
+    def __reduce__(self) -> tuple[type["Prompt"], tuple[str, Mapping[str, Any], int]]:
         """Let it be sent to another process with its keys."""
-        return Prompt, (str(self), self.keys)
+        return Prompt, (str(self), self.keys, self.line)
 
 
 def absolute(path: str) -> str:
@@ -114,7 +115,7 @@ def _prompt(path: str, number: int, line: str) -> Prompt:
         raise BadInput(f'{where} has a "prompt" that is {_kind(text)}; allowed: text, not empty')
     if taken := {"prompts", "completions"} & row.keys():
         raise BadInput(f'{where} has a key "{min(taken)}", which the reward function is given')
-    return Prompt(text, row)
+    return Prompt(text, row, number)
 
 
 def _kind(value: Any) -> str:

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from storage.commandline import BadInput
+
+from .policy import loaded, loaded_tokenizer
 
 
 class RewardModel:
@@ -20,14 +22,12 @@ class RewardModel:
         A tokenizer without a padding token pads with its end-of-sequence token.
 
         Raises:
-            BadInput: it has more than one label, or neither of the two tokens.
-            OSError: the folder holds no model or tokenizer.
+            BadInput: it cannot be loaded, has more than one label, or neither of the two tokens.
         """
         self.device = device
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
-        self.model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32
-        ).to(device)
+        self.tokenizer = loaded_tokenizer(folder, "reward_model", padding_side="right")
+        self.model: Any = loaded(AutoModelForSequenceClassification, folder, "reward_model")
+        self.model.to(device)
         self.model.eval()
         _make_ready(self.model, self.tokenizer, folder)
 

@@ -1,27 +1,20 @@
 """Rollouts: completions that the behavior policy samples, and how any policy scores them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from numbers import Real
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .decoding import Decoded, decode, look_every, positions_of
+from .judging import Judge, judgments
+from .recomputation import checkpointed_layers, recomputed
 from .transfer import on_host
 
 
 class NonFinitePolicy(ArithmeticError):
     """The policy's probabilities are not numbers, so nothing can be sampled from it."""
-
-
-class RewardFailed(RuntimeError):
-    """The reward function raised, or returned something that is not one number per completion."""
-
-
-Judge = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-"""``(prompts, completions)``, two lists of equal length, to one value per completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +65,26 @@ class Rollouts:
     def decisive_P_G(self) -> Tensor:  # noqa: N802 – an array, with its axes
         """The reward that matters: gold where there is one, else the reward (theory.md §6)."""
         return self.rewards_P_G if self.gold_P_G is None else self.gold_P_G
+
+    def rows(self, chosen: slice | Tensor) -> "Rollouts":
+        """Return what ``score`` reads of some rows; unless groups are whole, each is its own."""
+        if isinstance(chosen, slice) and chosen == slice(0, len(self.mask_B_T)):
+            return self
+        group_size = self.rewards_P_G.shape[1]
+        mask_B_L = self.prompt_mask_B_L[chosen]
+        ends = (chosen.start, chosen.stop) if isinstance(chosen, slice) else (1, 1)
+        whole = all(end % group_size == 0 for end in ends)
+        members = group_size if whole else 1
+        return replace(
+            self,
+            prompt_ids_B_L=self.prompt_ids_B_L[chosen],
+            prompt_mask_B_L=mask_B_L,
+            completion_ids_B_T=self.completion_ids_B_T[chosen],
+            mask_B_T=self.mask_B_T[chosen],
+            behavior_log_probs_B_T=self.behavior_log_probs_B_T[chosen],
+            rewards_P_G=self.rewards_P_G.reshape(-1)[chosen].view(-1, members),
+            padded=self.padded and not bool(mask_B_L.all()),
+        )
 
     def first(self, prompts: int) -> "Rollouts":
         """Return the rollouts of the first ``prompts`` prompts."""
@@ -209,53 +222,45 @@ def _ended(decoded: Decoded, tokenizer: Any) -> tuple[Tensor, Tensor, Tensor, li
 def judged(
     judge: Judge, prompts: list[str], completions: list[str], device: torch.device
 ) -> Tensor:
-    """Return one fp32 value per completion; a NaN or ±inf of the judge is kept as such.
-
-    Raises:
-        RewardFailed: the judge raised, or did not return one number per completion.
-    """
-    try:
-        found: Any = judge(prompts, completions)
-        values = found.tolist() if hasattr(found, "tolist") else found
-    except Exception as error:
-        raise RewardFailed(f"the reward raised {type(error).__name__}: {error}") from error
-    if not isinstance(values, (list, tuple)):
-        raise RewardFailed(
-            f"the reward returned {_shown(values)}; it must return a list, one number for each "
-            f"of {len(completions)} completions"
-        )
-    if len(values) != len(completions):
-        raise RewardFailed(
-            f"the reward returned {len(values)} values for {len(completions)} completions; "
-            "it must return one number for each"
-        )
-    for value, completion in zip(values, completions, strict=True):
-        if not isinstance(value, Real):
-            raise RewardFailed(
-                f"the reward returned {_shown(value)} for the completion {completion!r}; it must "
-                "return a number"
-            )
-    numbers = torch.tensor([float(v) for v in values], dtype=torch.float32)
+    """Return one fp32 value per completion; see ``judgments``."""
+    numbers = torch.tensor(judgments(judge, prompts, completions), dtype=torch.float32)
     return numbers.to(device, non_blocking=True)
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:60] + '…'} ({type(value).__name__})"
+def pieces(batch: Rollouts, at_once: int | None) -> list[slice]:
+    """Cut a batch into rows of at most so many at once, whole groups where one fits."""
+    rows, group_size = batch.mask_B_T.shape[0], batch.rewards_P_G.shape[1]
+    size = min(rows, at_once or rows)
+    if size >= group_size:
+        size -= size % group_size
+    return [slice(start, min(rows, start + size)) for start in range(0, rows, size)]
+
+
+@torch.no_grad()
+def log_probs(model: nn.Module, batch: Rollouts, at_once: int | None) -> Tensor:
+    """Return log π(token) of each response token, [B, T], scored at most so many at once."""
+    return torch.cat([score(model, batch.rows(rows))[0] for rows in pieces(batch, at_once)])
 
 
 def score(model: nn.Module, batch: Rollouts) -> tuple[Tensor, Tensor]:
     """Return log π(token) of each response token and the entropy of its distribution.
 
+    Prompts are read once per group, unless activations are to be computed again for the gradient:
+    that and a key–value cache do not go together.
+
     Returns:
         log-probabilities [B, T] in nats, with gradient, and entropies [B, T] in nats, without;
         both 0 on padding.
     """
-    whole = len(batch.completion_ids_B_T) == batch.rewards_P_G.numel()
-    group_size = batch.rewards_P_G.shape[1] if whole else 1
-    logits_B_T_V = (
-        _group_logits(model, batch, group_size) if group_size > 1 else _logits(model, batch)
-    )
+    group_size = batch.rewards_P_G.shape[1]
+    layers = checkpointed_layers(model) if torch.is_grad_enabled() else []
+    if layers:
+        with recomputed(layers):
+            logits_B_T_V = _logits(model, batch)
+    elif group_size > 1:
+        logits_B_T_V = _group_logits(model, batch, group_size)
+    else:
+        logits_B_T_V = _logits(model, batch)
     log_prob_B_T_V = logits_B_T_V.float().log_softmax(dim=-1)
     chosen = log_prob_B_T_V.gather(2, batch.completion_ids_B_T.unsqueeze(2)).squeeze(2)
     with torch.no_grad():

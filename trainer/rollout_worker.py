@@ -84,7 +84,7 @@ class Sampler:
         """Load the model's shape and the tokenizer from ``start``; its weights are never used."""
         self._config, self._task, self._published = config, task, published
         self._device = choose_device(config.device)
-        self._policy, self._tokenizer = load_policy(start, self._device)
+        self._policy, self._tokenizer = load_policy(start, self._device, config)
         self._weights = FlatWeights(self._policy)
         self._version = NOTHING
 

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from storage.engine import checkpoint_folder, home
+from storage.engine import checkpoint_folder, home, policy_folder
 from storage.errors import StorageError
 from storage.records import Evaluation, Event, RunInfo, RunStatus, StepMetrics
 from storage.store import Store
@@ -33,8 +33,11 @@ from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
 from .learner import Hooks, Learner, parameter_count
 from .lockstep import Lockstep
+from .memory import out_of_memory
 from .meter import unmeasured
 from .outcome import Outcome
+from .policy import save_policy
+from .preflight import check
 from .workloads.choice import task_and_start
 
 logger = logging.getLogger(__name__)
@@ -96,7 +99,7 @@ class Worker:
             self._end(status=RunStatus.STOPPED, outcome_reason="interrupted", **self._rewards())
             raise
         except BaseException as error:
-            what = f"{type(error).__name__}: {error}"
+            what = out_of_memory(error) or f"{type(error).__name__}: {error}"
             trace = traceback.format_exc()
             self._end(status=RunStatus.FAILED, outcome_reason=what, error=trace, **self._rewards())
             self._event("failure", what, level="error")
@@ -167,6 +170,7 @@ class Worker:
     # -- work ---------------------------------------------------------------------------------
 
     def _train(self) -> Outcome:
+        check(self._config)
         task, start = task_and_start(self._config, home(), self._warming)
         kind = Asynchronous if self._config.schedule == "queue" else Lockstep
         learner: Learner = kind(self._run.id, self._config, task, start)
@@ -179,6 +183,8 @@ class Worker:
         )
         if not self._taken_up(learner):
             words = f"{parameters} parameters, starting from {start.name}"
+            if self._config.lora_rank is not None:
+                words += f"; {learner.weights.vector.numel()} of them are trained, in adapters"
             self._event("start", words, data=task.facts)
         with self._interrupts_heard_at_rest():
             outcome = learner.train(
@@ -195,6 +201,9 @@ class Worker:
             )
             if self._interrupted:
                 raise KeyboardInterrupt
+        if self._config.save_policy and outcome.verdict != "diverged":
+            folder = save_policy(learner.policy, learner.tokenizer, policy_folder(self._run.id))
+            self._event("policy", f"the last policy lies in {folder}", step=self._steps)
         return outcome
 
     # -- going on later -----------------------------------------------------------------------

@@ -82,6 +82,13 @@ class WorkloadSettings(BaseModel):
         description="custom: f(prompts, completions, **other keys) -> one number per completion",
         json_schema_extra=_own("module:function or path/to/file.py:function"),
     )
+    reward_timeout: float = Field(
+        default=300.0,
+        gt=0,
+        le=86400,
+        description="custom: seconds that one call of the reward function, on all completions of a "
+        "batch or of an evaluation, may take, the first with whatever it loads; then the run fails",
+    )
     reward_model: str | None = Field(
         default=None,
         description="custom: folder of a sequence classifier with one label, which is the reward",

@@ -18,11 +18,12 @@ from storage.commandline import BadInput
 from storage.records import RunInfo, missing_reason
 from trainer.asynchronous import Asynchronous
 from trainer.crew import RolloutWorkersDied
+from trainer.judging import RewardFailed
 from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.meter import unmeasured
 from trainer.published_weights import PublishedWeights
-from trainer.rollout import RewardFailed, sample_rollouts, score
+from trainer.rollout import sample_rollouts, score
 from trainer.rollout_worker import Failure, Sampler, batch_generator, packed
 from trainer.workloads.choice import task_and_start
 
@@ -30,9 +31,9 @@ CPU = torch.device("cpu")
 CLOCKS = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait"}
 SLOW = "import time\n" + LENGTH.replace("return", "time.sleep(1.0)\n    return")
 IN_A_WORKER = (
-    "import multiprocessing, os\n"
+    "import os, psutil, time\n"
     "def judge(prompts, completions, **keys):\n"
-    "    if multiprocessing.current_process().name == 'rollout worker':\n"
+    "    if '--multiprocessing-fork' in psutil.Process(os.getppid()).cmdline():\n"
     "        {}\n"
     "    return [len(c) for c in completions]\n"
 )
@@ -242,15 +243,15 @@ def test_a_reward_that_raises_in_a_worker_fails_the_run_as_it_does_in_lockstep(m
 
 def test_workers_that_die_whatever_is_done_fail_the_run_and_say_how(made, monkeypatch):
     monkeypatch.setattr("trainer.crew.MOST_DEATHS", 0)
-    learner = made(Asynchronous, IN_A_WORKER.format("os._exit(3)"), schedule="queue")
-    with pytest.raises(RolloutWorkersDied, match="the last with exit code 3"):
+    learner = made(Asynchronous, IN_A_WORKER.format("os.kill(os.getppid(), 9)"), schedule="queue")
+    with pytest.raises(RolloutWorkersDied, match="the last by signal 9"):
         learner.train(hooks())
 
 
 def test_a_worker_that_cannot_begin_says_why(made, tmp_path):
     learner = made(Asynchronous, schedule="queue")
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match=str(tmp_path / "model")):
+    with pytest.raises(BadInput, match=str(tmp_path / "model")):
         learner.train(hooks())
 
 

@@ -6,12 +6,11 @@ from dataclasses import fields
 import pytest
 import torch
 
-from trainer.backward import without_gradient
 from trainer.bias import bias_of, gram_of
 from trainer.clip_bias import ClipBiasStream, _Window, lowest_of_like_age
 from trainer.gradients import CORRECTIONS, Checkpoint, Plan, surrogate
 from trainer.objective import Objective
-from trainer.rollout import sample_rollouts
+from trainer.rollout import sample_rollouts, score
 
 PLAN = Plan(shards=16, prompts=8, group_size=4, seed=3)
 
@@ -120,11 +119,12 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     batch = sample_rollouts(
         run.behavior_policy, run.tokenizer, run.task, prompts, group_size, run.generator
     )
-    scored = run.backward.score(batch)
+    scored, _ = run.backward(batch, None)
+    log_ratio_B_T = score(run.policy, batch)[0] - batch.behavior_log_probs_B_T
     whole = {}
     for correction in ("unclipped", "clipped"):
         loss = surrogate(
-            correction, run.objective, scored.log_ratio_B_T, scored.advantage_B, batch.mask_B_T
+            correction, run.objective, log_ratio_B_T, scored.advantage_B, batch.mask_B_T
         )
         run.weights.gradient.zero_()
         torch.autograd.backward(loss, retain_graph=True)
@@ -132,7 +132,7 @@ def test_the_clip_bias_of_a_batch_is_the_clipped_minus_the_unclipped_gradient(le
     assert not torch.allclose(whole["clipped"], whole["unclipped"])
     stream = ClipBiasStream(run.policy, run.weights, every=1, max_staleness=3)
     before = run.weights.gradient.clone()
-    taken = run.meter._taken(without_gradient(scored))
+    taken = run.meter._taken(scored)
     assert stream.measure(3, batch, taken, run.objective.divisors(batch.mask_B_T)) is None
     assert torch.equal(run.weights.gradient, before)
     [(bias, unclipped)] = stream._windows[2]._vectors

@@ -11,11 +11,11 @@ from processes import command
 
 from storage.records import RunStatus
 from trainer.__main__ import exit_code, result
+from trainer.judging import RewardFailed
 from trainer.launch import create_run
 from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.objective import equal_rewards, group_advantages
-from trainer.rollout import RewardFailed
 from trainer.worker import Worker
 from trainer.workloads.choice import task_and_start
 

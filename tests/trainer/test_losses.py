@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from storage.records import RunInfo, missing_reason
-from trainer.backward import without_gradient
 from trainer.clip_criterion import clip_of, loss_critical_drifts
 from trainer.clipping import batch_metrics
 from trainer.gradients import surrogate
@@ -16,6 +15,7 @@ from trainer.learner import Hooks
 from trainer.losses import LOSSES, clipped_share
 from trainer.meter import unmeasured
 from trainer.objective import Objective, centred_rewards, kl_penalty
+from trainer.rollout import score
 
 GROUP, BUDGET = 3, 6
 RANGES = {
@@ -385,21 +385,23 @@ def test_the_clip_bias_is_the_clipped_minus_the_unclipped_gradient_of_the_loss(l
     run = learner(loss=loss, max_staleness=3, updates_per_batch=2, learning_rate=2e-3, **high)
     steps_of(run, 7)
     batch = run._sampled.batch
-    scored = run.backward.score(batch, run._proximal_B_T)
+    proximal = run._proximal_B_T
+    scored, _ = run.backward(batch, proximal)
+    log_prob = score(run.policy, batch)[0]
     gradients = []
     for epsilon in (run.objective.epsilon_high, math.inf):
         low = min(run.objective.epsilon_low, epsilon) if epsilon < 1 else math.inf
         objective = replace(run.objective, epsilon_low=low, epsilon_high=epsilon)
         found = objective.surrogate(
-            scored.log_ratio_B_T,
+            log_prob - batch.behavior_log_probs_B_T,
             scored.advantage_B,
             batch.mask_B_T,
-            scored.proximal_log_ratio_B_T,
+            log_prob - proximal,
         )
         run.weights.gradient.zero_()
         torch.autograd.backward(found, retain_graph=True)
         gradients.append(-run.weights.gradient.clone())
-    taken = run.meter._taken(without_gradient(scored))
+    taken = run.meter._taken(scored)
     removed = run.meter.stream._removed(batch, taken, run.objective.divisors(batch.mask_B_T))
     assert removed.norm() > 0
     torch.testing.assert_close(-removed, gradients[0] - gradients[1], rtol=1e-3, atol=1e-5)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trainer.judging import RewardFailed
 from trainer.policy import load_policy
-from trainer.rollout import RewardFailed, Task, sample_rollouts, score
+from trainer.rollout import Task, sample_rollouts, score
 from trainer.workloads.arithmetic import build_model, build_tokenizer, exact_match, sample_prompts
 
 UNEVEN = ["1+2=", "12+34=", "5=", "90+99="]  # padded on the left to the longest

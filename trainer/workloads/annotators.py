@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..bradley_terry import Comparisons
-from ..rollout import Judge, Task, sample_rollouts
+from ..judging import Judge
+from ..rollout import Task, sample_rollouts
 from .arithmetic import MAX_NEW_TOKENS, sample_prompts
 
 PROMPTS_AT_A_TIME = 512

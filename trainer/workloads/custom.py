@@ -1,20 +1,19 @@
 """A person's own model, prompts and reward."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
 
 from storage.commandline import BadInput
 
 from ..config import TrainerConfig
-from ..own_files import Prompt, read_prompts, reward_function
+from ..judging import Judge
+from ..own_files import Prompt, read_prompts
 from ..policy import choose_device
 from ..reward_model import RewardModel
-from ..rollout import Judge, Task
+from ..reward_process import RewardProcess
+from ..rollout import Task
 
 MAX_NEW_TOKENS = 32
 
@@ -25,14 +24,13 @@ def custom(config: TrainerConfig, home: Path, progress: Callable[[str], None]) -
     The chance reward is unknown, so the floor of collapse is the start's mean − 2 deviations.
 
     Raises:
-        BadInput: a file cannot be used, or a prompt is too long for the model.
+        BadInput: a file cannot be used.
     """
     if config.model is None or config.prompts_file is None:
         raise BadInput("model: not given; the custom workload needs a model and prompts")
     prompts = read_prompts(config.prompts_file)
     folder = Path(config.model)
     max_new_tokens = config.max_new_tokens or MAX_NEW_TOKENS
-    _check_lengths(folder, prompts, max_new_tokens)
     task = Task(
         name="custom",
         chance_reward=None,
@@ -59,51 +57,4 @@ def _judge(config: TrainerConfig) -> Judge:
         return RewardModel(Path(config.reward_model), choose_device(config.device))
     if config.reward is None:
         raise BadInput("reward: not given; the custom workload needs reward or reward_model")
-    function = reward_function(config.reward)
-    accepted = _accepted_keys(function)
-
-    def judge(prompts: Sequence[str], completions: Sequence[str]) -> Sequence[float]:
-        columns = _columns(prompts)
-        if accepted is not None:
-            columns = {key: column for key, column in columns.items() if key in accepted}
-        texts = [str(prompt) for prompt in prompts]
-        values: Sequence[float] = function(prompts=texts, completions=list(completions), **columns)
-        return values
-
-    return judge
-
-
-def _accepted_keys(function: Callable[..., Any]) -> frozenset[str] | None:
-    """Return the names that a function takes by keyword; None for any."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some built-in functions have no signature
-        return None
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return None
-    return frozenset(p.name for p in parameters)
-
-
-def _columns(prompts: Sequence[str]) -> dict[str, list[Any]]:
-    """Return the other keys of the prompts' lines as columns; None where a line lacks one."""
-    rows = [prompt.keys if isinstance(prompt, Prompt) else {} for prompt in prompts]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _check_lengths(folder: Path, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    """Refuse a prompt that tokenizes to nothing or leaves the model no room to answer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    room = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
-    for prompt, ids in zip(prompts, tokenizer(list(prompts))["input_ids"], strict=True):
-        if not ids:
-            raise BadInput(f"prompts_file: the prompt {_short(prompt)} has no token")
-        if room is not None and len(ids) + max_new_tokens > room:
-            raise BadInput(
-                f"prompts_file: the prompt {_short(prompt)} has {len(ids)} tokens, and with "
-                f"max_new_tokens {max_new_tokens} that is more than the {room} of the model"
-            )
-
-
-def _short(prompt: str) -> str:
-    return repr(prompt if len(prompt) <= 40 else prompt[:40] + "…")
+    return RewardProcess(config.reward, seconds=config.reward_timeout, threads=config.threads)

@@ -1,0 +1,266 @@
+"""What is refused before a run begins: models, prompts and memory, each in one clear line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from factories import a_config
+from own_things import LENGTH, own_config, own_values, save_model, save_reward_model, write_prompts
+from processes import command
+
+from storage.commandline import BadInput
+from storage.records import RunStatus
+from trainer.launch import create_run
+from trainer.lockstep import Lockstep
+from trainer.memory import (
+    GIB,
+    _cgroup_rooms,
+    available_bytes,
+    least_bytes,
+    memory_fault,
+    out_of_memory,
+    shape_of,
+)
+from trainer.policy import load_policy
+from trainer.preflight import check
+from trainer.reward_model import RewardModel
+from trainer.rollout import score
+from trainer.worker import Worker
+from trainer.workloads.arithmetic import build_model, build_tokenizer
+from trainer.workloads.choice import task_and_start
+
+CPU = torch.device("cpu")
+
+
+def ignore(*words):
+    pass
+
+
+def refusal(function, *given):
+    with pytest.raises(BadInput) as found:
+        function(*given)
+    [line] = str(found.value).splitlines()
+    return line
+
+
+# -- prompts -----------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_leaves_no_room_to_answer_is_refused_with_its_line(tmp_path):
+    save_model(tmp_path / "model")  # which reads 64 tokens
+    file = tmp_path / "prompts.jsonl"
+    write_prompts(file, [{"prompt": "1" * 61}])
+    config = own_config(tmp_path)
+    check(config)  # 61 + 3 = 64 fit
+    file.write_text('{"prompt": "5="}\n\n' + json.dumps({"prompt": "1" * 62}) + "\n")
+    assert refusal(check, config) == (
+        f"prompts_file: line 3 of {str(file)!r} has a prompt of 62 tokens; allowed: at most 61, "
+        "the 64 that the model reads less max_new_tokens, 3"
+    )
+
+
+def test_padding_takes_no_room(tmp_path):
+    """The longest prompt fits to the last token, and short ones padded to it are scored alike."""
+    torch.set_num_threads(1)
+    write_prompts(tmp_path / "prompts.jsonl", [{"prompt": "1" * 61}, {"prompt": "5="}])
+    config = own_config(tmp_path, prompts=2)
+    check(config)
+    learner = Lockstep("a run", config, *task_and_start(config, tmp_path, ignore))
+    learner.evaluate(0, 16)
+    batch = learner._sample(0).batch
+    assert batch.prompt_ids_B_L.shape[1] == 61
+    short = batch.prompt_mask_B_L[:, 0] == 0
+    assert short.sum() == 4
+    alone = replace(
+        batch.rows(short),
+        prompt_ids_B_L=batch.prompt_ids_B_L[short][:, 59:],
+        prompt_mask_B_L=batch.prompt_mask_B_L[short][:, 59:],
+    )
+    found = learner.backward(batch, None)[0].log_prob_B_T[short]
+    torch.testing.assert_close(found, score(learner.policy, alone)[0].detach())
+
+
+def test_the_command_refuses_a_long_prompt_before_anything_is_made(tmp_path):
+    values = own_values(tmp_path)
+    write_prompts(tmp_path / "prompts.jsonl", [{"prompt": "1" * 62}])
+    named = ("workload", "model", "prompts_file", "reward", "steps", "max_new_tokens")
+    options = [w for n in named for w in (f"--{n.replace('_', '-')}", str(values[n]))]
+    home = tmp_path / "home"
+    words = ("-m", "trainer", "run", "--learning-rate", "1e-4", "--max-staleness", "0", "--detach")
+    done = command(*words, *options, "--json", home=home)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("prompts_file: line 1 of ")
+    assert not home.exists()
+
+
+# -- models that do not load -------------------------------------------------------------------
+
+
+def test_a_damaged_checkpoint_is_refused_before_and_when_it_is_loaded(tmp_path):
+    config = own_config(tmp_path)
+    file = tmp_path / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    told = f"model: {str(tmp_path / 'model')!r} cannot be loaded: "
+    assert refusal(check, config).startswith(told)
+    assert refusal(load_policy, tmp_path / "model", CPU).startswith(told)
+
+
+def test_weights_that_are_missing_are_no_random_numbers(tmp_path):
+    """A causal LM has no score head: taken for a reward model it would reward at random."""
+    folder = save_model(tmp_path / "model")
+    line = refusal(RewardModel, folder, CPU)
+    assert line.startswith(f"reward_model: {str(folder)!r} lacks 1 of its weights, the first is ")
+    judge = save_reward_model(tmp_path / "judge")
+    settings = json.loads((judge / "config.json").read_text())
+    settings["tie_word_embeddings"] = False
+    (judge / "config.json").write_text(json.dumps(settings))
+    assert "lm_head.weight; allowed: a complete" in refusal(load_policy, judge, CPU)
+
+
+# -- memory ------------------------------------------------------------------------------------
+
+
+def test_a_model_that_no_machine_holds_is_refused_in_one_line(tmp_path):
+    home = tmp_path / "home"
+    words = "--learning-rate 1e-4 --max-staleness 0 --steps 5 --hidden-size 8192 --layers 128"
+    done = command("-m", "trainer", "run", *words.split(), "--json", home=home)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("memory: this run needs at least ")
+    assert "optimizer 10" in line  # 137 billion weights, twice, in GiB
+    assert not home.exists()
+
+
+def need(config, width=64, layers=2):
+    return least_bytes(config, shape_of(build_model(width, layers), config), 1024)
+
+
+def test_the_need_is_counted_by_hand():
+    """134 208 weights in fp32: themselves, gradient, two moments, a snapshot, a second model."""
+    weights = sum(p.numel() for p in build_model(64, 2).parameters())
+    found = need(a_config())
+    cache = 1024 * (2 * 2 * 64 * 2 + 2 * 16 * 4)
+    assert found == {
+        "weights": 4 * weights,
+        "gradient": 4 * weights,
+        "optimizer": 8 * weights,
+        "behavior snapshots": 4 * weights,
+        "evaluation": cache,
+        "behavior policy": 4 * weights,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "copies"),
+    [
+        ({"schedule": "constant", "max_staleness": 7}, "behavior snapshots", 8),
+        ({"schedule": "constant", "max_staleness": 7, "steps": 3}, "behavior snapshots", 4),
+        ({"optimizer": "sgd"}, "optimizer", 1),
+        ({"optimizer": "sgd", "adam_beta1": 0.0}, "optimizer", None),
+        ({"kl_coefficient": 0.1}, "reference policy", 1),
+        ({"schedule": "queue", "rollout_workers": 3}, "rollout workers", 3),
+        ({"lora_rank": 4}, "behavior policy", None),
+    ],
+)
+def test_what_changes_the_need(changes, name, copies):
+    found = need(a_config(**changes))
+    assert found.get(name) == (None if copies is None else copies * found["weights"])
+
+
+def test_the_line_says_what_is_needed_what_is_there_and_what_to_do():
+    line = memory_fault({"weights": 2**60, "gradient": 2**61, "small": 5}, CPU)
+    told = "3221225472.0 GiB (gradient 2147483648.0, weights 1073741824.0) and cpu has "
+    assert line.startswith(f"memory: this run needs at least {told}")
+    there = float(line.removeprefix(f"memory: this run needs at least {told}").split()[0])
+    assert there == pytest.approx(available_bytes(CPU) / GIB, rel=0.5)
+    assert line.endswith("fewer rollout_workers")
+    assert memory_fault({"weights": 5}, CPU) is None
+    assert available_bytes(torch.device("mps")) is None
+
+
+def test_a_control_group_with_a_limit_leaves_what_it_leaves(tmp_path):
+    """The tightest of the groups above counts; files that were read are let go when need be."""
+    inner = tmp_path / "fs" / "a" / "b"
+    inner.mkdir(parents=True)
+    for folder, most, used in ((inner, "max", 70), (inner.parent, "100", 80)):
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text("anon 5\ninactive_file 30\n")
+    own = tmp_path / "cgroup"
+    own.write_text("1:cpu:/x\n0::/a/b\n")
+    assert _cgroup_rooms(tmp_path / "fs", own) == [50]
+    assert _cgroup_rooms(tmp_path / "fs", tmp_path / "nowhere") == []
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from trainer.config import checked_config
+from trainer.lockstep import Lockstep
+from trainer.memory import least_bytes, shape_of
+from trainer.workloads.arithmetic import arithmetic
+from trainer.workloads.arithmetic import build_model
+
+config = checked_config(dict(learning_rate=1e-4, max_staleness=int(sys.argv[2]), steps=4,
+    schedule=sys.argv[3], optimizer=sys.argv[4], model=sys.argv[1], prompts=2, group_size=2))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+need = sum(least_bytes(config, shape_of(build_model(512, 4), config), 64).values())
+task, start = arithmetic(config, Path("."), print)
+learner = Lockstep("a run", config, task, start)
+learner.evaluate(0, 64)
+for step in range(4):
+    learner.learner_step(step)
+learner.evaluate(4, 64)
+print(need, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("3", "constant", "adamw"),
+        pytest.param(("0", "cyclic", "adamw"), marks=pytest.mark.slow),  # another process each
+        pytest.param(("0", "cyclic", "sgd"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_needs_at_least_what_is_said_and_not_twice_that(tmp_path, setting):
+    """17 million weights, against the largest resident size of a process."""
+    folder = tmp_path / "model"
+    build_model(512, 4).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    done = command("-c", PEAK, str(folder), *setting, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    needed, taken = map(int, done.stdout.split()[-2:])
+    assert needed <= taken < 2 * needed
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(10**15), lambda: bytearray(2**62)])
+def test_memory_that_runs_out_in_a_run_is_told_in_one_line(store, tmp_path, monkeypatch, ask):
+    """The real allocator of the CPU, and of Python, asked for more than there is."""
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    learn = Lockstep.learner_step
+
+    def greedy(self, step):
+        if step == 2:
+            ask()
+        return learn(self, step)
+
+    monkeypatch.setattr(Lockstep, "learner_step", greedy)
+    run = create_run(store, own_config(tmp_path, LENGTH))
+    with pytest.raises((MemoryError, RuntimeError)):
+        Worker(store, run, ignore).run()
+    run = store.run(run.id)
+    assert run.status is RunStatus.FAILED
+    assert run.outcome_reason.startswith("out of memory: ")
+    assert "micro_batch_size" in run.outcome_reason
+    assert "\n" not in run.outcome_reason
+    assert len(store.steps(run.id)) == 2
+
+
+def test_the_memory_of_a_device_that_runs_out_is_told_too():
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory")).startswith("out of memory: ")
+    assert out_of_memory(RuntimeError("something else")) is None

@@ -1,0 +1,151 @@
+"""A reward function that hangs, crashes or prints harms nobody but its own process."""
+
+import gc
+import sys
+
+import psutil
+import pytest
+from own_things import LENGTH, own_config
+
+from storage.records import RunStatus
+from trainer.judging import RewardFailed
+from trainer.launch import create_run
+from trainer.own_files import Prompt
+from trainer.reward_process import RewardProcess
+from trainer.worker import Worker
+
+SIGNATURE = "def judge(prompts, completions):\n"
+HANGS = {
+    "in Python, catching everything": """
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+""",
+    "in C, without a look at signals": "    return max(itertools.repeat(1))\n",
+    "deaf to every signal that can be ignored": """
+    for each in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if each not in (signal.SIGCHLD, 32, 33):
+            signal.signal(each, signal.SIG_IGN)
+    while True:
+        pass
+""",
+}
+
+
+def ignore(*words):
+    pass
+
+
+def a_reward(folder, body, *, seconds=1.0, first=""):
+    file = folder / "own_reward.py"
+    file.write_text(f"import itertools, os, signal, sys, time\n{first}\n{SIGNATURE}{body}")
+    return RewardProcess(f"{file}:judge", seconds=seconds, threads=1)
+
+
+def children():
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("how", HANGS)
+def test_a_reward_that_hangs_is_ended_whatever_it_does(tmp_path, how):
+    with pytest.raises(RewardFailed) as found:
+        a_reward(tmp_path, HANGS[how])(["1+1="], ["2"])
+    assert str(found.value) == (
+        "the reward of 1 completions took longer than reward_timeout, 1 s, and was ended; "
+        "make it faster or allow more"
+    )
+    assert children() == []
+
+
+def test_a_reward_that_hangs_while_it_is_imported_is_ended(tmp_path):
+    with pytest.raises(RewardFailed, match="importing the reward took "):
+        a_reward(tmp_path, "    return [1.0]\n", first="time.sleep(60)")(["1+1="], ["2"])
+    assert children() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "how"),
+    [("os._exit(7)", "with exit code 7"), ("os.kill(os.getpid(), 11)", "by signal 11")],
+)
+def test_a_reward_whose_process_dies_says_how(tmp_path, body, how):
+    judge = a_reward(tmp_path, f"    {body}\n", seconds=60)
+    with pytest.raises(
+        RewardFailed, match=f"^the reward of 1 completions: its process ended {how}"
+    ):
+        judge(["1+1="], ["2"])
+
+
+def test_a_reward_may_use_the_alarm_signal_and_keep_what_it_loaded(tmp_path):
+    body = """
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    signal.pause()
+    loaded.append(len(completions))
+    return [sum(loaded)] * len(completions)
+"""
+    judge = a_reward(tmp_path, body, seconds=60, first="loaded = []")
+    assert judge(["1+1=", "1+2="], ["2", "3"]) == [2.0, 2.0]
+    assert judge(["1+1="], ["2"]) == [3.0]
+
+
+def test_the_process_of_a_reward_goes_with_whoever_uses_it(tmp_path):
+    judge = a_reward(tmp_path, "    return [1.0]\n", seconds=60)
+    assert judge(["1+1="], ["2"]) == [1.0]
+    assert len(children()) == 1
+    del judge
+    gc.collect()
+    assert children() == []
+
+
+def test_a_reward_loads_no_torch_and_gets_the_other_keys(tmp_path):
+    file = tmp_path / "own_reward.py"
+    file.write_text(
+        "import sys\ndef judge(prompts, completions, answer):\n"
+        "    return [('torch' in sys.modules) + 10 * (a == 'x') for a in answer]\n"
+    )
+    judge = RewardProcess(f"{file}:judge", seconds=60, threads=1)
+    assert "torch" in sys.modules
+    assert judge([Prompt("1+1=", {"answer": "x"}), "2+2="], ["2", "4"]) == [10.0, 0.0]
+
+
+def test_what_a_reward_prints_goes_to_standard_error(tmp_path, capfd):
+    assert a_reward(tmp_path, "    print('seen'); return [1.0]\n", seconds=60)([""], [""]) == [1.0]
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "seen\n")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param(
+            {"schedule": "queue", "steps": 200},
+            marks=pytest.mark.slow,  # a worker takes seconds to import torch
+        ),
+    ],
+)
+def test_a_run_whose_reward_hangs_later_fails_with_every_step_kept(
+    store, tmp_path, monkeypatch, changes
+):
+    """The start takes one call; of the learner's steps, or of a rollout worker's, the third hangs.
+
+    With a queue the start is judged in the learner's process and batches in the worker's.
+    """
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    last = 3 if changes else 4
+    counting = f"    judge.n = getattr(judge, 'n', 0) + 1\n    while judge.n == {last}: pass\n"
+    body = LENGTH.replace("    return", f"{counting}    return")
+    config = own_config(tmp_path, body, reward_timeout=2, **changes)
+    run = create_run(store, config)
+    with pytest.raises(RewardFailed):
+        Worker(store, run, ignore).run()
+    run = store.run(run.id)
+    assert run.status is RunStatus.FAILED
+    assert run.outcome_reason == (
+        "RewardFailed: the reward of 16 completions took longer than reward_timeout, 2 s, and was "
+        "ended; make it faster or allow more"
+    )
+    assert [row.step for row in store.steps(run.id)] == [0, 1]
+    assert run.reward_last is not None

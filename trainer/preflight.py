@@ -1,0 +1,80 @@
+"""What is checked before a run begins: its model, its prompts, and the memory it needs.
+
+It takes the seconds that torch and transformers take to import, and loads no weights.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from storage.commandline import BadInput
+
+from .config import TrainerConfig
+from .learner import FINAL_ROLLOUTS
+from .memory import least_bytes, memory_fault, shape_of
+from .own_files import Prompt, read_prompts
+from .policy import choose_device, loaded_tokenizer
+from .workloads.arithmetic import build_model
+from .workloads.custom import MAX_NEW_TOKENS
+
+
+def check(config: TrainerConfig) -> None:
+    """Refuse a run that cannot work.
+
+    Raises:
+        BadInput: the machine has no such device or too little memory, the model cannot be loaded,
+            or a prompt leaves it no room to answer.
+    """
+    device = choose_device(config.device)
+    with torch.device("meta"):
+        model = _own_shape(Path(config.model)) if config.model else _built_in_shape(config)
+    if config.prompts_file is not None and config.model is not None:
+        room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        _check_prompts(config, room)
+    evaluated = max(FINAL_ROLLOUTS, config.evaluation_rollouts)
+    if fault := memory_fault(least_bytes(config, shape_of(model, config), evaluated), device):
+        raise BadInput(fault)
+
+
+def _built_in_shape(config: TrainerConfig) -> Any:
+    return build_model(config.hidden_size, config.layers)
+
+
+def _own_shape(folder: Path) -> Any:
+    """Return the model without weights, if what there is of them can be read."""
+    try:
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "pt") as opened:
+                opened.keys()
+        settings = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model: nn.Module = AutoModelForCausalLM.from_config(settings)
+    except (OSError, ValueError, SafetensorError, json.JSONDecodeError) as error:
+        why = str(error).strip().split("\n", 1)[0]
+        raise BadInput(
+            f"model: {str(folder)!r} cannot be loaded: {type(error).__name__}: {why}; allowed: a "
+            "folder from save_pretrained"
+        ) from error
+    return model
+
+
+def _check_prompts(config: TrainerConfig, room: int | None) -> None:
+    """Refuse the first prompt that has no token or leaves the model no room to answer."""
+    file, folder = str(config.prompts_file), Path(str(config.model))
+    prompts: Sequence[Prompt] = read_prompts(file)
+    tokenizer = loaded_tokenizer(folder, "model")
+    answer = config.max_new_tokens or MAX_NEW_TOKENS
+    for prompt, ids in zip(prompts, tokenizer([*map(str, prompts)])["input_ids"], strict=True):
+        where = f"prompts_file: line {prompt.line} of {file!r}"
+        if not ids:
+            raise BadInput(f"{where} has a prompt of no token; allowed: at least one")
+        if room is not None and len(ids) + answer > room:
+            raise BadInput(
+                f"{where} has a prompt of {len(ids)} tokens; allowed: at most {room - answer}, the "
+                f"{room} that the model reads less max_new_tokens, {answer}"
+            )
