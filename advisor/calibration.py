@@ -70,6 +70,9 @@ def setting_of(config: TrainerConfig) -> dict[str, Any]:
     setting = {k: v for k, v in config.model_dump().items() if k not in NOT_THE_SETTING}
     if config.epsilon_high == config.epsilon_low:  # the same, whether it was said or not
         setting["clip_epsilon_high"] = None
+    setting["lora_alpha"] = config.lora_scale * (config.lora_rank or 0)
+    if config.lora_rank is None:
+        setting["lora_targets"] = None  # nothing is trained by it
     return setting
 
 

@@ -271,6 +271,7 @@ def transfer(
         limit = limit.moved(1.0, 0.1 * further, f"probed for {probed.steps} steps")
     batches = asked.prompts * asked.group_size / (probed.prompts * probed.group_size)
     limit = _by_rule(limit, math.sqrt(batches), 0.6, "√batch rule")
+    _check_width_rule(probed, asked)
     if probed.optimizer == "adamw":
         limit = _by_rule(limit, probed.hidden_size / asked.hidden_size, 0.4, "1/width rule")
     elif asked.hidden_size != probed.hidden_size:
@@ -287,6 +288,19 @@ def _clip_factor(probed: TrainerConfig, asked: TrainerConfig) -> float:
     if LOSSES[probed.loss].clips_below and LOSSES[asked.loss].clips_below:
         factor = min(factor, math.log1p(-asked.epsilon_low) / math.log1p(-probed.epsilon_low))
     return factor
+
+
+def _check_width_rule(probed: TrainerConfig, asked: TrainerConfig) -> None:
+    """Refuse another width with adapters: of their two factors only one is as wide as the layer.
+
+    Raises:
+        RefusedTransfer: adapters are trained, and the widths differ.
+    """
+    if probed.lora_rank is not None and probed.hidden_size != asked.hidden_size:
+        raise RefusedTransfer(
+            "adapters are trained, and no rule carries their limits from hidden_size "
+            f"{probed.hidden_size} to {asked.hidden_size}"
+        )
 
 
 def _check_clip_rule(probed: TrainerConfig, asked: TrainerConfig) -> None:

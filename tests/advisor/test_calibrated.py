@@ -301,6 +301,7 @@ def test_less_staleness_never_lowers_the_rate_on_a_learned_reward():
         {"clip_epsilon_high": 0.2},
         {"prompts": 3, "group_size": 5, "hidden_size": 128},
         {"evaluate_every": 7, "stop_on_collapse": False},
+        {"micro_batch_size": 4, "gradient_checkpointing": True, "lora_targets": "q_proj"},
     ],
 )
 def test_what_a_rule_leads_to_is_answered(changes):
@@ -318,6 +319,8 @@ def test_what_a_rule_leads_to_is_answered(changes):
         ({"kl_coefficient": 0.1}, "kl_coefficient 0.0 ≠ 0.1"),
         ({"warm_start_success": 0.5}, "warm_start_success None ≠ 0.5"),
         ({"workload": "preference"}, "workload arithmetic ≠ preference"),
+        ({"lora_rank": 8}, "lora_rank None ≠ 8"),
+        ({"precision": "bf16"}, "precision fp32 ≠ bf16"),
         ({"max_staleness": 16}, "S = 16 is more than 4 times beyond"),
     ],
 )
@@ -328,6 +331,20 @@ def test_what_no_rule_leads_to_is_refused_with_the_difference(changes, told):
     assert "\n" not in words
     with pytest.raises(RefusedTransfer, match=re.escape(words)):
         asked(bracketed(), **changes)
+
+
+def test_a_probe_of_adapters_speaks_of_the_same_adapters_alone():
+    """Their learning rates are others, and so is the unit of their drift (theory.md §8.6)."""
+    found = bracketed(lora_rank=8)
+    assert refusal(found, a_config(lora_rank=8, lora_alpha=16.0, prompts=8)) is None
+    for changes, told in (
+        ({}, "lora_rank 8 ≠ None"),
+        ({"lora_rank": 4}, "lora_rank 8 ≠ 4"),
+        ({"lora_rank": 8, "lora_alpha": 8.0}, "lora_alpha 16.0 ≠ 8.0"),
+        ({"lora_rank": 8, "lora_targets": "q_proj"}, "lora_targets all-linear ≠ q_proj"),
+        ({"lora_rank": 8, "hidden_size": 128}, "no rule carries their limits from hidden_size 64"),
+    ):
+        assert told in refusal(found, a_config(**changes))
 
 
 def test_a_calibration_is_read_back_from_json_as_it_was():
