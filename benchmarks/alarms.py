@@ -4,11 +4,12 @@
 
 Every ended run of the groups, in all of the archives, is judged as it stood after 25, 50, 75, …
 learner steps, by the code that ``diagnose`` uses, with the other runs of its setting as evidence
-and its own gold hidden. Counted are collapses with at least 50 healthy batches before their slide:
-how many were alarmed before it, and with which lead, as a share of the way to the slide that is
-left at that look; and runs that ended healthy: how many were alarmed at all. Plain rules stand
-beside it, each with the threshold that serves it best among those with at most 5 % false alarms,
-and other monitors, where they are installed, at the thresholds they ship (``other_tools.py``).
+and its own gold hidden. Counted are runs that collapsed, and runs that ended below their start
+without collapsing, with at least 50 healthy batches before their slide: how many were alarmed
+before it, and with which lead, as a share of the way to the slide that is left at that look; and
+runs that ended healthy: how many were alarmed at all. Plain rules stand beside it, each with the
+threshold that serves it best among those with at most 5 % false alarms, and other monitors, where
+they are installed, at the thresholds they ship (``other_tools.py``).
 """
 
 import argparse
@@ -31,6 +32,7 @@ from trainer.config import TrainerConfig
 EVERY = 25
 HEALTHY_BATCHES = 50
 FALSE_AT_MOST = 0.05
+LOST = ("collapsed", "damaged")
 COLUMNS = tuple(dict.fromkeys((*SERIES, *FLAG_SERIES, *LOGGED.values())))
 
 
@@ -46,11 +48,11 @@ class Ended:
 
     @property
     def counts(self) -> bool:
-        """Whether it is a collapse that could have been warned of, or a healthy run."""
+        """Whether it is a loss that could have been warned of, or a healthy run."""
         if self.run.outcome == "healthy":
             return True
         slide = self.run.slide_step
-        return self.run.outcome == "collapsed" and slide is not None and slide >= HEALTHY_BATCHES
+        return self.run.outcome in LOST and slide is not None and slide >= HEALTHY_BATCHES
 
 
 def facts_at(
@@ -122,23 +124,37 @@ def plain_alarm(name: str, threshold: float) -> Callable[[Ended], int | None]:
     return rule
 
 
-def judged(
-    runs: Sequence[Ended], alarms: Mapping[str, int | None]
-) -> tuple[float, float, float, int, int]:
-    """Return (caught, median lead, false), and the numbers of collapses and of healthy runs."""
-    collapsed = [r for r in runs if r.run.outcome == "collapsed"]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Of each kind of loss its number, the share caught and the median lead; and false alarms."""
+
+    lost: Mapping[str, tuple[int, float, float]]
+    healthy: int
+    false: float
+
+    @property
+    def caught(self) -> float:
+        """How many losses were caught in all."""
+        return sum(n * share for n, share, _ in self.lost.values() if n)
+
+
+def judged(runs: Sequence[Ended], alarms: Mapping[str, int | None]) -> Judged:
+    """Hold alarms, numbers of steps by run, against what became of the runs."""
+    lost = {}
+    for outcome in LOST:
+        those = [r for r in runs if r.run.outcome == outcome]
+        leads = []
+        for each in those:
+            alarm, slide = alarms[each.run.id], each.run.slide_step or 0
+            if alarm is not None and alarm < slide:
+                leads.append(1 - alarm / slide)
+        share = len(leads) / len(those) if those else math.nan
+        lost[outcome] = len(those), share, statistics.median(leads) if leads else math.nan
     healthy = [r for r in runs if r.run.outcome == "healthy"]
-    leads = []
-    for each in collapsed:
-        alarm, slide = alarms[each.run.id], each.run.slide_step or 0
-        if alarm is not None and alarm < slide:
-            leads.append(1 - alarm / slide)
-    caught = len(leads) / len(collapsed) if collapsed else math.nan
-    wrong = (
-        sum(alarms[r.run.id] is not None for r in healthy) / len(healthy) if healthy else math.nan
+    wrong = sum(alarms[r.run.id] is not None for r in healthy)
+    return Judged(
+        lost=lost, healthy=len(healthy), false=wrong / len(healthy) if healthy else math.nan
     )
-    lead = statistics.median(leads) if leads else math.nan
-    return caught, lead, wrong, len(collapsed), len(healthy)
 
 
 def main() -> None:
@@ -160,15 +176,15 @@ def main() -> None:
             and not differences(o.config, this.config)
         ]
         alarms[this.run.id] = first_alarm(this, others)
-    print("| rule | caught before the slide | median lead | false on healthy runs |")
+    print("| rule | collapses caught, median lead | damaged caught, median lead | false |")
     print("|---|---|---|---|")
     line("diagnose", judged(runs, alarms))
     for name in ("learning_rate", "displacement", "cycle_drift"):
         values = sorted({v for r in runs for v in r.series[name] if v is not None})
         grid = [values[i * (len(values) - 1) // 60] for i in range(61)]
         scored = [judged(runs, {r.run.id: plain_alarm(name, t)(r) for r in runs}) for t in grid]
-        allowed = [s for s in scored if s[2] <= FALSE_AT_MOST] or scored
-        line(f"{name} above its best threshold", max(allowed, key=lambda s: s[0]))
+        allowed = [s for s in scored if s.false <= FALSE_AT_MOST] or scored
+        line(f"{name} above its best threshold", max(allowed, key=lambda s: s.caught))
     line(
         "reward below 0.8 of its peak",
         judged(runs, {r.run.id: plain_alarm("reward_mean", 0.8)(r) for r in runs}),
@@ -184,10 +200,12 @@ def main() -> None:
             line(f"{name}, {level}", judged(runs, at))
 
 
-def line(name: str, found: tuple[float, float, float, int, int]) -> None:
+def line(name: str, found: Judged) -> None:
     """Print one row."""
-    caught, lead, wrong, collapsed, healthy = found
-    print(f"| {name} | {caught:.0%} of {collapsed} | {lead:.0%} | {wrong:.0%} of {healthy} |")
+    cells = []
+    for number, share, lead in found.lost.values():
+        cells.append(f"{share:.0%} of {number}, {lead:.0%}" if number else "none")
+    print(f"| {name} | {' | '.join(cells)} | {found.false:.0%} of {found.healthy} |")
 
 
 if __name__ == "__main__":
