@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,8 +18,11 @@ class Nodes:
     """A cluster whose nodes can be added and killed; the head works on nothing."""
 
     def __init__(self) -> None:
+        from ray._private.utils import get_ray_address_file
         from ray.cluster_utils import Cluster
 
+        noted_in = Path(get_ray_address_file(None)).parent
+        noted_in.mkdir(parents=True, exist_ok=True)  # which a head in a folder of its own does not
         self._folder = tempfile.mkdtemp(prefix="etalon-ray-")  # sockets need a short path
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self._folder}
         head["object_store_memory"] = 80 * MEGABYTE

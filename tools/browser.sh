@@ -8,7 +8,7 @@ for name in chromium chromium-browser google-chrome google-chrome-stable; do
     command -v "$name" >/dev/null 2>&1 && exit 0
 done
 
-"$(dirname "$0")/debian.sh" chromium "the browser tests" && exit 0
+"${0%/*}/debian.sh" chromium "the browser tests" && exit 0
 "$playwright" install chromium && exit 0
 echo "etalon: no browser for the tests; install one, for instance: sudo apt-get install chromium" >&2
 exit 1

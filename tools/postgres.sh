@@ -8,5 +8,5 @@ for program in /usr/lib/postgresql/*/bin/initdb; do
     [ -x "$program" ] && exit 0
 done
 
-"$(dirname "$0")/debian.sh" postgresql "the tests on PostgreSQL" && exit 0
+"${0%/*}/debian.sh" postgresql "the tests on PostgreSQL" && exit 0
 echo "etalon: no PostgreSQL server, so the tests on it are skipped; sudo apt-get install postgresql" >&2

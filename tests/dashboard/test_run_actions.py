@@ -29,6 +29,14 @@ def as_file(rows=ROWS):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
+def to_import(visit):
+    """Open the fold of the import form, as a person does; AppTest has no click for it."""
+    page = visit("runs")
+    assert not page.get("file_uploader")
+    page.session_state["import-fold"] = True
+    return page.run()
+
+
 def imported(page, content, name="log.jsonl"):
     page.file_uploader(key="import-files").upload(name, content, "application/json")
     return press(page, "Import")
@@ -49,7 +57,7 @@ def selected(page, *names):
 
 
 def test_an_uploaded_log_becomes_a_run_and_the_same_again_renews_it(archive, visit):
-    page = imported(visit("runs"), as_file())
+    page = imported(to_import(visit), as_file())
     assert not page.exception
     assert "5 learner steps, 5 of them new" in page.success[0].value
     (run,) = archive.runs()
@@ -60,13 +68,13 @@ def test_an_uploaded_log_becomes_a_run_and_the_same_again_renews_it(archive, vis
     said = " ".join(each.value for each in page.caption).replace("\\", "")
     assert "not understood: my/own" in said
 
-    again = imported(visit("runs"), as_file([*ROWS, {"step": 6, "data": {"actor/lr": 1e-6}}]))
+    again = imported(to_import(visit), as_file([*ROWS, {"step": 6, "data": {"actor/lr": 1e-6}}]))
     assert "6 learner steps, 1 of them new" in again.success[0].value
     assert [each.id for each in archive.runs()] == [run.id]
 
 
 def test_what_the_log_does_not_say_can_be_told(archive, visit):
-    page = visit("runs")
+    page = to_import(visit)
     page.text_input(key="import-name").set_value("mine")
     page.text_input(key="import-max_staleness").set_value("7")
     page.text_input(key="import-learning_rate").set_value("1e-6")
@@ -88,7 +96,7 @@ def test_what_the_log_does_not_say_can_be_told(archive, visit):
 def test_a_file_that_is_no_log_is_told_in_one_line_and_leaves_nothing(
     archive, visit, content, said
 ):
-    page = imported(visit("runs"), content)
+    page = imported(to_import(visit), content)
     assert not page.exception
     assert len(page.error) == 1
     assert said in page.error[0].value
@@ -96,9 +104,9 @@ def test_a_file_that_is_no_log_is_told_in_one_line_and_leaves_nothing(
 
 
 def test_without_a_file_or_with_a_mistyped_setting_nothing_is_imported(archive, visit):
-    page = press(visit("runs"), "Import")
+    page = press(to_import(visit), "Import")
     assert page.error[0].value == "log: no file was chosen; choose one"
-    page = visit("runs")
+    page = to_import(visit)
     page.text_input(key="import-learning_rate").set_value("a lot")
     page = imported(page, as_file())
     assert "a lot" in page.error[0].value

@@ -95,7 +95,7 @@ def test_two_processes_that_write_the_same_steps_leave_each_once_with_true_rollu
         assert done.returncode == 0, done.stderr
     assert store.series(run.id, ["step"])["step"] == list(range(count))
     assert inconsistencies(store) == []
-    assert store.block_means(run.id, ["loss"])[0] == 2 * BLOCK
+    assert store.first_step_beyond_blocks(run.id) == 2 * BLOCK
 
 
 def test_of_two_that_change_the_same_run_neither_is_forgotten(store):

@@ -388,4 +388,4 @@ def test_a_bad_line_ends_the_command_with_one_line_and_leaves_nothing_behind(tmp
 
 def test_a_browser_may_set_nothing_that_names_code_or_a_file():
     kept_from_it = set(TrainerConfig.model_fields) - set(web_fields())
-    assert kept_from_it == {"model", "prompts_file", "reward", "reward_model"}
+    assert kept_from_it == {"engine", "model", "prompts_file", "reward", "reward_model"}
