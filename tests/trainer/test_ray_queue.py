@@ -24,12 +24,13 @@ ray = pytest.importorskip("ray", reason="no ray; pip install -r requirements-ray
 CLOCKS = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait", "extra"}
 ON_RAY = {"schedule": "queue", "engine": "ray"}
 RAISES_ELSEWHERE = (
-    "import sys\n"
+    "import os, psutil\n"
     "def judge(prompts, completions, **keys):\n"
-    "    if 'ray' in sys.modules and 'pytest' not in sys.modules:\n"
+    "    if 'ray::' in ' '.join(psutil.Process(os.getppid()).cmdline()):\n"
     "        raise ZeroDivisionError\n"
     "    return [len(c) for c in completions]\n"
 )
+"""Raises where the process that the reward serves is an actor."""
 
 
 @pytest.fixture
