@@ -46,6 +46,8 @@ FED_STEPS = 20_000
 STEPS_PER_SECOND = 10
 PORTION = 20_000
 FIRST_CHART = "() => document.querySelectorAll('.etalon-plot .main-svg').length > 0"
+TABLE = "() => document.querySelectorAll('[data-testid=stDataFrame] canvas').length > 0"
+WORDS = "() => document.querySelectorAll('[data-testid=stMarkdown]').length > 0"
 NEWEST = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
     (chart) => Math.max(-1, ...chart.data.map((trace) => trace.x.at(-1) ?? -1)))"""
 GROWING = 8
@@ -180,9 +182,9 @@ def _opened(browser: Browser, url: str, floor: str, long: str) -> dict[str, Any]
         ),
         f"list_of_{RUNS_LISTED}_runs_s": (
             f"{url}/runs",
-            page.get_by_test_id("stDataFrame").locator("canvas").first.wait_for,
+            lambda: page.wait_for_function(TABLE),
         ),
-        "empty_streamlit_page_s": (floor, page.get_by_text("nothing").first.wait_for),
+        "empty_streamlit_page_s": (floor, lambda: page.wait_for_function(WORDS)),
     }
     taken: dict[str, list[float]] = {name: [] for name in views}
     for _ in range(OPENED + 1):  # the first visit warms the server
