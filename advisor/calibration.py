@@ -397,7 +397,7 @@ def _with_few_events(events: Sequence[float], what: str) -> Estimate:
         value=math.exp(centre),
         low=math.exp(centre - half),
         high=math.exp(centre + half),
-        reason=f"{len(events)} {what} of this setting",
+        reason=f"{len(events)} {what if len(events) > 1 else what[:-1]} of this setting",
     )
 
 

@@ -409,7 +409,7 @@ def test_one_horizon_collapse_gives_a_wide_interval_around_it():
     assert found.low == pytest.approx(2.0 / 4.251, rel=1e-3)
     assert found.high == pytest.approx(2.0 * 4.251, rel=1e-3)
     assert not found.is_bound
-    assert "1 horizon collapses" in found.reason
+    assert found.reason == "1 horizon collapse of this setting"
 
 
 def test_the_spread_of_the_events_widens_the_interval():

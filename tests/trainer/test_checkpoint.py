@@ -71,7 +71,12 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+LONG = ("constant", "sgd")
+
+
+@pytest.mark.parametrize(
+    "setting", [pytest.param(s, marks=[pytest.mark.long] if s in LONG else []) for s in SETTINGS]
+)
 def test_going_on_gives_the_rows_of_never_having_stopped(learner, tmp_path, setting):
     changes = {**FIRM, "evaluate_every": 5, "sample_every": 6, **SETTINGS[setting]}
     straight = Kept(learner(**changes))

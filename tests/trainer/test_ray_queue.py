@@ -64,6 +64,7 @@ def learned(row):
     return {name: value for name, value in asdict(row).items() if name not in CLOCKS}
 
 
+@pytest.mark.long
 def test_without_staleness_it_steps_as_lockstep_does_even_where_an_actor_is_killed(two_nodes, made):
     setting = {"max_staleness": 0, "learning_rate": 1e-2, "steps": 6}
     lockstep = made(Lockstep, **setting)

@@ -336,7 +336,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(own_hom
         store.close()
 
 
-@takes_processes
+@pytest.mark.long
 def test_of_two_who_resume_at_once_one_wins(own_home):
     store = in_home(own_home)
     try:

@@ -463,7 +463,10 @@ def test_a_cell_whose_sweep_was_killed_goes_on_and_is_not_started_twice(own_home
 
 
 @takes_processes
-@pytest.mark.parametrize(("how", "jobs"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    ("how", "jobs"),
+    [(signal.SIGINT, 2), pytest.param(signal.SIGTERM, 1, marks=pytest.mark.long)],
+)
 def test_an_interrupted_sweep_stops_its_workers_and_keeps_every_step(
     own_home, tmp_path, monkeypatch, how, jobs
 ):
