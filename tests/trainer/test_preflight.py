@@ -230,7 +230,7 @@ print(need, peak() - before)
         pytest.param(("0", "cyclic", "sgd"), marks=pytest.mark.long),
     ],
 )
-def test_a_run_needs_at_least_what_is_said_and_not_twice_that(tmp_path, setting):
+def test_a_run_needs_at_least_what_is_said_and_less_than_three_times_that(tmp_path, setting):
     """17 million weights, against the largest resident size of a process."""
     folder = tmp_path / "model"
     build_model(512, 4).save_pretrained(folder)
@@ -238,7 +238,7 @@ def test_a_run_needs_at_least_what_is_said_and_not_twice_that(tmp_path, setting)
     done = command("-c", PEAK, str(folder), *setting, home=tmp_path)
     assert done.returncode == 0, done.stderr
     needed, taken = map(int, done.stdout.split()[-2:])
-    assert needed <= taken < 2 * needed
+    assert needed <= taken < 3 * needed
 
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(10**15), lambda: bytearray(2**62)])
