@@ -100,11 +100,14 @@ def _radius(stale: Sequence[RunFacts], criterion: tuple[float, float, str]) -> E
 def kappas_at(
     constants: Constants, *, learning_rate: float, max_staleness: int, steps: int
 ) -> dict[str, Estimate]:
-    """Return κ of each limit at a learning rate, S and T (theory.md §3)."""
+    """Return κ of each limit at a learning rate, S and T (theory.md §3); slide where known."""
     c = constants
     horizon = unknown("no run of this setting is long enough to fit its drift")
     if c.g_1 is not None and c.alpha is not None:
         horizon = c.r_crit.dividing(c.g_1 * learning_rate * steps**c.alpha)
+    found = {}
+    if c.g_1 is not None and c.alpha is not None and c.r_slide.value is not None:
+        found["slide"] = c.r_slide.dividing(c.g_1 * learning_rate * steps**c.alpha)
     local = unknown("no update of this setting is measured")
     if c.step_per_rate is not None:
         local = c.r_step.dividing(c.step_per_rate * learning_rate)
@@ -112,6 +115,7 @@ def kappas_at(
         "staleness": _staleness(c, learning_rate, max_staleness),
         "horizon": horizon,
         "local_step": local,
+        **found,
     }
 
 

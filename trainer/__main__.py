@@ -21,7 +21,7 @@ from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, config_from_options
-from .launch import claim, create_run, launch, reopen, resume, stop
+from .launch import claim, config_to_resume, create_run, launch, reopen, resume, stop
 from .pool import Carriers, WorkersFailed, carry_out_offered
 from .ray_cluster import ready_for
 from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
@@ -85,10 +85,7 @@ def _add_ray_address(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
-    if config.workload == "custom" or not options.detach:  # the process of a run checks it too
-        _check_start(config)
-    else:
-        _check_device(config)
+    _check_before(config, detached=options.detach)
     with ExitStack() as at_the_end:
         with ready_for(config):  # which keeps standard output to itself
             store = Store.open(options.db)
@@ -104,12 +101,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _resume(store: Store, options: argparse.Namespace) -> int:
+    config = config_to_resume(store, options.run, options.steps)
+    _check_before(config, detached=options.detach)  # before what the run came to is forgotten
     if options.detach:
         resume(store, options.run, options.steps)
         _print(options, {"run_id": options.run}, f"{options.run} goes on")
         return 0
     import_module(".worker", __package__)  # for seconds: interrupted, nothing has changed
-    run = _ended(store, reopen(store, options.run, RunStatus.RUNNING, options.steps))
+    with ready_for(config):
+        run = _ended(store, reopen(store, options.run, RunStatus.RUNNING, options.steps))
     return _told(store, options, run)
 
 
@@ -135,10 +135,18 @@ def _check_device(config: TrainerConfig) -> None:
         choose_device(config.device)
 
 
-def _check_start(config: TrainerConfig) -> None:
+def _check_before(config: TrainerConfig, *, detached: bool) -> None:
+    """Refuse what cannot work; of a detached run its own process checks the rest."""
+    if config.workload == "custom" or not detached:
+        _check_start(config)
+    else:
+        _check_device(config)
+
+
+def _check_start(config: TrainerConfig, *, here: bool = True) -> None:
     from .preflight import check  # torch and transformers take seconds to import
 
-    check(config)
+    check(config, here=here)
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -169,6 +177,8 @@ def _opened(
     if options.engine == "ray":
         from .ray_pool import on_ray  # Ray is optional
 
+        if configs[0].workload == "custom":
+            _check_start(configs[0], here=False)
         with on_ray(options.db, configs, jobs) as found:
             yield found
         return

@@ -59,7 +59,7 @@ class Backward:
         self._reference, self._kl_coefficient = reference, kl_coefficient
         self._at_once = at_once
         self.captured: Captured | None = None
-        if weights.vector.is_cuda and at_once is None and not checkpointed_layers(policy):
+        if weights.vector.is_cuda and is_one_piece(policy, at_once):
             self.captured = Captured(self._unpadded, cuda_graphs())
 
     def __call__(
@@ -150,6 +150,11 @@ class Backward:
         with torch.no_grad():
             reference_B_T, _ = score(reference, batch)
         return kl_penalty(log_prob_B_T, reference_B_T, batch.mask_B_T, divisor_B)
+
+
+def is_one_piece(policy: nn.Module, at_once: int | None) -> bool:
+    """Whether a whole batch is scored at once with all of its activations, as a recording is."""
+    return at_once is None and not checkpointed_layers(policy)
 
 
 def parts_of(batch: Rollouts) -> tuple[Tensor, ...]:

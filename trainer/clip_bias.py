@@ -11,6 +11,7 @@ GPU, where a small model costs less to replay than to tell what to do, through a
 import math
 from collections import deque
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .backward import parts_of, unpadded
+from .backward import is_one_piece, parts_of, unpadded
 from .bias import Bias, CountSketch, bias_of
 from .graphs import Captured, cuda_graphs
 from .policy import FlatWeights
@@ -57,11 +58,17 @@ class ClipBiasStream:
         while math.gcd(self._every, max(1, max_staleness)) > 1:
             self._every += 1
         self._stale_steps = 0
-        self._sketch = CountSketch(weights.vector.numel(), weights.vector.device)
         self._windows: dict[int, _Window] = {}
         self.captured: Captured | None = None
-        if weights.vector.is_cuda and weights.vector.numel() <= REPLAYED_UP_TO:
+        whole = sum(parameter.numel() for parameter in policy.parameters())
+        small = whole <= REPLAYED_UP_TO
+        if weights.vector.is_cuda and small and is_one_piece(policy, at_once):
             self.captured = Captured(self._through_all, cuda_graphs())
+
+    @cached_property
+    def _sketch(self) -> CountSketch:
+        """The map of all batches: of a large model it takes more room than the weights."""
+        return CountSketch(self._weights.vector.numel(), self._weights.vector.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many stale steps were counted, and the windows by lowest age."""

@@ -124,6 +124,21 @@ def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None
         BadInput: it lives or has come to its end, has no checkpoint, its configuration cannot be
             used, or another process was first.
     """
+    config = config_to_resume(store, run_id, steps)
+    run = store.run(run_id)
+    ends = dict.fromkeys(("ended_at", "error", "outcome", "outcome_reason", *_OUTCOME))
+    changes = {"stop_requested": False, "config": config.model_dump(mode="json"), **ends}
+    if not store.reclaim_run(run, status=status, **_process(os.getpid()), **changes):
+        raise BadInput(f"run: {run_id} was taken up by another process just now")
+    return store.run(run_id)
+
+
+def config_to_resume(store: Store, run_id: str, steps: str | int | None = None) -> TrainerConfig:
+    """Return the configuration with which a run that has come to a halt would go on.
+
+    Raises:
+        RunNotFound, BadInput: as ``reopen``, but for another process that is first.
+    """
     run = store.run(run_id)
     if fault := _resume_fault(store, run):
         raise BadInput(f"run: {run_id} {fault}")
@@ -131,11 +146,7 @@ def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None
     config = checked_config({**run.config, "steps": planned if steps is None else steps})
     if fault := _horizon_fault(config, planned):
         raise BadInput(f"steps: {fault}")
-    ends = dict.fromkeys(("ended_at", "error", "outcome", "outcome_reason", *_OUTCOME))
-    changes = {"stop_requested": False, "config": config.model_dump(mode="json"), **ends}
-    if not store.reclaim_run(run, status=status, **_process(os.getpid()), **changes):
-        raise BadInput(f"run: {run_id} was taken up by another process just now")
-    return store.run(run_id)
+    return config
 
 
 def _resume_fault(store: Store, run: RunInfo) -> str | None:

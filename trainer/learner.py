@@ -384,7 +384,7 @@ class Learner(ABC):
         prompts = self.task.sample_prompts(rollouts, self.evaluator)
         batch = sample_rollouts(self.policy, self.tokenizer, self.task, prompts, 1, self.evaluator)
         if step == 0:
-            parameters = self.weights.vector.numel()
+            parameters = parameter_count(self.policy)
             at_once = self.config.micro_batch_size
             self._beginning = Beginning.of(self.policy, parameters, batch, at_once)
         return Evaluation(

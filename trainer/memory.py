@@ -6,6 +6,7 @@ of its prompts. What answers take while they are learned from depends on their l
 knows before; it comes on top.
 """
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,8 @@ def least_bytes(config: TrainerConfig, shape: Shape, evaluated: int) -> dict[str
         "evaluation": evaluated * (shape.cached * 2 + 2 * shape.vocabulary * NUMBER),
     }
     if config.schedule == "queue":
-        need["rollout workers"] = config.rollout_workers * whole
+        if config.engine == "local":  # actors have the memory of their own nodes
+            need["rollout workers"] = config.rollout_workers * whole
     else:
         need["behavior policy"] = copies * whole
     if config.kl_coefficient > 0:
@@ -107,7 +109,9 @@ def memory_fault(need: Mapping[str, int], device: torch.device) -> str | None:
 def available_bytes(device: torch.device) -> int | None:
     """Return how much memory this process can still get on a device; None where nobody tells."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        gc.collect()  # an earlier run of this process may still hold some of it
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     if device.type != "cpu":
         return None
     return min([int(psutil.virtual_memory().available), *_cgroup_rooms()])

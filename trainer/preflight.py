@@ -24,19 +24,25 @@ from .workloads.arithmetic import build_model
 from .workloads.custom import MAX_NEW_TOKENS
 
 
-def check(config: TrainerConfig) -> None:
+def check(config: TrainerConfig, *, here: bool = True) -> None:
     """Refuse a run that cannot work.
+
+    Args:
+        config: the run.
+        here: whether it is for this machine, whose device and memory count then.
 
     Raises:
         BadInput: the machine has no such device or too little memory, the model cannot be loaded,
             or a prompt leaves it no room to answer.
     """
-    device = choose_device(config.device)
+    device = choose_device(config.device) if here else None
     with torch.device("meta"):
         model = _own_shape(Path(config.model)) if config.model else _built_in_shape(config)
     if config.prompts_file is not None and config.model is not None:
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         _check_prompts(config, room)
+    if device is None:
+        return
     evaluated = max(FINAL_ROLLOUTS, config.evaluation_rollouts)
     if fault := memory_fault(least_bytes(config, shape_of(model, config), evaluated), device):
         raise BadInput(fault)

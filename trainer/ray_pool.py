@@ -126,6 +126,9 @@ class RayPool:
             except self._ray.exceptions.RayTaskError as error:
                 raise WorkersFailed(f"a task ended before it took a run\n{error}") from None
             except self._ray.exceptions.RayError as error:
+                if self._store.run(run_id).status is RunStatus.QUEUED:
+                    words = f"a task died before it took a run\n{_first_line(error)}"
+                    raise WorkersFailed(words) from None
                 self._end(run_id, RunStatus.FAILED, error=f"its process died: {_first_line(error)}")
 
     def _end(self, run_id: str, status: RunStatus, **changes: Any) -> None:

@@ -104,13 +104,13 @@ class RewardProcess:
 
 
 def _end(process: "subprocess.Popen[bytes]", connection: Connection) -> None:
-    """End a process, which has a moment to do so itself once its connection is gone."""
+    """End a process and what it started; it has a moment to do so once its connection is gone."""
     connection.close()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(0.5)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
-        process.wait()
+    with contextlib.suppress(ProcessLookupError):  # nobody is left in its group
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 # -- the other end ----------------------------------------------------------------------------

@@ -40,6 +40,9 @@ def run(options: argparse.Namespace) -> int:
     setting = checked_config({**given, "learning_rate": UNUSED_RATE})
     budget = _budget(options.budget)
     check_budget(setting, budget)
+    from trainer.preflight import check  # torch and transformers take seconds to import
+
+    check(setting)
     with (
         closing(Store.open(options.db)) as store,
         tqdm(total=budget, unit="step", disable=None, file=sys.stderr) as bar,

@@ -77,6 +77,16 @@ def test_without_a_horizon_collapse_kappa_horizon_has_no_lower_end():
     assert found.is_bound
 
 
+def test_kappa_slide_is_there_where_a_run_began_to_fall_and_comes_before_the_horizon():
+    lost = {"unsafe": True, "verdict": "collapsed", "onset": 200}
+    fell = some_facts(
+        a_config(max_staleness=0), displacement_at_onset=2.0, displacement_at_slide=1.0, **lost
+    )
+    found = kappas([RUN, fell])
+    assert found["slide"].value == pytest.approx(2 * found["horizon"].value)
+    assert "slide" not in kappas([RUN])
+
+
 def test_kappa_local_grows_with_the_rate_alone():
     broke = some_facts(a_config(learning_rate=8e-4), largest_step=0.08, unsafe=True, onset=5)
     runs = [RUN, broke]

@@ -161,6 +161,11 @@ def test_the_need_is_counted_by_hand():
         ({"optimizer": "sgd", "adam_beta1": 0.0}, "optimizer", None),
         ({"kl_coefficient": 0.1}, "reference policy", 1),
         ({"schedule": "queue", "rollout_workers": 3}, "rollout workers", 3),
+        (
+            {"schedule": "queue", "rollout_workers": 3, "engine": "ray"},
+            "rollout workers",
+            None,  # its actors have the memory of their nodes
+        ),
         ({"lora_rank": 4}, "behavior policy", None),
     ],
 )
@@ -195,7 +200,7 @@ def test_a_control_group_with_a_limit_leaves_what_it_leaves(tmp_path):
 
 
 PEAK = """
-import re, sys
+import gc, re, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -205,20 +210,27 @@ from trainer.memory import least_bytes, shape_of
 from trainer.workloads.arithmetic import arithmetic
 from trainer.workloads.arithmetic import build_model
 
-config = checked_config(dict(learning_rate=1e-4, max_staleness=int(sys.argv[2]), steps=4,
-    schedule=sys.argv[3], optimizer=sys.argv[4], model=sys.argv[1], prompts=2, group_size=2))
-def peak():  # of this program; ru_maxrss holds that of the process it came from
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+def kilobytes(name):  # of this program; ru_maxrss holds that of the process it came from
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
-before = peak()
-need = sum(least_bytes(config, shape_of(build_model(512, 4), config), 64).values())
-task, start = arithmetic(config, Path("."), print)
-learner = Lockstep("a run", config, task, start)
-learner.evaluate(0, 64)
-for step in range(4):
-    learner.learner_step(step)
-learner.evaluate(4, 64)
-print(need, peak() - before)
+def run(folder):
+    config = checked_config(dict(learning_rate=1e-4, max_staleness=int(sys.argv[3]), steps=4,
+        schedule=sys.argv[4], optimizer=sys.argv[5], model=folder, prompts=2, group_size=2))
+    task, start = arithmetic(config, Path("."), print)
+    learner = Lockstep("a run", config, task, start)
+    learner.evaluate(0, 64)
+    for step in range(4):
+        learner.learner_step(step)
+    learner.evaluate(4, 64)
+    return config
+
+run(sys.argv[1])  # loads what is loaded when it is first needed, which is no part of a run's need
+gc.collect()
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = kilobytes("VmRSS")
+config = run(sys.argv[2])
+taken = 1024 * (kilobytes("VmHWM") - before)
+print(sum(least_bytes(config, shape_of(build_model(512, 4), config), 64).values()), taken)
 """
 
 
@@ -230,15 +242,16 @@ print(need, peak() - before)
         pytest.param(("0", "cyclic", "sgd"), marks=pytest.mark.long),
     ],
 )
-def test_a_run_needs_at_least_what_is_said_and_less_than_three_times_that(tmp_path, setting):
+def test_a_run_needs_at_least_what_is_said_and_not_twice_that(tmp_path, setting):
     """17 million weights, against the largest resident size of a process."""
-    folder = tmp_path / "model"
-    build_model(512, 4).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    done = command("-c", PEAK, str(folder), *setting, home=tmp_path)
+    folders = [tmp_path / "small", tmp_path / "large"]
+    for folder, size in zip(folders, (16, 512), strict=True):
+        build_model(size, 4).save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)
+    done = command("-c", PEAK, *map(str, folders), *setting, home=tmp_path)
     assert done.returncode == 0, done.stderr
     needed, taken = map(int, done.stdout.split()[-2:])
-    assert needed <= taken < 3 * needed
+    assert needed <= taken < 2 * needed
 
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(10**15), lambda: bytearray(2**62)])

@@ -7,6 +7,7 @@ import sys
 import psutil
 import pytest
 from own_things import LENGTH, own_config
+from processes import wait_until
 
 from storage.records import RunStatus
 from trainer.judging import RewardFailed
@@ -64,6 +65,25 @@ def test_a_reward_that_hangs_is_ended_whatever_it_does(tmp_path, how):
         "make it faster or allow more"
     )
     assert children() == []
+
+
+def test_what_a_reward_started_is_ended_with_it(tmp_path):
+    body = """
+    other = subprocess.Popen(["sleep", "600"])
+    open(__file__ + ".pid", "w").write(str(other.pid))
+    other.wait()
+"""
+    with pytest.raises(RewardFailed, match="took longer than"):
+        a_reward(tmp_path, body, first="import subprocess")(["1+1="], ["2"])
+    other = int((tmp_path / "own_reward.py.pid").read_text())
+    wait_until(lambda: is_gone(other))
+
+
+def is_gone(pid):
+    """Whether a process is only waiting to be buried by whoever adopted it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def test_a_reward_that_hangs_while_it_is_imported_is_ended(tmp_path):
