@@ -1,4 +1,4 @@
-"""Which limit a run is at: the three κ against 1, in the order of precedence of theory.md §3.
+"""Which limit a run is at: every κ against 1, in the order of precedence of theory.md §3.
 
 Pure: numbers in, a regime and its reason out. A regime that was not measured is never named.
 """

@@ -70,7 +70,7 @@ def delete(store: Store, options: argparse.Namespace) -> int:
         RunNotFound: one is not in the archive.
     """
     given = list(dict.fromkeys(options.runs))
-    pulse, counts = PulseReader(), store.step_counts()
+    pulse = PulseReader()
     faults = [
         f"run: {run.id} is {run.status}; stop it first: python -m trainer stop {run.id}"
         for run in [store.run(run_id) for run_id in given]
@@ -78,7 +78,7 @@ def delete(store: Store, options: argparse.Namespace) -> int:
     ]
     if faults:
         raise BadInput(*faults)
-    steps = sum(counts.get(run_id, 0) for run_id in given)
+    steps = sum(store.step_counts(given).values())
     words = f"{len(given)} run{'s' if len(given) > 1 else ''} with {steps} steps"
     if not options.yes and not _confirmed(words):
         print("nothing is deleted", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The store's half about learner steps: written one by one or in bulk, read whole or in outline."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -206,9 +206,11 @@ class StepStore(RunStore):
             found = connection.execute(select(runs.c.id, newest))
             return {run_id: step for run_id, step in found if step is not None}
 
-    def step_counts(self) -> dict[str, int]:
-        """Return the number of stored learner steps of every run that has any."""
+    def step_counts(self, run_ids: Collection[str] | None = None) -> dict[str, int]:
+        """Return the number of stored learner steps of these runs, or of all, that have any."""
         query = select(steps.c.run_id, func.count()).group_by(steps.c.run_id)
+        if run_ids is not None:
+            query = query.where(steps.c.run_id.in_(run_ids))
         with self.reading() as connection:
             return {run_id: int(count) for run_id, count in connection.execute(query)}
 

@@ -9,7 +9,9 @@ from factories import a_config
 from transformers import Qwen2Config, Qwen2ForSequenceClassification
 
 from trainer.config import TrainerConfig
+from trainer.learner import Learner
 from trainer.workloads.arithmetic import VOCABULARY, build_model, build_tokenizer
+from trainer.workloads.choice import task_and_start
 
 PROMPTS = [{"prompt": f"{a}+{a}=", "answer": str(2 * a), "hint": a} for a in range(10, 26)]
 LENGTH = "def judge(prompts, completions, **keys):\n    return [len(c) for c in completions]\n"
@@ -85,3 +87,9 @@ def own_values(folder: Path, reward: str = LENGTH, **changes: Any) -> dict[str, 
 def own_config(folder: Path, reward: str = LENGTH, **changes: Any) -> TrainerConfig:
     """Return the configuration of a custom run on what ``own_values`` writes."""
     return a_config(**own_values(folder, reward, **changes))
+
+
+def own_learner(kind: type[Learner], folder: Path, reward: str = LENGTH, **changes: Any) -> Learner:
+    """Make a learner of a kind on a model, prompts and a reward of one's own, in real files."""
+    config = own_config(folder, reward, **changes)
+    return kind("a run", config, *task_and_start(config, folder, lambda *_: None))

@@ -27,6 +27,9 @@ STRUCTURAL = (
     "structurally impossible: at staleness 0 with one update per batch every ratio is 1, "
     "so the clip removes nothing"
 )
+NOT_DRIFT = (
+    "at staleness 0 in bf16 ratios differ from 1 by rounding alone, of which no radius can be read"
+)
 ONE_UPDATE = (
     "structurally impossible: the ratio to the proximal policy is clipped, and with one update per "
     "batch it is 1, so the clip removes nothing"
@@ -308,7 +311,8 @@ def unmeasured(config: TrainerConfig) -> dict[str, str]:
     if impossible := unclipped(config):
         reasons |= dict.fromkeys(CLIP_METRICS, impossible)
     if config.max_staleness == 0:
-        reasons |= dict.fromkeys(("clipping_radii", "weight_radii"), STRUCTURAL)
+        why = STRUCTURAL if config.precision == "fp32" else NOT_DRIFT
+        reasons |= dict.fromkeys(("clipping_radii", "weight_radii"), why)
     return reasons
 
 

@@ -104,9 +104,8 @@ def _confirm_deleting(store: Store, runs: Sequence[RunInfo]) -> None:
         names = ", ".join(literal(run.name) for run in alive)
         st.error(f"Still running: {names}. Stop it first.")
         return
-    counts = store.step_counts()
-    steps = sum(counts.get(run.id, 0) for run in runs)
-    st.write(f"{len(runs)} of the runs, with {steps:,} learner steps in all:")
+    rows = sum(store.step_counts([run.id for run in runs]).values())
+    st.write(f"{len(runs)} of the runs, with {rows:,} stored steps in all:")
     st.markdown("\n".join(f"- {literal(run.name)} · {run.id}" for run in runs))
     if st.button("Delete", type="primary", icon=":material/delete_forever:", key="really-delete"):
         for run in runs:

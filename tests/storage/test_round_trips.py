@@ -162,6 +162,8 @@ def test_steps_are_read_in_order_from_a_step_on_or_only_the_last(store):
     assert store.series(run.id, ["step", "loss"], after=3) == {"step": [4], "loss": [0.4]}
     assert store.step_counts() == {run.id: 5}
     assert store.last_steps() == {run.id: 4}
+    assert store.step_counts([run.id, "nosuch"]) == {run.id: 5}
+    assert store.step_counts([]) == {}
 
 
 def test_runs_are_listed_newest_first_and_filtered(store):

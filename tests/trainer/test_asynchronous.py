@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 from factories import a_config
-from own_things import LENGTH, own_config
+from own_things import LENGTH, own_learner
 
 from storage.commandline import BadInput
 from storage.records import RunInfo, missing_reason
@@ -25,7 +25,6 @@ from trainer.meter import unmeasured
 from trainer.published_weights import PublishedWeights
 from trainer.rollout import sample_rollouts, score
 from trainer.rollout_worker import Failure, Sampler, batch_generator, packed
-from trainer.workloads.choice import task_and_start
 
 CPU = torch.device("cpu")
 CLOCKS = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait"}
@@ -57,8 +56,7 @@ def made(tmp_path):
     with contextlib.ExitStack() as ends:
 
         def make(kind, reward=LENGTH, **changes):
-            config = own_config(tmp_path, reward, **changes)
-            learner = kind("a run", config, *task_and_start(config, tmp_path, silent))
+            learner = own_learner(kind, tmp_path, reward, **changes)
             if kind is Asynchronous:
                 ends.callback(learner.close)
             return learner

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from factories import a_config
-from own_things import LENGTH, own_config, own_values
+from own_things import own_config, own_learner, own_values
 
 from storage.commandline import BadInput
 from storage.records import RunStatus
@@ -17,7 +17,6 @@ from trainer.lora import ProductSample, drift_sample
 from trainer.policy import FlatWeights, load_policy
 from trainer.rollout import score
 from trainer.worker import Worker
-from trainer.workloads.choice import task_and_start
 
 peft = pytest.importorskip("peft")
 CPU = torch.device("cpu")
@@ -33,8 +32,7 @@ def made(tmp_path):
     torch.set_num_threads(1)
 
     def make(**changes):
-        config = own_config(tmp_path, LENGTH, **({"lora_rank": 2} | RATE | changes))
-        return Lockstep("a run", config, *task_and_start(config, tmp_path, ignore))
+        return own_learner(Lockstep, tmp_path, **({"lora_rank": 2} | RATE | changes))
 
     return make
 

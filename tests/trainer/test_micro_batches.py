@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from own_things import own_config, write_prompts
+from own_things import own_learner, write_prompts
 
 from storage.commandline import BadInput
 from trainer.backward import Backward, tensors_of
@@ -13,7 +13,6 @@ from trainer.lockstep import Lockstep
 from trainer.losses import LOSSES
 from trainer.recomputation import checkpointed_layers, make_checkpointed
 from trainer.rollout import log_probs, pieces, sample_rollouts, score
-from trainer.workloads.choice import task_and_start
 
 REWARD = (
     "def judge(prompts, completions):\n"
@@ -34,8 +33,7 @@ def made(tmp_path):
 
     def make(**changes):
         settings = {"max_new_tokens": 6, "steps": 20, "learning_rate": 1e-2, "warmup_steps": 0}
-        config = own_config(tmp_path, REWARD, **(settings | changes))
-        return Lockstep("a run", config, *task_and_start(config, tmp_path, ignore))
+        return own_learner(Lockstep, tmp_path, REWARD, **(settings | changes))
 
     return make
 

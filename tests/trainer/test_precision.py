@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from own_things import LENGTH, own_config
+from own_things import LENGTH, own_config, own_learner
 
 from trainer.checkpoint import Checkpoints
 from trainer.learner import Hooks
@@ -27,8 +27,7 @@ def made(tmp_path):
 
     def make(**changes):
         settings = {"precision": "bf16", "max_staleness": 1, "warmup_steps": 0}
-        config = own_config(tmp_path, LENGTH, **(settings | changes))
-        return Lockstep("a run", config, *task_and_start(config, tmp_path, ignore))
+        return own_learner(Lockstep, tmp_path, **(settings | changes))
 
     return make
 

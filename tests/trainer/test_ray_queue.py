@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 
 import pytest
 import torch
-from own_things import LENGTH, own_config, own_values
+from own_things import LENGTH, own_config, own_learner, own_values
 from processes import command, wait_until
 
 from storage.commandline import BadInput
@@ -18,7 +18,6 @@ from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.rollout_actors import ReceivedWeights
 from trainer.rollout_worker import batch_generator
-from trainer.workloads.choice import task_and_start
 
 ray = pytest.importorskip("ray", reason="no ray; pip install -r requirements-ray.txt")
 CLOCKS = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait", "extra"}
@@ -51,8 +50,7 @@ def made(tmp_path):
     with contextlib.ExitStack() as ends:
 
         def make(kind, reward=LENGTH, **changes):
-            config = own_config(tmp_path, reward, **changes)
-            learner = kind("a run", config, *task_and_start(config, tmp_path, print))
+            learner = own_learner(kind, tmp_path, reward, **changes)
             if kind is Asynchronous:
                 ends.callback(learner.close)
             return learner
