@@ -28,6 +28,7 @@ from benchmarks.measuring import NEVER
 from trainer.config import checked_config
 from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
+from trainer.precision import saved_form
 from trainer.rollout import Task
 from trainer.workloads.arithmetic import VOCABULARY, build_tokenizer, sample_prompts
 
@@ -47,6 +48,8 @@ class Setting:
     tokens: int = 8
     max_staleness: int = 3
     schedule: str = "cyclic"
+    precision: str = "fp32"
+    lora_rank: int | None = None
 
 
 MIDDLE = Setting()
@@ -96,6 +99,8 @@ def learner_of(setting: Setting, folder: Path, device: str) -> Lockstep:
             "prompts": setting.rows // GROUP_SIZE,
             "group_size": GROUP_SIZE,
             "device": device,
+            "precision": setting.precision,
+            "lora_rank": setting.lora_rank,
         }
     )
     task = Task(
@@ -107,7 +112,7 @@ def learner_of(setting: Setting, folder: Path, device: str) -> Lockstep:
     )
     learner = Lockstep("growth", config, task, folder)
     for policy in (learner.policy, learner.behavior_policy):
-        _never_end(policy, learner.tokenizer.eos_token_id)
+        _never_end(saved_form(policy), learner.tokenizer.eos_token_id)
     learner.evaluate(0, 64)
     return learner
 
