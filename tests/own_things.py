@@ -86,7 +86,7 @@ def own_values(folder: Path, reward: str = LENGTH, **changes: Any) -> dict[str, 
 
 def own_config(folder: Path, reward: str = LENGTH, **changes: Any) -> TrainerConfig:
     """Return the configuration of a custom run on what ``own_values`` writes."""
-    return a_config(**own_values(folder, reward, **changes))
+    return a_config(**own_values(folder, reward, **({"device": "cpu"} | changes)))
 
 
 def own_learner(kind: type[Learner], folder: Path, reward: str = LENGTH, **changes: Any) -> Learner:

@@ -1,4 +1,8 @@
-"""Fixtures of the trainer's tests: a home of one's own, a warm-started learner, a Ray cluster."""
+"""Fixtures of the trainer's tests: a home of one's own, a warm-started learner, a Ray cluster.
+
+Learners here train on the CPU, where a seed decides every bit. What must hold on every device takes
+the fixture ``device`` and runs on a GPU too, where there is one.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,11 +33,17 @@ def learner(etalon_home: Path) -> Callable[..., Lockstep]:
     torch.set_num_threads(1)
 
     def make(**changes: Any) -> Lockstep:
-        config = a_config(**changes)
+        config = a_config(**({"device": "cpu"} | changes))
         task, start = arithmetic(config, etalon_home, print)
         return Lockstep("a run", config, task, start)
 
     return make
+
+
+@pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Give every device that there is, one after the other."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def learned(row):
 
 
 def test_without_staleness_it_steps_as_lockstep_does_even_where_a_worker_is_killed(made):
-    setting = {"max_staleness": 0, "learning_rate": 1e-2, "steps": 6, "device": "cpu"}
+    setting = {"max_staleness": 0, "learning_rate": 1e-2, "steps": 6}
     lockstep = made(Lockstep, **setting)
     asynchronous = made(Asynchronous, schedule="queue", **setting)
     lockstep.evaluate(0, 16)

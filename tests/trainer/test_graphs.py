@@ -67,9 +67,7 @@ def test_what_cannot_be_recorded_runs_plainly_and_says_so_once(caplog):
 
 def test_the_paths_of_a_gpu_learn_what_the_plain_ones_do(learner):
     """Without an end both draw the most tokens, and so the same random numbers."""
-    plain, recorded = (
-        learner(device="cpu", learning_rate=1e-3, max_staleness=1, prompts=4) for _ in range(2)
-    )
+    plain, recorded = (learner(learning_rate=1e-3, max_staleness=1, prompts=4) for _ in range(2))
     for run in (plain, recorded):
         run.tokenizer.eos_token = "<unk>"  # a sign that a warm-started policy does not write
         run.evaluate(0, 8)
@@ -88,7 +86,7 @@ def test_the_paths_of_a_gpu_learn_what_the_plain_ones_do(learner):
 
 
 def test_the_clip_bias_is_the_same_by_way_of_every_sequence(learner):
-    run = learner(device="cpu", max_staleness=3, updates_per_batch=2, learning_rate=2e-3)
+    run = learner(max_staleness=3, updates_per_batch=2, learning_rate=2e-3)
     run.evaluate(0, 8)
     for step in range(7):
         run.learner_step(step)
@@ -107,7 +105,7 @@ def test_the_clip_bias_is_the_same_by_way_of_every_sequence(learner):
 def test_looking_seldom_or_never_draws_the_same_completions_and_more_after_their_end(
     learner, look_every
 ):
-    run = learner(device="cpu", prompts=4)
+    run = learner(prompts=4)
 
     def rollouts(unpadded=None):
         chance = torch.Generator().manual_seed(5)

@@ -61,8 +61,10 @@ def test_a_schedule_hands_out_exactly_the_weights_it_promises(schedule, max_stal
     ("schedule", "ages"),
     [("cyclic", [0, 1, 2, 0, 1, 2, 0]), ("constant", [0, 1, 2, 2, 2, 2, 2])],
 )
-def test_every_row_tells_the_staleness_of_the_weights_that_really_sampled(learner, schedule, ages):
-    run = learner(schedule=schedule, max_staleness=2, learning_rate=1e-3)
+def test_every_row_tells_the_staleness_of_the_weights_that_really_sampled(
+    learner, device, schedule, ages
+):
+    run = learner(device=device, schedule=schedule, max_staleness=2, learning_rate=1e-3)
     run.evaluate(0, 64)
     history = []
     for step, age in enumerate(ages):
@@ -91,15 +93,15 @@ def assert_off_policy(row):
     assert row.sequence_ess_fraction < row.ess_fraction < 1 - 1e-6
 
 
-def test_without_staleness_every_ratio_is_one(learner):
+def test_without_staleness_every_ratio_is_one(learner, device):
     for schedule in ("cyclic", "constant"):
-        run = learner(schedule=schedule, max_staleness=0, learning_rate=1e-3)
+        run = learner(device=device, schedule=schedule, max_staleness=0, learning_rate=1e-3)
         for row in trained(run, 4):
             assert_on_policy(row)
 
 
-def test_within_a_cycle_the_ratio_is_one_at_age_0_and_leaves_it_afterwards(learner):
-    for row in trained(learner(max_staleness=1, learning_rate=1e-3), 6):
+def test_within_a_cycle_the_ratio_is_one_at_age_0_and_leaves_it_afterwards(learner, device):
+    for row in trained(learner(device=device, max_staleness=1, learning_rate=1e-3), 6):
         if row.step % 2 == 0:
             assert_on_policy(row)
             # Measured, and nothing was removed: that is a 0, unlike at S = 0.
@@ -121,9 +123,9 @@ def test_without_staleness_clipping_is_unknown_because_it_is_structurally_imposs
     assert row.clip_fraction is None
 
 
-def test_every_number_that_a_row_lacks_has_a_reason(learner):
+def test_every_number_that_a_row_lacks_has_a_reason(learner, device):
     for changes in ({"max_staleness": 0}, {"max_staleness": 2}, {"prompts": 1, "group_size": 2}):
-        run = learner(**changes)
+        run = learner(device=device, **changes)
         info = RunInfo(id="a run", name="a run", created_at=0.0, unmeasured=unmeasured(run.config))
         for row in trained(run, 12):
             for name, value in numbers(row).items():
@@ -223,10 +225,11 @@ def reference_loss(policy, behavior_policy, batch, group_size, epsilon_low, epsi
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["cyclic", "constant"])
-def test_grpo_steps_agree_with_a_plain_loop_over_sequences(learner, schedule, optimizer):
+def test_grpo_steps_agree_with_a_plain_loop_over_sequences(learner, device, schedule, optimizer):
     rate = 1e-3 if optimizer == "adamw" else 0.05
     decay = 0.1 if optimizer == "adamw" else 0.0
     run = learner(
+        device=device,
         schedule=schedule,
         optimizer=optimizer,
         learning_rate=rate,
@@ -250,7 +253,7 @@ def test_grpo_steps_agree_with_a_plain_loop_over_sequences(learner, schedule, op
         updater = torch.optim.SGD(policy.parameters(), lr=1.0, momentum=0.9)
     batches = recorded(run)
     run.evaluate(0, 8)
-    start = run.weights.snapshot()
+    start = run.weights.snapshot().cpu()
     clipped = 0.0
     for step in range(5):
         versions[step].load_state_dict(policy.state_dict())
@@ -268,7 +271,7 @@ def test_grpo_steps_agree_with_a_plain_loop_over_sequences(learner, schedule, op
         assert row.grad_norm == pytest.approx(float(norm), rel=1e-3)
         expected = torch.cat([p.detach().reshape(-1) for p in policy.parameters()])
         moved = torch.linalg.vector_norm(expected - start)
-        apart = torch.linalg.vector_norm(run.weights.vector - expected)
+        apart = torch.linalg.vector_norm(run.weights.vector.cpu() - expected)
         assert apart < 5e-4 * moved
     assert clipped > 0.02  # the clip took part in it
 

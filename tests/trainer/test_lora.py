@@ -49,8 +49,8 @@ def products(policy, vector):
     return torch.cat([layer.get_delta_weight("default").reshape(-1) for layer in layers]).detach()
 
 
-def test_only_adapters_are_trained_and_the_model_stays_as_it_is(made):
-    learner = made()
+def test_only_adapters_are_trained_and_the_model_stays_as_it_is(made, device):
+    learner = made(device=device)
     names = {n for n, p in learner.policy.named_parameters() if p.requires_grad}
     assert len(names) == 2 * 7  # two adapters on each linear layer of one block
     assert all("lora_" in name for name in names)
@@ -63,9 +63,9 @@ def test_only_adapters_are_trained_and_the_model_stays_as_it_is(made):
         assert name in names or torch.equal(value, frozen[name])
 
 
-def test_adapters_begin_as_the_model_itself_and_learn(made):
-    learner = made(steps=30)
-    plain, _ = load_policy(learner._start, CPU)
+def test_adapters_begin_as_the_model_itself_and_learn(made, device):
+    learner = made(device=device, steps=30)
+    plain, _ = load_policy(learner._start, torch.device(device))
     batch = learner._sample(0).batch
     torch.testing.assert_close(score(learner.policy, batch)[0], score(plain, batch)[0])
     rows = trained(learner, 30)

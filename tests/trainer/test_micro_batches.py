@@ -42,7 +42,7 @@ def a_stale_batch(learner):
     """Move the policy away from what sampled a batch, and return the batch."""
     batch = learner._sample(0).batch
     noise = torch.randn(learner.weights.vector.shape, generator=torch.Generator().manual_seed(1))
-    learner.weights.vector.add_(noise, alpha=0.05)
+    learner.weights.vector.add_(noise.to(learner.device), alpha=0.05)
     return batch
 
 
@@ -55,11 +55,11 @@ def gradient(learner, batch, at_once, proximal=None):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("at_once", [1, 3, 4, 9, 1000])
-def test_the_gradients_of_pieces_sum_up_to_that_of_the_whole(made, loss, at_once):
+def test_the_gradients_of_pieces_sum_up_to_that_of_the_whole(made, device, loss, at_once):
     """Of every loss, whether groups of four stay whole in a piece or not."""
-    learner = made(loss=loss, kl_coefficient=0.3)
+    learner = made(device=device, loss=loss, kl_coefficient=0.3)
     batch = a_stale_batch(learner)
-    noise = torch.randn(batch.mask_B_T.shape, generator=torch.Generator().manual_seed(2))
+    noise = torch.randn(batch.mask_B_T.shape, generator=torch.Generator().manual_seed(2)).to(device)
     proximal = batch.behavior_log_probs_B_T + 0.1 * noise * batch.mask_B_T
     whole, expected = gradient(learner, batch, None, proximal)
     found, scored = gradient(learner, batch, at_once, proximal)
@@ -101,9 +101,10 @@ def rows_of(learner):
 
 
 @pytest.mark.parametrize("changes", [{"micro_batch_size": 3}, {"gradient_checkpointing": True}])
-def test_everything_that_is_measured_stays_the_same(made, changes):
+def test_everything_that_is_measured_stays_the_same(made, device, changes):
     """Of every kind: drift, clipping, clip bias, KL to the start, entropy, loss."""
     settings = {"bias_every": 1, "kl_to_start_every": 2, "loss": "cispo", "clip_epsilon_high": 0.02}
+    settings["device"] = device
     plain, other = rows_of(made(**settings)), rows_of(made(**settings, **changes))
     assert any(row.clip_fraction_high for row in plain)
     for row, same in zip(plain, other, strict=True):

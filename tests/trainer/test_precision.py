@@ -32,8 +32,8 @@ def made(tmp_path):
     return make
 
 
-def test_products_are_bf16_and_weights_gradients_and_logits_fp32(made):
-    learner = made()
+def test_products_are_bf16_and_weights_gradients_and_logits_fp32(made, device):
+    learner = made(device=device)
     seen = {}
     for name, module in learner.policy.named_modules():
         if isinstance(module, torch.nn.Linear):
@@ -50,8 +50,8 @@ def test_products_are_bf16_and_weights_gradients_and_logits_fp32(made):
     assert batch.behavior_log_probs_B_T.dtype == torch.float32
 
 
-def test_a_policy_in_bf16_is_near_the_one_in_fp32_but_another(made):
-    one, other = made(), made(precision="fp32")
+def test_a_policy_in_bf16_is_near_the_one_in_fp32_but_another(made, device):
+    one, other = made(device=device), made(device=device, precision="fp32")
     batch = other._sample(0).batch
     mine, exact = (score(learner.policy, batch)[0].detach() for learner in (one, other))
     apart = float((mine - exact).abs().max())

@@ -134,7 +134,7 @@ def waits(monkeypatch):
     ids=["grpo", "decoupled", "gspo"],
 )
 def test_a_step_waits_for_the_prompts_the_completions_and_its_numbers(learner, waits, changes):
-    run = learner(device="cpu", prompts=4, **changes)
+    run = learner(prompts=4, **changes)
     run.evaluate(0, 8)
     run.learner_step(0)
     run.learner_step(1)
@@ -145,7 +145,7 @@ def test_a_step_waits_for_the_prompts_the_completions_and_its_numbers(learner, w
 
 
 def test_what_is_measured_now_and_then_waits_once_or_twice_more(learner, waits):
-    run = learner(device="cpu", prompts=4, bias_every=1, kl_to_start_every=4)
+    run = learner(prompts=4, bias_every=1, kl_to_start_every=4)
     run.evaluate(0, 8)
     for step in range(3):
         run.learner_step(step)
@@ -167,7 +167,7 @@ def test_what_is_measured_now_and_then_waits_once_or_twice_more(learner, waits):
     ids=["float", "tolist", "index", "multinomial"],
 )
 def test_a_step_that_waits_in_one_more_place_is_noticed(learner, waits, monkeypatch, reading):
-    run = learner(device="cpu", prompts=4, bias_every=0)
+    run = learner(prompts=4, bias_every=0)
     run.evaluate(0, 8)
     measured = run.meter._drift.before_update
 
@@ -184,7 +184,7 @@ def test_a_step_that_waits_in_one_more_place_is_noticed(learner, waits, monkeypa
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_a_step_waits_as_often_as_is_counted_on_a_cpu(learner, recwarn):
-    run = learner(prompts=4)
+    run = learner(device="cuda", prompts=4)
     run.evaluate(0, 8)
     for step in range(6):  # recorded by then
         run.learner_step(step)
