@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 KIND = "probe"
 DEFAULT_BUDGET = 300
+BUDGET_PER_STEP = 2.2
+"""Of a short horizon a tenth of nine rates on three seeds, 2.7 T, is left after evaluations."""
 
 
 def probe(
@@ -64,6 +66,15 @@ def probe(
     return found
 
 
+def default_budget(setting: TrainerConfig) -> int:
+    """Return the learner steps of a probe that costs at most a tenth of a sweep of the setting."""
+    return max(_least_budget(setting), min(DEFAULT_BUDGET, int(BUDGET_PER_STEP * setting.steps)))
+
+
+def _least_budget(setting: TrainerConfig) -> int:
+    return RAMP_STEPS + hold_steps(setting)
+
+
 def check_budget(setting: TrainerConfig, budget: int) -> None:
     """Check that a budget suffices for a ramp and one hold, and that the setting can be probed.
 
@@ -75,7 +86,7 @@ def check_budget(setting: TrainerConfig, budget: int) -> None:
             f"updates_per_batch: {setting.updates_per_batch} is not allowed in a probe, which also "
             "trains on fresh rollouts only; allowed: 1, or give archived runs as evidence"
         )
-    least = RAMP_STEPS + hold_steps(setting)
+    least = _least_budget(setting)
     if budget < least:
         raise BadInput(
             f"budget: {budget} is not allowed; allowed: at least {least}, one ramp and one hold at "

@@ -16,7 +16,7 @@ from ..calibrated import measured
 from ..probed_constants import constants
 from ..regime import explained
 from ..safe_levels import safe_levels
-from .probe import DEFAULT_BUDGET, check_budget, probe
+from .probe import BUDGET_PER_STEP, DEFAULT_BUDGET, check_budget, default_budget, probe
 
 NOT_ASKED = ("learning_rate", "ramp_from", "bias_study", "name", "group", "stop_on_collapse")
 UNUSED_RATE = 1e-4
@@ -27,8 +27,7 @@ def add_probe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget",
         metavar="N",
-        default=str(DEFAULT_BUDGET),
-        help=f"learner steps that may be spent ({DEFAULT_BUDGET})",
+        help=f"learner steps that may be spent ({DEFAULT_BUDGET}, or {BUDGET_PER_STEP} T if fewer)",
     )
     add_config_options(parser, skip=NOT_ASKED)
 
@@ -38,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     names = [n for n in TrainerConfig.model_fields if n not in NOT_ASKED]
     given = {name: getattr(options, name) for name in names}
     setting = checked_config({**given, "learning_rate": UNUSED_RATE})
-    budget = _budget(options.budget)
+    budget = default_budget(setting) if options.budget is None else _budget(options.budget)
     check_budget(setting, budget)
     from trainer.preflight import check  # torch and transformers take seconds to import
 

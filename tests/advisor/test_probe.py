@@ -10,7 +10,7 @@ from factories import a_config
 from own_things import own_values, save_reward_model
 
 from advisor.__main__ import main
-from advisor.experiments.probe import check_budget, probe
+from advisor.experiments.probe import check_budget, default_budget, probe
 from advisor.segments import RAMP_STEPS, hold_steps
 from storage.commandline import BadInput, run_command
 from storage.records import RunStatus
@@ -293,6 +293,13 @@ def test_a_mistyped_probe_is_refused_in_one_line_and_leaves_nothing(fresh_home, 
     assert len(err.splitlines()) == 1
     assert err.startswith(told)
     assert not fresh_home.exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "budget"), [(1000, 300), (137, 300), (136, 299), (80, 176), (30, 66), (8, 34)]
+)
+def test_a_short_horizon_is_probed_with_less(steps, budget):
+    assert default_budget(a_config(max_staleness=3, steps=steps)) == budget
 
 
 @pytest.mark.parametrize(("max_staleness", "steps"), [(0, 300), (63, 300), (3, 8)])
