@@ -61,7 +61,13 @@ def decode(
     """
     mask = mask_P_L
     positions = None if mask_P_L is None else positions_of(mask_P_L)
-    out = model(ids_P_L, attention_mask=mask, position_ids=positions, use_cache=True)
+    out = model(
+        ids_P_L,
+        attention_mask=mask,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,  # of a long prompt and a large vocabulary all would fill the memory
+    )
     cache = out.past_key_values
     cache.batch_repeat_interleave(group_size)
     logits = out.logits[:, -1].repeat_interleave(group_size, dim=0)
