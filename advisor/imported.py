@@ -100,7 +100,7 @@ def facts_of_log(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
     facts = replace(
         facts, logged=drift, clip_p95=float(np.percentile(clip, 95)) if clip.size else None
     )
-    if facts.drift_p95 is not None and facts.radii:
+    if facts.drift_p95 is not None and any(r is not None for r in facts.radii.values()):
         return facts
     in_its_unit = None if drift.unit is None else drift.drift_p95(config.max_staleness)
     return replace(facts, drift_p95=in_its_unit, radii={})

@@ -24,20 +24,23 @@ class Watcher:
 
     def __init__(self, store: Store) -> None:
         """Begin without a look."""
-        self._store = store
+        self.store = store
         self._seen: dict[str, list[Regime]] = {}
 
     def look(self) -> tuple[list[RunInfo], list[Event]]:
         """Judge every run that is alive; return these runs and the events that were stored."""
-        alive = [run for run in self._store.runs(archived=False) if run.status.alive]
+        alive = [run for run in self.store.runs(archived=False) if run.status.alive]
         events: list[Event] = []
         for run in alive:
-            found = diagnose(self._store, run.id)
-            events += self._regime_event(run, found)
-            events += self._flag_events(run, found)
+            events += self.judge(run)
         for run_id in self._seen.keys() - {run.id for run in alive}:
             del self._seen[run_id]
         return alive, events
+
+    def judge(self, run: RunInfo) -> list[Event]:
+        """Judge one run and return the events that were stored."""
+        found = diagnose(self.store, run.id)
+        return [*self._regime_event(run, found), *self._flag_events(run, found)]
 
     def _regime_event(self, run: RunInfo, found: Diagnosis) -> Sequence[Event]:
         looks = self._seen.setdefault(run.id, [])
@@ -59,7 +62,7 @@ class Watcher:
         ]
 
     def _flag_events(self, run: RunInfo, found: Diagnosis) -> list[Event]:
-        known = {e.data.get("flag") for e in self._store.events(run.id) if e.kind == FLAG_EVENT}
+        known = {e.data.get("flag") for e in self.store.events(run.id) if e.kind == FLAG_EVENT}
         return [
             self._store_event(
                 run,
@@ -73,13 +76,13 @@ class Watcher:
         ]
 
     def _last(self, run_id: str, kind: str) -> Event | None:
-        events = [event for event in self._store.events(run_id) if event.kind == kind]
+        events = [event for event in self.store.events(run_id) if event.kind == kind]
         return events[-1] if events else None
 
     def _store_event(
         self, run: RunInfo, kind: str, level: str, message: str, data: dict[str, str]
     ) -> Event:
-        newest = self._store.steps(run.id, last=1)
+        newest = self.store.steps(run.id, last=1)
         event = Event(
             run_id=run.id,
             time=time.time(),
@@ -89,5 +92,5 @@ class Watcher:
             step=newest[0].step if newest else None,
             data=data,
         )
-        self._store.append_event(event)
+        self.store.append_event(event)
         return event

@@ -1,0 +1,81 @@
+"""Advice and alarms inside somebody else's training: two lines in a script of TRL.
+
+    from advisor.attach import attach
+    attach(trainer)
+
+before ``trainer.train()``. The training is recorded (``trainer/callback.py``) and shows in the
+dashboard; what ``python -m advisor watch`` would say of it stands in the log as well, logger
+``etalon``. Streamlit is not loaded.
+"""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from storage.commandline import BadInput
+from storage.store import Store
+
+from .answer import ask, consider, gather
+from .experiments.watch import Watcher
+
+if TYPE_CHECKING:
+    from trainer.callback import Recorder
+
+logger = logging.getLogger("etalon")
+
+RISK = 0.05
+LEAST_STEPS = 30
+NEWS = 1.25
+"""Advice is said again when the advised rate has changed by this factor."""
+
+
+def attach(
+    trainer: Any, *, db: str | None = None, name: str | None = None, group: str | None = None
+) -> "Recorder":
+    """Record the trainings of this trainer, and say alarms and advice in their log.
+
+    Args:
+        trainer: a ``GRPOTrainer`` or ``AsyncGRPOTrainer`` of TRL.
+        db: the archive; None for ``ETALON_DB`` or ``etalon.db`` in ``ETALON_HOME``.
+        name: name of the runs; None for the last part of the trainer's ``output_dir``.
+        group: group of the runs; runs of one setting in one group are evidence for each other.
+
+    Returns:
+        What records; its ``run_id`` is that of the newest training.
+    """
+    from trainer.callback import record  # torch and transformers take seconds to import
+
+    return record(trainer, db=db, name=name, group=group, look=Adviser())
+
+
+class Adviser:
+    """Looks at a run from time to time and says in the log what is new."""
+
+    def __init__(self) -> None:
+        """Begin with nothing said."""
+        self._watcher: Watcher | None = None
+        self._said: tuple[str, float | None] | None = None
+
+    def __call__(self, store: Store, run_id: str) -> None:
+        """Judge the run; say new events, and the advice when it has changed."""
+        if self._watcher is None or self._watcher.store is not store:
+            self._watcher = Watcher(store)
+        for event in self._watcher.judge(store.run(run_id)):
+            level = logging.WARNING if event.level == "warning" else logging.INFO
+            logger.log(level, "step %s: %s", event.step, event.message)
+        if (store.last_step(run_id) or 0) + 1 >= LEAST_STEPS:
+            self._advise(store, run_id)
+
+    def _advise(self, store: Store, run_id: str) -> None:
+        try:
+            evidence = gather(store, run_id=run_id)
+            advice = consider(ask(settings={}, evidence=evidence, risk=RISK), evidence)
+        except BadInput as error:
+            logger.debug("no advice: %s", error)
+            return
+        rate = advice.max_learning_rate
+        if self._said is not None and self._said[0] == run_id:
+            before = self._said[1]
+            if before == rate or (before and rate and 1 / NEWS < rate / before < NEWS):
+                return
+        self._said = run_id, rate
+        logger.warning("advice: %s", advice.reason)

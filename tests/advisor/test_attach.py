@@ -1,0 +1,299 @@
+"""Attached to trainings by TRL: what is recorded is true, and nothing is changed."""
+
+import logging
+import sqlite3
+from contextlib import closing
+
+import pytest
+import torch
+from processes import wait_until
+from transformers import TrainerCallback
+
+from advisor.answer import ask, consider, diagnose, gather
+from advisor.attach import attach
+from advisor.regime import Regime
+from storage.records import RunStatus, missing_reason
+from storage.store import Store
+from trainer import callback
+from trainer.attached import archivist
+from trainer.callback import record
+from trainer.meter import CLIP_METRICS
+
+pytest.importorskip("trl", reason="no trl; pip install -r requirements-trl.txt")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+LARGE = {"per_device_train_batch_size": 32}
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    from trl_trainings import trl_trainer
+
+    return lambda **changes: trl_trainer(tmp_path, **changes)
+
+
+@pytest.fixture
+def db(tmp_path):
+    return str(tmp_path / "archive.db")
+
+
+def recorded(db, run_id):
+    store = Store.open(db)
+    try:
+        return store.run(run_id), store.steps(run_id), store.drifts(run_id)
+    finally:
+        store.close()
+
+
+def steps_in(file):
+    """How many learner steps an archive holds, 0 while there is none."""
+    if not file.exists():
+        return 0
+    with closing(sqlite3.connect(file)) as reader:
+        try:
+            return reader.execute("SELECT count(*) FROM steps").fetchone()[0]
+        except sqlite3.OperationalError:  # it is being made
+            return 0
+
+
+class Witness(TrainerCallback):
+    """Keeps the weights before each learner step, and what the trainer logged of it."""
+
+    def __init__(self, trainer):
+        self.trainer, self.before, self.logs = trainer, [], []
+        trainer.add_callback(self)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.before.append(self.vector())
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.logs.append(dict(logs))
+
+    def vector(self):
+        from trl_trainings import weights
+
+        return weights(self.trainer)
+
+
+def test_a_training_is_recorded_as_it_was(trainer, db):
+    trained = trainer()
+    witness = Witness(trained)
+    recorder = attach(trained, db=db, group="mine")
+    trained.train()
+    run, rows, lags = recorded(db, recorder.run_id)
+    thetas = [*witness.before, witness.vector()]
+    assert (run.kind, run.status, run.group) == ("attached", RunStatus.FINISHED, "mine")
+    assert (run.name, run.config["max_staleness"], run.config["steps"]) == ("a training", 3, 24)
+    assert run.parameters == len(thetas[0])
+    assert [row.step for row in rows] == list(range(24))
+    for t, (row, logged) in enumerate(zip(rows, witness.logs, strict=False)):
+        born = t - t % 4
+        assert (row.sampled_at_step, row.staleness_mean, row.staleness_max) == (born, t % 4, t % 4)
+        moved = torch.linalg.vector_norm(thetas[t + 1] - thetas[t])
+        assert row.update_norm == pytest.approx(float(moved) / 1e-2, rel=1e-4)
+        drift = torch.linalg.vector_norm(thetas[t] - thetas[born])
+        assert row.cycle_drift == pytest.approx(float(drift), rel=1e-5)
+        far = torch.linalg.vector_norm(thetas[t + 1] - thetas[0])
+        assert row.displacement == pytest.approx(float(far), rel=1e-5)
+        assert row.learning_rate == logged["learning_rate"] == 1e-2
+        assert row.grad_norm == pytest.approx(logged["grad_norm"], rel=1e-6)
+        assert row.entropy == logged["entropy"]
+        assert row.reward_mean == logged.get("reward")
+        assert row.clip_fraction_low == pytest.approx(logged["clip_ratio/low_mean"], abs=1e-6)
+        assert row.clip_fraction_high == pytest.approx(logged["clip_ratio/high_mean"], abs=1e-6)
+        assert (row.log_ratio_rms > 0) == (t % 4 > 0)
+        assert row.seconds_learn > 0
+        assert (row.seconds_generate > 0) == (t % 4 == 0)
+    assert max(row.clip_fraction for row in rows) > 0.05  # the clip took part in it
+    assert {lag.lag for lag in lags} == {2, 4, 8, 16}
+    for lag in lags:
+        moved = torch.linalg.vector_norm(thetas[lag.step + 1] - thetas[lag.step + 1 - lag.lag])
+        assert lag.norm == pytest.approx(float(moved), rel=1e-5)
+
+
+def test_drift_rises_within_each_cycle_and_the_run_is_diagnosed(trainer, db):
+    trained = trainer(max_steps=100, learning_rate=3e-3, **LARGE)
+    recorder = record(trained, db=db)
+    trained.train()
+    store = Store.open(db)
+    rows = store.steps(recorder.run_id)
+    for first in range(0, 100, 4):
+        drifts = [row.cycle_drift for row in rows[first : first + 4]]
+        assert drifts[0] == 0
+        assert drifts == sorted(drifts)
+    found = diagnose(store, recorder.run_id)
+    assert found.regime is not Regime.INSUFFICIENT_DATA
+    evidence = gather(store, run_id=recorder.run_id)
+    advice = consider(ask(settings={}, evidence=evidence, risk=0.05), evidence)
+    store.close()
+    assert advice.reason
+    assert evidence[0].config.max_staleness == 3
+
+
+def test_whatever_lacks_has_a_reason(trainer, db):
+    trained = trainer(logging_steps=5)
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    for row in rows:
+        for name in callback.METRIC_NAMES:
+            if getattr(row, name) is None:
+                assert missing_reason(run, row, name) != "not measured", (row.step, name)
+    assert run.source["window"] == 5
+    assert [row.step for row in rows if row.entropy is not None] == [4, 9, 14, 19]
+
+
+def test_where_clipping_is_impossible_nothing_is_called_0(trainer, db):
+    trained = trainer(steps_per_generation=1, num_iterations=1)
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    assert run.config["max_staleness"] == 0
+    for row in rows:
+        assert (row.staleness_mean, row.cycle_drift) == (0, 0)
+        for name in CLIP_METRICS:
+            assert getattr(row, name) is None
+            assert missing_reason(run, row, name).startswith("structurally impossible")
+
+
+def test_micro_batches_are_one_batch(trainer, db):
+    """Four generated at once, two for each update: the second update is one step old."""
+    changes = {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "num_iterations": 1}
+    trained = trainer(max_steps=8, **changes)
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    assert (run.config["max_staleness"], run.config["prompts"]) == (1, 4)
+    assert [row.staleness_max for row in rows] == [0, 1] * 4
+    logged = trained.state.log_history
+    for row, log in zip(rows, logged, strict=False):
+        assert row.grad_norm == pytest.approx(log["grad_norm"], rel=1e-6)
+        assert row.tokens > 16  # of both micro-batches, eight rows each
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loss_type": "cispo"}, {"importance_sampling_level": "sequence"}]
+)
+def test_other_losses_have_their_own_clip(trainer, db, changes):
+    trained = trainer(epsilon=0.02, epsilon_high=0.02, **changes)
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    assert run.config["loss"] in ("cispo", "gspo")
+    assert any(row.clip_fraction_high for row in rows)
+    if run.config["loss"] == "cispo":
+        assert all(row.clip_fraction_low is None for row in rows)
+
+
+# -- nothing is changed, nothing is broken ------------------------------------------------------
+
+
+@pytest.fixture
+def alone(trainer):
+    """The weights and the log of a training that nobody watches."""
+    trained = trainer()
+    witness = Witness(trained)
+    trained.train()
+    return witness.vector(), [log["loss"] for log in witness.logs if "loss" in log]
+
+
+def same(alone, trained, witness):
+    losses = [log["loss"] for log in witness.logs if "loss" in log]
+    return torch.equal(witness.vector(), alone[0]) and losses == alone[1]
+
+
+def test_a_watched_training_is_the_same_to_the_bit(trainer, db, alone):
+    trained = trainer()
+    witness = Witness(trained)
+    attach(trained, db=db)
+    trained.train()
+    assert same(alone, trained, witness)
+
+
+def test_an_archive_that_goes_away_changes_nothing(trainer, tmp_path, alone, caplog, monkeypatch):
+    monkeypatch.setattr(archivist, "LAST_WORDS_SECONDS", 1.0)
+    trained = trainer()
+    witness = Witness(trained)
+    recorder = attach(trained, db=str(tmp_path / "archive.db"))
+
+    class Vandal(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 8:
+                wait_until(lambda: steps_in(tmp_path / "archive.db") > 4)
+                for file in tmp_path.glob("archive.db*"):
+                    file.unlink()
+
+    trained.add_callback(Vandal())
+    trained.train()
+    assert same(alone, trained, witness)
+    assert not recorder.guard.broken
+    assert sum("the archive is away" in each.getMessage() for each in caplog.records) == 1
+
+
+def test_an_archive_that_never_was_changes_nothing(trainer, tmp_path, alone, caplog, monkeypatch):
+    monkeypatch.setattr(archivist, "LAST_WORDS_SECONDS", 0.5)
+    trained = trainer()
+    witness = Witness(trained)
+    attach(trained, db="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    trained.train()
+    assert same(alone, trained, witness)
+
+
+@pytest.mark.parametrize("place", ["begin", "step", "batch", "log"])
+def test_an_error_of_our_own_is_said_once_and_changes_nothing(
+    trainer, db, alone, caplog, monkeypatch, place
+):
+    def fail(*_):
+        raise RuntimeError("ours")
+
+    where = {
+        "begin": (callback, "config_of"),
+        "step": (callback.WeightMeter, "after_update"),
+        "batch": (callback.PolicyMeter, "measure"),
+        "log": (callback, "plan_of"),
+    }[place]
+    monkeypatch.setattr(*where, fail)
+    trained = trainer()
+    witness = Witness(trained)
+    attach(trained, db=db)
+    trained.train()
+    assert same(alone, trained, witness)
+    assert sum("recording failed" in each.getMessage() for each in caplog.records) == 1
+
+
+def test_a_stop_in_the_archive_ends_the_training(trainer, db, caplog):
+    trained = trainer(max_steps=100_000, num_iterations=2)
+    recorder = record(trained, db=db)
+
+    class Person(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 30:
+                store = Store.open(db)
+                store.update_run(recorder.run_id, stop_requested=True)
+                store.close()
+
+    trained.add_callback(Person())
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    assert 30 < trained.state.global_step < 100_000
+    assert (run.status, run.outcome_reason) == (RunStatus.STOPPED, "stopped from the archive")
+    assert rows[-1].step == trained.state.global_step - 1
+
+
+# -- what is said while it goes on --------------------------------------------------------------
+
+
+def test_advice_and_alarms_stand_in_the_log(trainer, db, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, logger="etalon")
+    monkeypatch.setattr(archivist, "LOOK_SECONDS", 0.2)
+    trained = trainer(max_steps=100, learning_rate=3e-3, **LARGE)
+    recorder = attach(trained, db=db)
+    trained.train()
+    said = [each.getMessage() for each in caplog.records if each.name == "etalon"]
+    assert any(each.startswith("advice: ") for each in said)
+    store = Store.open(db)
+    events = [event.message for event in store.events(recorder.run_id)]
+    store.close()
+    for message in events:
+        assert any(message in each for each in said)

@@ -1,0 +1,179 @@
+"""Writes what happens in somebody else's process into the archive, and never gets in its way.
+
+Everything goes through a queue to a thread of its own. A database that is slow, locked or gone
+makes that thread wait and try again; the caller waits for nothing, and no error reaches it.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+from storage.errors import RunExists, StorageError
+from storage.records import RunInfo, RunStatus, StepMetrics
+from storage.store import Store
+
+logger = logging.getLogger("etalon")
+
+HEARTBEAT_SECONDS = 1.0
+LOOK_SECONDS = 10.0
+RETRY_SECONDS = 2.0
+LAST_WORDS_SECONDS = 10.0
+"""How long the end of the process may wait for what is still to be written."""
+MOST_AT_ONCE = 1000
+MOST_UNWRITTEN = 100_000
+"""Learner steps kept in memory while the archive is away; beyond it the oldest are let go."""
+
+Write = Callable[[Store], None]
+Look = Callable[[Store, str], None]
+
+
+class Archivist:
+    """Keeps one run of the archive up to date from a thread."""
+
+    def __init__(self, run: RunInfo, db: str | None, look: Look | None = None) -> None:
+        """Begin; ``look(store, run id)`` is called about every ten seconds."""
+        self._run, self._db, self._look = run, db, look
+        self._waiting: deque[StepMetrics | Write] = deque()
+        self._pending: list[StepMetrics | Write] = []  # taken, and kept until it is written
+        self._news = threading.Event()
+        self._ended = threading.Event()
+        self._away = False
+        self._let_go = 0
+        self.stop_requested = False
+        self._thread = threading.Thread(target=self._work, name="etalon archivist", daemon=True)
+        self._thread.start()
+
+    def step(self, row: StepMetrics) -> None:
+        """Write a learner step, soon."""
+        self._put(row)
+
+    def do(self, write: Write) -> None:
+        """Carry out another change of the archive, soon and in order."""
+        self._put(write)
+
+    def end(self, status: RunStatus, reason: str | None = None) -> None:
+        """Record how the run ended and wait a little until everything is written."""
+        if self._ended.is_set():
+            return
+        now = time.time()
+        self._put(
+            lambda store: store.update_run(
+                self._run.id, status=status, ended_at=now, outcome_reason=reason
+            )
+        )
+        self._ended.set()
+        self._news.set()
+        self._thread.join(LAST_WORDS_SECONDS)
+        if self._unwritten:
+            logger.warning("%d writes did not reach the archive", self._unwritten)
+
+    def _put(self, item: StepMetrics | Write) -> None:
+        if len(self._waiting) >= MOST_UNWRITTEN:
+            with suppress(IndexError):  # the thread may just have taken it
+                self._waiting.popleft()
+                self._let_go += 1
+        self._waiting.append(item)
+        self._news.set()
+
+    # -- in the thread ------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        given_up = None
+        store: Store | None = None
+        beaten = looked = time.monotonic()
+        while True:
+            over = self._ended.is_set()
+            try:
+                if store is None:
+                    store = self._opened()
+                now = time.monotonic()
+                if now - beaten >= HEARTBEAT_SECONDS or over:
+                    store.check_answers()  # a file that was deleted takes what is written, too
+                self._write(store)
+                if now - beaten >= HEARTBEAT_SECONDS:
+                    self.stop_requested = store.heartbeat(self._run.id, time.time())
+                    beaten = now
+                if self._look is not None and now - looked >= LOOK_SECONDS and not over:
+                    self._look(store, self._run.id)
+                    looked = time.monotonic()
+                self._back()
+            except StorageError as error:
+                self._gone(error)
+                if store is not None and store.is_replaced:
+                    store.close()
+                    store = None
+                if over and given_up is None:
+                    given_up = time.monotonic() + LAST_WORDS_SECONDS
+            except Exception:
+                logger.exception("recording failed; the training goes on")
+                self._waiting.clear()
+                break
+            if over and (not self._unwritten or (given_up and time.monotonic() > given_up)):
+                break
+            self._news.wait(RETRY_SECONDS if self._away else HEARTBEAT_SECONDS)
+            self._news.clear()
+        if store is not None:
+            store.close()
+
+    def _opened(self) -> Store:
+        store = Store.open(self._db)
+        try:
+            with suppress(RunExists):  # created, and the answer was lost
+                store.create_run(self._run)
+        except StorageError:
+            store.close()
+            raise
+        return store
+
+    def _write(self, store: Store) -> None:
+        while self._pending or self._waiting:
+            if not self._pending:
+                self._pending = self._taken()
+            first = self._pending[0]
+            if isinstance(first, StepMetrics):
+                store.append_steps(
+                    [each for each in self._pending if isinstance(each, StepMetrics)]
+                )
+            else:
+                first(store)
+            self._pending = []
+
+    def _taken(self) -> list[StepMetrics | Write]:
+        """Take the steps that wait next, or the one change that does."""
+        taken = [self._waiting.popleft()]
+        while isinstance(taken[0], StepMetrics) and len(taken) < MOST_AT_ONCE:
+            if not self._waiting or not isinstance(self._waiting[0], StepMetrics):
+                break
+            taken.append(self._waiting.popleft())
+        return taken
+
+    @property
+    def _unwritten(self) -> int:
+        return len(self._waiting) + len(self._pending)
+
+    def _gone(self, error: StorageError) -> None:
+        if not self._away:
+            self._away = True
+            logger.warning(
+                "the archive is away; steps are kept and sent when it is back: %s", error
+            )
+
+    def _back(self) -> None:
+        if self._away:
+            self._away = False
+            lost = f"; {self._let_go} steps were too many to keep" if self._let_go else ""
+            logger.warning("the archive is back, everything kept is written%s", lost)
+
+
+def this_process() -> dict[str, Any]:
+    """Return the columns of a run that tell this process from any other."""
+    started = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "pid_started": started}

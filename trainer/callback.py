@@ -1,0 +1,262 @@
+"""Records a training of TRL's GRPOTrainer or AsyncGRPOTrainer while it goes on.
+
+``record(trainer)`` adds a callback and looks over the trainer's shoulder. Without another forward
+pass it measures what TRL does not log: the drift of the current policy from the one that sampled,
+what the clip took, the realised staleness in learner steps, the raw gradient norm and the update.
+Nothing of the training is changed: no random number is drawn, no weight is written, and an error
+here is logged once and ends the recording, not the training.
+"""
+
+import atexit
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from transformers import TrainerCallback
+
+from storage.importers.columns import Plan, plan_of, step_rows
+from storage.importers.logs import Log
+from storage.importers.metric_names import METRICS
+from storage.records import METRIC_NAMES, LagDrift, RunInfo, RunStatus, StepMetrics
+from storage.store import new_run_id
+
+from .attached.archivist import Archivist, Look, this_process
+from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, PolicyMeter, WeightMeter
+from .attached.setting import config_of, stack_of, updates_per_version
+from .attached.shoulder import Guard, Shoulder, logger
+from .meter import CLIP_METRICS, STRUCTURAL
+
+MEASURED = (*OF_THE_POLICY, *OF_THE_WEIGHTS, "learning_rate", "sampled_at_step", "grad_norm")
+TIMES = ("seconds_generate", "seconds_learn", "seconds_measure")
+
+
+def record(
+    trainer: Any,
+    *,
+    db: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    look: Look | None = None,
+) -> "Recorder":
+    """Record every training that this trainer begins from now on, and return what does.
+
+    Args:
+        trainer: a ``GRPOTrainer`` or ``AsyncGRPOTrainer`` of TRL.
+        db: the archive; None for ``ETALON_DB`` or ``etalon.db`` in ``ETALON_HOME``.
+        name: name of the run; None for the last part of the trainer's ``output_dir``.
+        group: group of the run; runs of one setting in one group are evidence for each other.
+        look: called with the open store and the run's id about every ten seconds, in a thread.
+    """
+    recorder = Recorder(trainer, db=db, name=name, group=group, look=look)
+    trainer.add_callback(recorder)
+    return recorder
+
+
+def _harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """Let a method work under the recorder's guard, and only while a run is recorded."""
+
+    @wraps(method)
+    def called(self: "Recorder", args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.archivist is not None:
+            self.guard(lambda: method(self, args, state, control, **kwargs))
+
+    return called
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    """The callback: of every training one run of the archive, written by the first process."""
+
+    def __init__(
+        self,
+        trainer: Any,
+        *,
+        db: str | None,
+        name: str | None,
+        group: str | None,
+        look: Look | None,
+    ) -> None:
+        """See ``record``."""
+        self.guard = Guard()
+        self.run_id: str | None = None
+        self.archivist: Archivist | None = None
+        self._trainer, self._db, self._name, self._group = trainer, db, name, group
+        self._look = look
+        self._stack = stack_of(trainer)
+        self._weights: WeightMeter | None = None
+        self._row: StepMetrics | None = None
+        self._shoulder = Shoulder(trainer, self.guard, self._note_generation)
+
+    def _note_generation(self) -> None:
+        if self._weights is not None:
+            self._weights.generated()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Create the run."""
+        if state.is_world_process_zero:
+            self.guard(self._begin, args, state)
+
+    def _begin(self, args: Any, state: Any) -> None:
+        model, now = self._trainer.accelerator.unwrap_model(self._trainer.model), time.time()
+        self._config = config_of(self._trainer, state.max_steps)
+        unmeasured = self._reasons(int(args.logging_steps))
+        try:
+            self._weights = WeightMeter(model)
+        except ValueError as error:
+            self._weights = None
+            unmeasured |= dict.fromkeys(OF_THE_WEIGHTS, str(error))
+        self._policy = PolicyMeter(self._config)
+        self._row = None
+        self._source: dict[str, Any] = {
+            "stack": self._stack,
+            "format": "callback",
+            "window": int(args.logging_steps),
+            **{name: {} for name in ("columns", "references")},
+            "unknown_keys": [],
+        }
+        run = RunInfo(
+            id=new_run_id(now),
+            name=self._name or str(args.output_dir).rstrip("/").rpartition("/")[2] or "TRL",
+            kind="attached",
+            status=RunStatus.RUNNING,
+            created_at=now,
+            started_at=now,
+            heartbeat_at=now,
+            device=str(args.device),
+            parameters=sum(p.numel() for p in model.parameters()),
+            config=self._config,
+            group=self._group,
+            seed=args.seed,
+            unmeasured=unmeasured,
+            source=self._source,
+            **this_process(),
+        )
+        self.run_id = run.id
+        self.archivist = Archivist(run, self._db, self._look)
+        atexit.register(self._interrupted, self.archivist)
+
+    def _reasons(self, window: int) -> dict[str, str]:
+        """Say of every column that a row may lack why."""
+        logged = {metric.column for metric in METRICS[self._stack].values()}
+        reasons = {
+            name: f"TRL logs it every {window} learner steps"
+            if name in logged
+            else "not logged by TRL"
+            for name in METRIC_NAMES
+            if name not in (*MEASURED, *TIMES)
+        }
+        reasons["reward_mean"] = "TRL logs it where it generates, averaged over logging_steps"
+        if not self._shoulder.sees_policy:
+            why = "this trainer computes its loss where nobody can look on"
+            reasons |= dict.fromkeys(OF_THE_POLICY, why)
+        if self._config.get("max_staleness") == 0:
+            reasons |= dict.fromkeys((*CLIP_METRICS, "clipping_radii", "weight_radii"), STRUCTURAL)
+        return reasons
+
+    @_harmless
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Send the step before, of which everything is known now."""
+        self._send()
+        if self.archivist is not None and self.archivist.stop_requested:
+            logger.warning("a stop was asked for in the archive; the training ends")
+            control.should_training_stop = True
+        self._shoulder.begin_step()
+        self.guard.seconds = 0.0
+
+    @_harmless
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep what the update is made of."""
+        optimizer = kwargs.get("optimizer") or self._trainer.optimizer
+        self._rate = float(optimizer.param_groups[0]["lr"])
+        if self._weights is not None:
+            self._weights.before_update(self._rate)
+
+    @_harmless
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure the update and the batch."""
+        step, seen = int(state.global_step) - 1, self._shoulder.seen
+        took = time.perf_counter() - seen.began - seen.generating - self.guard.seconds
+        numbers: dict[str, Any] = {}
+        reasons: dict[str, str] = {}
+        if self._weights is not None:
+            numbers, reasons, lags = self._weights.after_update(step, float(args.weight_decay))
+            self._keep_lags(step, lags)
+        of_policy, why = self._policy.measure(seen, numbers.get("cycle_drift"))
+        self._row = StepMetrics(
+            run_id=self.run_id or "",
+            step=step,
+            time=time.time(),
+            learning_rate=self._rate,
+            grad_norm=None if seen.grad_norm is None else float(seen.grad_norm),
+            sampled_at_step=self._shoulder.generated_at,
+            seconds_generate=seen.generating,
+            seconds_learn=max(0.0, took),
+            reasons=reasons | why,
+            **numbers,
+            **of_policy,
+        )
+
+    @_harmless
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add what TRL logs of the step that has just ended, where nothing was measured."""
+        row, logs = self._row, dict(kwargs.get("logs") or {})
+        if row is None or row.step != int(state.global_step) - 1 or "train_runtime" in logs:
+            return
+        logs = {key: value for key, value in logs.items() if not key.startswith("eval_")}
+        log = Log(format="callback", first="", rows={row.step: logs}, keys=tuple(logs), times={})
+        plan = plan_of(log, self._stack, updates_per_version(self._trainer))
+        [logged] = step_rows(log, plan, row.run_id, row.time)
+        known = {*row.reasons, *(CLIP_METRICS if self._config.get("max_staleness") == 0 else ())}
+        added = {
+            name: value
+            for name in METRIC_NAMES
+            if getattr(row, name) is None
+            and name not in known
+            and (value := getattr(logged, name)) is not None
+        }
+        self._row = replace(row, extra={**row.extra, **logged.extra}, **added)
+        self._note_keys(plan)
+
+    @_harmless
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Record the end."""
+        self._send()
+        if self.archivist is None:
+            return
+        if self.archivist.stop_requested and int(state.global_step) < int(state.max_steps):
+            self.archivist.end(RunStatus.STOPPED, "stopped from the archive")
+        else:
+            self.archivist.end(RunStatus.FINISHED)
+        atexit.unregister(self._interrupted)
+        self.archivist = None
+
+    def _interrupted(self, archivist: Archivist) -> None:
+        """Record, as the process ends, that the training did not come to its end."""
+        archivist.end(RunStatus.STOPPED, "the process ended before its training did")
+
+    # -- sending --------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        if self._row is not None and self.archivist is not None:
+            self.archivist.step(replace(self._row, seconds_measure=self.guard.seconds))
+        self._row = None
+
+    def _keep_lags(self, step: int, lags: list[tuple[int, float, float]]) -> None:
+        for lag, norm, rates in lags:
+            row = LagDrift(run_id=self.run_id or "", step=step, lag=lag, norm=norm, rate_sum=rates)
+            if self.archivist is not None:
+                self.archivist.do(lambda store, row=row: store.append_drift(row))  # type: ignore[misc]
+
+    def _note_keys(self, plan: Plan) -> None:
+        """Tell the archive which key became which column, when there are new keys."""
+        columns = {key: str(metric.column) for key, metric in plan.columns.items()}
+        source = self._source | {
+            "columns": {**self._source["columns"], **columns},
+            "references": {**self._source["references"], **plan.references},
+            "unknown_keys": list(dict.fromkeys([*self._source["unknown_keys"], *plan.unknown])),
+        }
+        if source == self._source or self.archivist is None:
+            return
+        self._source, run_id = source, self.run_id or ""
+        self.archivist.do(lambda store: store.update_run(run_id, source=source))
