@@ -154,8 +154,16 @@ def finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def trl(folder: Path, device: str) -> Block:
+def trl(
+    folder: Path,
+    device: str,
+    *,
+    watch: Callable[[Any], object] = id,
+    changes: Mapping[str, Any] | None = None,
+) -> Block:
     """Return TRL's trainer; every block is a training of its own, timed after its first steps.
+
+    ``watch`` is shown each trainer before it trains; ``changes`` are options of ``GRPOConfig``.
 
     Raises:
         ImportError: TRL is not installed.
@@ -182,34 +190,35 @@ def trl(folder: Path, device: str) -> Block:
 
     def block(steps: int) -> float:
         clock = Clock()
-        options = GRPOConfig(
-            output_dir=str(folder / "trl"),
-            use_cpu=device == "cpu",
-            bf16=False,
-            report_to=[],
-            logging_steps=1,
-            max_steps=WARMED_BY + steps,
-            save_strategy="no",
-            per_device_train_batch_size=PROMPTS * GROUP_SIZE,
-            num_generations=GROUP_SIZE,
-            max_completion_length=MAX_NEW_TOKENS,
-            learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            beta=0.0,
-            epsilon=EPSILON,
-            loss_type="grpo",
-            gradient_checkpointing=False,
-            disable_tqdm=True,
-            log_level="error",
-        )
+        options = {
+            "output_dir": str(folder / "trl"),
+            "use_cpu": device == "cpu",
+            "bf16": False,
+            "report_to": [],
+            "logging_steps": 1,
+            "max_steps": WARMED_BY + steps,
+            "save_strategy": "no",
+            "per_device_train_batch_size": PROMPTS * GROUP_SIZE,
+            "num_generations": GROUP_SIZE,
+            "max_completion_length": MAX_NEW_TOKENS,
+            "learning_rate": LEARNING_RATE,
+            "lr_scheduler_type": "constant",
+            "beta": 0.0,
+            "epsilon": EPSILON,
+            "loss_type": "grpo",
+            "gradient_checkpointing": False,
+            "disable_tqdm": True,
+            "log_level": "error",
+        }
         trainer = GRPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-            args=options,
+            args=GRPOConfig(**(options | dict(changes or {}))),
             reward_funcs=reward,
             train_dataset=data,
             processing_class=tokenizer,
             callbacks=[clock],
         )
+        watch(trainer)
         with _quiet():
             trainer.train()
         return (clock.ends[-1] - clock.ends[WARMED_BY - 1]) / steps
