@@ -39,7 +39,7 @@ class Archivist:
     """Keeps one run of the archive up to date from a thread."""
 
     def __init__(self, run: RunInfo, db: str | None, look: Look | None = None) -> None:
-        """Begin; ``look(store, run id)`` is called about every ten seconds."""
+        """Begin; ``look(store, run id)`` is called about every ten seconds, and at the end."""
         self._run, self._db, self._look = run, db, look
         self._waiting: deque[StepMetrics | Write] = deque()
         self._pending: list[StepMetrics | Write] = []  # taken, and kept until it is written
@@ -101,7 +101,7 @@ class Archivist:
                 if now - beaten >= HEARTBEAT_SECONDS:
                     self.stop_requested = store.heartbeat(self._run.id, time.time())
                     beaten = now
-                if self._look is not None and now - looked >= LOOK_SECONDS and not over:
+                if self._look is not None and (over or now - looked >= LOOK_SECONDS):
                     self._look(store, self._run.id)
                     looked = time.monotonic()
                 self._back()
