@@ -49,7 +49,7 @@ $(VENV)/.run: requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt requirements-trl.txt
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt requirements-tensorboard.txt requirements-trl.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from . import exchange_command, look_command, manage_command
 from .commandline import Parser, add_common_options, parse, run_command
+from .importers.reading import FORMATS
 from .importers.stacks import STACKS
 from .store import Store
 
@@ -72,10 +73,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_import_options(command: argparse.ArgumentParser) -> None:
-    words = "JSONL log, or trainer_state.json of a checkpoint; several are files of one run"
+    words = (
+        "JSONL log, trainer_state.json of a checkpoint, TensorBoard event files or their folder, "
+        "or database of a trackio project; several are files of one run"
+    )
     command.add_argument("paths", nargs="+", metavar="path", help=words)
     command.add_argument(
-        "--format", default="auto", metavar="X", help="auto | jsonl | trainer_state (auto)"
+        "--format", default="auto", metavar="X", help=f"auto | {' | '.join(FORMATS)} (auto)"
+    )
+    command.add_argument("--run", metavar="NAME", help="which run of a trackio project")
+    command.add_argument(
+        "--follow", action="store_true", help="go on as the log grows, until interrupted"
     )
     command.add_argument(
         "--stack",

@@ -2,39 +2,89 @@
 
 import argparse
 import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from .commandline import print_json
 from .export import export_run
-from .importers.importing import import_file
+from .importers.importing import Imported, import_file
 from .importers.told import pairs
 from .store import Store
+
+FOLLOW_SECONDS = 5.0
+READING_SHARE = 0.1
+"""Of the time, at most; a log that takes long to read is read more seldom."""
 
 
 def import_log(options: argparse.Namespace) -> int:
     """Import a log into the archive, which is opened only when the log is sound."""
-    told = pairs(options.set or [])
     with contextlib.ExitStack() as opened:
+        stores: list[Store] = []
 
         def archive() -> Store:
-            store = Store.open(options.db)
-            opened.callback(store.close)
-            return store
+            if not stores:
+                stores.append(Store.open(options.db))
+                opened.callback(stores[0].close)
+            return stores[0]
 
-        done = import_file(
-            archive,
-            options.paths,
-            format=options.format,
-            stack=options.stack,
-            name=options.name,
-            group=options.group,
-            settings=told,
-        )
+        if not options.follow:
+            _say(_imported(options, archive, live=False), options)
+            return 0
+        _follow(options, archive)
+    return 0
+
+
+def _follow(options: argparse.Namespace, archive: Callable[[], Store]) -> None:
+    """Import a log again whenever it has grown, until interrupted; then the run has ended."""
+    seen: object = None
+    said = False
+    try:
+        while True:
+            began, now = time.monotonic(), _looks(options.paths)
+            if now != seen:
+                done, seen = _imported(options, archive, live=True), now
+                if not said:
+                    _say(done, options)
+                    said = True
+                elif not options.json and done.written:
+                    print(
+                        f"{done.run_id}  {done.rows} steps, {done.written} of them new", flush=True
+                    )
+            time.sleep(max(FOLLOW_SECONDS, (time.monotonic() - began) / READING_SHARE))
+    finally:
+        if said:
+            _imported(options, archive, live=False)
+
+
+def _looks(paths: Sequence[str]) -> object:
+    """Return what changes when a log grows: of every file its size and time."""
+    folders = [sorted(each.iterdir()) if each.is_dir() else [each] for each in map(Path, paths)]
+    states = [(file, file.stat()) for files in folders for file in files if file.exists()]
+    return [(str(file), state.st_size, state.st_mtime_ns) for file, state in states]
+
+
+def _imported(options: argparse.Namespace, archive: Callable[[], Store], *, live: bool) -> Imported:
+    return import_file(
+        archive,
+        options.paths,
+        format=options.format,
+        stack=options.stack,
+        name=options.name,
+        group=options.group,
+        settings=pairs(options.set or []),
+        live=live,
+        run_name=options.run,
+    )
+
+
+def _say(done: Imported, options: argparse.Namespace) -> None:
     if options.json:
         reason = {} if done.stack else {"stack_reason": "no key tells which stack wrote the log"}
         print_json({**asdict(done), **reason})
-        return 0
+        return
     print(f"{done.run_id}  {done.rows} steps, {done.written} of them new  {done.stack or ''}")
     for key, column in done.mapped.items():
         print(f"  {_printable(key)} -> {column}")
@@ -42,7 +92,7 @@ def import_log(options: argparse.Namespace) -> int:
         print(f"kept as they are, not known: {_printable(', '.join(done.unknown))}")
     for line in done.notes:
         print(f"note: {line}")
-    return 0
+    sys.stdout.flush()
 
 
 def _printable(key: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -84,7 +85,7 @@ class StepStore(RunStore):
             if found:
                 there = connection.execute(select(steps).where(steps.c.run_id == run.id)).mappings()
                 known = {row["step"]: from_row(StepMetrics, row) for row in there}
-                rows = [row for row in rows if known.get(row.step) != row]
+                rows = [row for row in rows if not _alike(known.get(row.step), row)]
             count = self._write_steps(connection, rows, {})
         self._newest.pop(run.id, None)
         return run, count
@@ -282,6 +283,18 @@ class StepStore(RunStore):
             newest = newest_step(connection, row.run_id) or 0
             _roll_up_missing(connection, row.run_id, newest)
         return newest
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two rows say the same; NaN is as good as NaN."""
+    if one == other:
+        return True
+    if isinstance(one, StepMetrics) and isinstance(other, StepMetrics):
+        return _alike(asdict(one), asdict(other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+    both = isinstance(one, float) and isinstance(other, float)
+    return both and math.isnan(one) and math.isnan(other)
 
 
 def _series(

@@ -24,12 +24,13 @@ def import_form(store: Store) -> None:
         return
     with place:
         st.caption(
-            "JSONL as verl, prime-rl and tinker-cookbook write it, or TRL's trainer_state.json; "
-            "several files of one run together. The same log again renews its run."
+            "JSONL as verl, prime-rl and tinker-cookbook write it, TRL's trainer_state.json, or "
+            "TensorBoard event files; several files of one run together. The same log again renews "
+            "its run."
         )
         with st.form("import", border=False):
             files = st.file_uploader(
-                "log", accept_multiple_files=True, type=["json", "jsonl"], key="import-files"
+                "log", accept_multiple_files=True, key="import-files"
             )
             left, right = st.columns(2)
             name = left.text_input("name", key="import-name", placeholder="the file's")

@@ -21,6 +21,7 @@ from .wanted import takes_behavior_for_proximal
 
 MOST_BYTES = 512 * 2**20
 MOST_ROWS = 2_000_000
+_NAMELESS_FROM = ("checkpoint-", "events.out")
 _NAMELESS = ("metrics", "trainer_state", "trainer", "orchestrator")
 
 
@@ -52,6 +53,7 @@ def import_file(
     group: str | None = None,
     settings: Mapping[str, Any] | None = None,
     live: bool = False,
+    run_name: str | None = None,
     most_bytes: int = MOST_BYTES,
     most_rows: int = MOST_ROWS,
 ) -> Imported:
@@ -61,12 +63,13 @@ def import_file(
         store: the archive, or what opens it once the file and the settings are found sound.
         source: a path, or the content as bytes or an open binary file; several are files of one
             run, such as prime-rl's trainer and orchestrator, and the first names it.
-        format: ``auto`` (by content), ``jsonl`` or ``trainer_state``.
+        format: ``auto`` (by content) or one of ``reading.FORMATS``.
         stack: name in ``STACKS``; None to tell by the keys.
         name: name of the run; None for the file's or its folder's.
         group: group of the run.
         settings: the configuration, see ``told.config_told``; None leaves what was told before.
         live: whether more rows are to come, so that the run counts as running.
+        run_name: name of the run in a database that holds several.
         most_bytes: largest size that is read.
         most_rows: largest number of rows that is read.
 
@@ -75,9 +78,12 @@ def import_file(
     """
     one = isinstance(source, str | Path | bytes) or not isinstance(source, Sequence)
     sources = cast(Sequence[Source], [source] if one else source)
-    title = _checked_text("name", name) or _name_of(sources[0])
+    _checked_text("name", name)
     _checked_text("group", group)
-    log = read_logs(sources, format=format, most_bytes=most_bytes, most_rows=most_rows)
+    log = read_logs(
+        sources, format=format, most_bytes=most_bytes, most_rows=most_rows, run=run_name
+    )
+    title = name or (log.first[:120] if log.format == "trackio" else _name_of(sources[0]))
     config_told(settings or {}, stack_named(stack) if stack else _betrayed(log))
     ending = hashlib.sha256(f"{title}\0{log.format}\0{log.first}".encode()).hexdigest()[:12]
     now = _written_at(sources[0])
@@ -213,7 +219,7 @@ def _name_of(source: Source) -> str:
         return "imported"
     path = Path(source if isinstance(source, str | Path) else getattr(source, "name", "imported"))
     parts = [path.stem, *(part.name for part in path.absolute().parents)]
-    own = (part for part in parts if part not in _NAMELESS and not part.startswith("checkpoint-"))
+    own = (part for part in parts if part not in _NAMELESS and not part.startswith(_NAMELESS_FROM))
     return next(own, "imported")[:120] or "imported"
 
 

@@ -1,34 +1,53 @@
-"""From the files of a run to its rows: size, text, and the format, which the content tells."""
+"""From the files of a run to its rows: size, content, and the format, which the content tells."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ..commandline import BadInput
 from .jsonl import read_jsonl
 from .logs import Log, decoder, merged
+from .tensorboard_events import event_files, is_event_file, read_events
+from .trackio_database import is_database, read_trackio
 from .trainer_state import read_trainer_state
 
 Source = str | Path | bytes | BinaryIO
-_READERS = {"jsonl": read_jsonl, "trainer_state": read_trainer_state}
+FORMATS = ("jsonl", "tensorboard", "trainer_state", "trackio")
+_OF_TEXT = {"jsonl": read_jsonl, "trainer_state": read_trainer_state}
+ALLOWED = (
+    "a JSONL log, a trainer_state.json, TensorBoard event files or their folder, or the database "
+    "of a trackio project"
+)
 
 
-def read_logs(sources: Sequence[Source], *, format: str, most_bytes: int, most_rows: int) -> Log:
+def read_logs(
+    sources: Sequence[Source],
+    *,
+    format: str,
+    most_bytes: int,
+    most_rows: int,
+    run: str | None = None,
+) -> Log:
     """Read the files of one run, their rows merged by step: what a later file says holds.
 
     Args:
         sources: paths, contents as bytes, or open binary files; at least one.
-        format: ``auto`` (by content), ``jsonl`` or ``trainer_state``.
+        format: ``auto`` (by content) or one of ``FORMATS``.
         most_bytes: largest size of a file.
         most_rows: largest number of rows of a file.
+        run: name of the run where a file holds several.
 
     Raises:
         BadInput: a file is not allowed; with several its name stands before each fault.
     """
+    if format not in ("auto", *FORMATS):
+        raise BadInput(f"format: {format!r} is not allowed; allowed: auto | {' | '.join(FORMATS)}")
     logs = []
     for source in sources:
         try:
-            logs.append(_read(_text(source, most_bytes), format, most_rows))
+            logs.append(_read(source, format, most_bytes, most_rows, run))
         except BadInput as error:
             if len(sources) == 1 or not isinstance(source, str | Path):
                 raise
@@ -36,31 +55,92 @@ def read_logs(sources: Sequence[Source], *, format: str, most_bytes: int, most_r
     return merged(logs)
 
 
-def _text(source: Source, most_bytes: int) -> str:
+def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str | None) -> Log:
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        log = _read_folder(Path(source), format, most_bytes, most_rows)
+    else:
+        content = _content(source, most_bytes)
+        found = _format_of(content) if format == "auto" else format
+        if found in _OF_TEXT:
+            log = _OF_TEXT[found](_text(content), most_rows=most_rows)
+        else:
+            with _as_file(source, content) as file:
+                if found == "tensorboard":
+                    log = read_events([file], most_rows=most_rows)
+                else:
+                    log = read_trackio(file, most_rows=most_rows, run=run)
+    if not log.rows:
+        raise BadInput("file: holds no row; allowed: a log with at least one row")
+    return log
+
+
+def _read_folder(folder: Path, format: str, most_bytes: int, most_rows: int) -> Log:
+    files = event_files(folder) if format in ("auto", "tensorboard") else []
+    if not files:
+        raise BadInput(
+            f"file: {folder} is a folder without TensorBoard event files; allowed: {ALLOWED}"
+        )
+    size = sum(file.stat().st_size for file in files)
+    if size > most_bytes:
+        raise BadInput(f"file: {size} bytes in {folder}; allowed: at most {most_bytes} bytes")
+    return read_events(files, most_rows=most_rows)
+
+
+def _content(source: Source, most_bytes: int) -> bytes:
     if isinstance(source, bytes):
         content = source
     elif isinstance(source, str | Path):
         path = Path(source)
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise BadInput(f"file: {path} {what}; allowed: a JSONL log or a trainer_state.json")
+            raise BadInput(f"file: {path} does not exist; allowed: {ALLOWED}")
         with path.open("rb") as opened:
             content = opened.read(most_bytes + 1)
     else:
         content = source.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise BadInput(f"file: larger than allowed; allowed: at most {most_bytes} bytes")
+    return content
+
+
+@contextmanager
+def _as_file(source: Source, content: bytes) -> Iterator[Path]:
+    """Give a file for readers that take no bytes; an uploaded one lives as long as it is read."""
+    if isinstance(source, str | Path):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "uploaded"
+        file.write_bytes(content)
+        yield file
+
+
+def _format_of(content: bytes) -> str:
+    """Tell the format of a log by its content.
+
+    Raises:
+        BadInput: it is none of ``FORMATS``.
+    """
+    if is_event_file(content):
+        return "tensorboard"
+    if is_database(content):
+        return "trackio"
+    return format_of(_text(content))
+
+
+def _text(content: bytes) -> str:
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"file: byte {error.start} is no UTF-8 text; allowed: a JSONL log or a "
-            "trainer_state.json, not compressed"
+            f"file: byte {error.start} is no UTF-8 text; allowed: {ALLOWED}, not compressed"
         ) from None
+    if not text.strip():
+        raise BadInput("file: empty; allowed: a log with at least one row")
+    return text
 
 
 def format_of(text: str) -> str:
-    """Tell the format of a log by its content: ``jsonl`` or ``trainer_state``.
+    """Tell the format of a log that is text: ``jsonl`` or ``trainer_state``.
 
     Raises:
         BadInput: it is neither.
@@ -74,18 +154,4 @@ def format_of(text: str) -> str:
         return "jsonl"
     if lines[0].startswith("{") and '"log_history"' in text:
         return "trainer_state"
-    raise BadInput(
-        f"file: {lines[0][:60]!r} begins no known log; allowed: JSON objects, one a line, or a "
-        "trainer_state.json"
-    )
-
-
-def _read(text: str, format: str, most_rows: int) -> Log:
-    if format not in ("auto", *_READERS):
-        raise BadInput(f"format: {format!r} is not allowed; allowed: auto | {' | '.join(_READERS)}")
-    if not text.strip():
-        raise BadInput("file: empty; allowed: a log with at least one row")
-    log = _READERS[format_of(text) if format == "auto" else format](text, most_rows=most_rows)
-    if not log.rows:
-        raise BadInput("file: holds no row; allowed: a log with at least one row")
-    return log
+    raise BadInput(f"file: {lines[0][:60]!r} begins no known log; allowed: {ALLOWED}")

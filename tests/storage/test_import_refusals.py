@@ -62,7 +62,10 @@ def test_what_is_no_log_is_refused_in_words(store, content, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"format": "csv"}, "format: 'csv' is not allowed; allowed: auto | jsonl | trainer_state"),
+        (
+            {"format": "csv"},
+            "format: 'csv' is not allowed; allowed: auto | jsonl | tensorboard | trainer_state",
+        ),
         ({"stack": "ppo"}, "stack: 'ppo' is not allowed"),
         ({"name": " "}, "name: ' ' is not allowed; allowed: 1 to 120 characters"),
         ({"group": "g" * 121}, "group: "),
@@ -83,5 +86,5 @@ def test_an_option_that_is_not_allowed_is_refused_and_nothing_is_left(store, opt
 
 
 def test_a_path_that_is_no_file_is_refused(store, tmp_path):
-    assert faults(store, tmp_path / "x")[0].endswith("allowed: a JSONL log or a trainer_state.json")
+    assert faults(store, tmp_path / "x")[0].endswith("a trackio project")
     assert "is a folder" in faults(store, tmp_path)[0]

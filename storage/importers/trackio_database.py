@@ -1,0 +1,119 @@
+"""Read the database of trackio: one SQLite file per project, with a table ``metrics``.
+
+``metrics(run_name, step, metrics, timestamp)`` holds a JSON object per logging, as bytes in newer
+versions, which also have a ``run_id``; of several runs of one name the newest is read. Numbers that
+are none are the words "NaN" and "Infinity". The file is opened to be read only.
+"""
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..commandline import BadInput
+from .logs import MOST_STEP, Log, decoder, ordered, shown, whole_step
+
+MARK = b"SQLite format 3\0"
+WORDS: dict[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NEEDED = {"run_name", "step", "metrics"}
+
+
+def is_database(beginning: bytes) -> bool:
+    """Whether a file that begins with these bytes is an SQLite database."""
+    return beginning.startswith(MARK)
+
+
+def read_trackio(file: Path, *, most_rows: int, run: str | None = None) -> Log:
+    """Read the rows of one run of a project.
+
+    Args:
+        file: the project's database.
+        most_rows: largest number of rows that is read.
+        run: name of the run; None where the project has only one.
+
+    Raises:
+        BadInput: it is no database of trackio, the run is not in it, or has too many rows.
+    """
+    with _opened(file) as database:
+        columns = {row[1] for row in database.execute("PRAGMA table_info(metrics)")}
+        if not columns >= NEEDED:
+            raise BadInput(
+                "file: an SQLite database without trackio's table metrics (run_name, step, "
+                "metrics); allowed: the database of a trackio project"
+            )
+        names = [row[0] for row in database.execute("SELECT DISTINCT run_name FROM metrics")]
+        name = _chosen([str(each) for each in names], run)
+        stamp = "timestamp" if "timestamp" in columns else "NULL"
+        own = "run_id" if "run_id" in columns else "run_name"  # no text of a file is among these
+        newest = f"SELECT {own} FROM metrics WHERE run_name = ? ORDER BY rowid DESC LIMIT 1"
+        rows = f"SELECT step, metrics, {stamp} FROM metrics WHERE {own} = ({newest}) ORDER BY rowid"
+        return _log(name, database.execute(rows, (name,)), most_rows)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("PRAGMA trusted_schema = OFF")
+            yield database
+    except sqlite3.Error as error:
+        raise BadInput(
+            f"file: {file.name} cannot be read ({error}); allowed: the database of a trackio "
+            "project"
+        ) from None
+
+
+def _chosen(names: list[str], run: str | None) -> str:
+    if run is None and len(names) == 1:
+        return names[0]
+    listed = ", ".join(sorted(names)[:20]) or "none"
+    if run is None and names:
+        raise BadInput(f"run: the project has {len(names)} runs; name one with --run: {listed}")
+    if run is None or run not in names:
+        raise BadInput(f"run: {run!r} is not in the project; allowed: {listed}")
+    return run
+
+
+def _log(name: str, found: sqlite3.Cursor, most_rows: int) -> Log:
+    rows: dict[int, dict[str, Any]] = {}
+    times: dict[int, float] = {}
+    faults: list[str] = []
+    for number, (at, text, stamp) in enumerate(found, start=1):
+        if number > most_rows:
+            raise BadInput(f"rows: more than {most_rows}; allowed: at most {most_rows}")
+        step, values = whole_step(at), _object(text)
+        if step is None or values is None:
+            what = f"step {at!r:.20}" if step is None else f"metrics {text!r:.40}"
+            faults.append(
+                f"row {number}: {what}; allowed: a whole step from 0 to {MOST_STEP}, a JSON object"
+            )
+            continue
+        rows.setdefault(step, {}).update(values)
+        if (time := _seconds(stamp)) is not None:
+            times[step] = time
+    if faults:
+        raise BadInput(*shown(faults))
+    by_step, keys = ordered(rows)
+    return Log(format="trackio", first=name, rows=by_step, keys=keys, times=times)
+
+
+def _object(text: Any) -> dict[str, Any] | None:
+    try:
+        found = decoder.decode(text.decode() if isinstance(text, bytes) else str(text))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return {k: WORDS.get(v, v) if isinstance(v, str) else v for k, v in found.items()}
+
+
+def _seconds(stamp: Any) -> float | None:
+    """Return seconds since 1970 of an ISO time; one without a zone is in UTC."""
+    try:
+        time = datetime.fromisoformat(str(stamp))
+    except ValueError:
+        return None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
