@@ -23,7 +23,7 @@ from storage.records import METRIC_NAMES, LagDrift, RunInfo, RunStatus, StepMetr
 from storage.store import new_run_id
 
 from .attached.archivist import Archivist, Look, this_process
-from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, PolicyMeter, WeightMeter
+from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, UNSEEN, PolicyMeter, WeightMeter
 from .attached.setting import config_of, stack_of, updates_per_version
 from .attached.shoulder import Guard, Shoulder, logger
 from .meter import CLIP_METRICS, STRUCTURAL
@@ -147,6 +147,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             if name not in (*MEASURED, *TIMES)
         }
         reasons["reward_mean"] = "TRL logs it where it generates, averaged over logging_steps"
+        reasons |= dict.fromkeys(("staleness_mean", "staleness_max", "sampled_at_step"), UNSEEN)
         if not self._shoulder.sees_policy:
             why = "this trainer computes its loss where nobody can look on"
             reasons |= dict.fromkeys(OF_THE_POLICY, why)

@@ -29,9 +29,7 @@ def import_form(store: Store) -> None:
             "its run."
         )
         with st.form("import", border=False):
-            files = st.file_uploader(
-                "log", accept_multiple_files=True, key="import-files"
-            )
+            files = st.file_uploader("log", accept_multiple_files=True, key="import-files")
             left, right = st.columns(2)
             name = left.text_input("name", key="import-name", placeholder="the file's")
             stack = right.selectbox(

@@ -297,3 +297,18 @@ def test_advice_and_alarms_stand_in_the_log(trainer, db, caplog, monkeypatch):
     store.close()
     for message in events:
         assert any(message in each for each in said)
+
+
+def test_a_drift_from_weights_that_nobody_saw_is_unknown_and_not_0(trainer, db, monkeypatch):
+    """As with AsyncGRPOTrainer, whose rollouts come from elsewhere."""
+    trained = trainer()
+    monkeypatch.setattr(callback.Shoulder, "_note_generation", lambda *_: None)
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    for row in rows:
+        for name in ("cycle_drift", "sampled_at_step", "staleness_mean"):
+            assert getattr(row, name) is None
+        assert missing_reason(run, row, "cycle_drift").startswith("which weights sampled")
+        assert missing_reason(run, row, "staleness_mean") != "not measured"
+        assert row.displacement > 0

@@ -18,6 +18,7 @@ from .shoulder import Seen
 from .weights import ForeignWeights
 
 OF_THE_WEIGHTS = ("update_norm", "cycle_drift", "displacement", "path_length", "gradient_cosine")
+UNSEEN = "which weights sampled the rollouts was not seen"
 OF_THE_POLICY = (
     *("staleness_mean", "staleness_max", "approx_kl", "log_ratio_rms", "m2"),
     *("ess_fraction", "sequence_ess_fraction", "tokens", *CLIP_METRICS),
@@ -34,7 +35,8 @@ class WeightMeter:
             ValueError: this process does not hold the weights; the message says why.
         """
         self._weights = ForeignWeights(model)
-        self._now = self._behavior = self._weights.values()
+        self._now = self._weights.values()
+        self._behavior: Tensor | None = None
         self._drift, self._lags = DriftTracker(self._now), LagTracker(self._now)
         self._gradient: Tensor | None = None
         self._rate = 0.0
@@ -55,7 +57,8 @@ class WeightMeter:
         if self._gradient is None or not self._rate:
             why = "the optimizer took no step, or at a learning rate of 0"
             return {}, dict.fromkeys(OF_THE_WEIGHTS, why), []
-        found = self._drift.before_update(self._now, self._behavior, self._gradient)
+        behavior = self._now if self._behavior is None else self._behavior
+        found = self._drift.before_update(self._now, behavior, self._gradient)
         self._now = self._weights.values()
         found |= self._drift.after_update(self._now, self._rate, weight_decay)
         del found["grad_norm"]  # of the clipped gradient
@@ -69,6 +72,8 @@ class WeightMeter:
             numbers["update_norm"]
         ):
             numbers["gradient_cosine"], reasons["gradient_cosine"] = None, NO_DIRECTION
+        if self._behavior is None:
+            numbers["cycle_drift"], reasons["cycle_drift"] = None, UNSEEN
         lags = [(lag, norm, rates) for (lag, _, rates), norm in zip(ended, norms, strict=True)]
         return numbers, reasons, lags
 
