@@ -386,12 +386,12 @@ def test_the_format_is_told_by_the_content():
     assert format_of(json.dumps(json.loads(trainer_state([TRL_ROW])))) == "trainer_state"
 
 
-@pytest.mark.slow  # a hundred thousand rows
-def test_a_long_log_is_imported_within_seconds(store, put):
-    path = put("".join(lines({"step": t, **PRIME_ROW}) for t in range(100_000)))
+@pytest.mark.parametrize("rows", [30_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+def test_a_long_log_is_imported_within_seconds(store, put, rows):
+    path = put("".join(lines({"step": t, **PRIME_ROW}) for t in range(rows)))
     begun = time.process_time()  # of this process alone, whatever else the machine does
-    assert import_file(store, path).written == 100_000
-    assert time.process_time() - begun < 30
+    assert import_file(store, path).written == rows
+    assert time.process_time() - begun < 10 + rows * 200e-6
     assert len(store.overview(only(store).id, ["loss"])["loss"][0]) <= 2000
 
 
