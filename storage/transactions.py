@@ -58,6 +58,17 @@ class Transactions:
         """Return every connection."""
         self._engine.dispose()
 
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown, without a password."""
+        return self._engine.url.render_as_string()
+
+    def make_durable(self) -> None:
+        """Bring what is committed to the disk: SQLite may keep the newest from it for a while."""
+        if self._file is not None:
+            with self._translated(), closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def check_answers(self) -> None:
         """Read next to nothing, so that an archive that does not answer says so here.
 

@@ -1,14 +1,12 @@
 """Archives that older code wrote migrate on both databases with every row as it was.
 
-The SQL beside this file, in ``older/``, was made by that code: see ``older/make.py``.
+That code made the SQL in ``older/``: see ``older/make.py``.
 """
 
 import json
-import sqlite3
-from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, text
+from older_archives import on_postgresql, on_sqlite, rows_of
 
 from storage.__main__ import main
 from storage.check import inconsistencies
@@ -17,7 +15,6 @@ from storage.errors import SchemaMismatch
 from storage.models import SCHEMA_REVISION
 from storage.store import Store
 
-OLDER = Path(__file__).parent / "older"
 REVISIONS = ("0001", "0002", "0003", "0004")
 
 
@@ -29,40 +26,6 @@ def older(request, tmp_path):
         return
     with request.getfixturevalue("postgres_server").nothing() as url:
         yield lambda revision: on_postgresql(url, revision)
-
-
-def on_sqlite(path, revision):
-    connection = sqlite3.connect(path)
-    connection.executescript((OLDER / f"{revision}.sqlite.sql").read_text())
-    connection.close()
-    return f"sqlite:///{path}"
-
-
-def on_postgresql(url, revision):
-    import psycopg
-
-    with psycopg.connect(url.replace("+psycopg", "")) as connection:
-        connection.execute((OLDER / f"{revision}.postgresql.sql").read_bytes())
-    return url
-
-
-def rows_of(url, columns=None):
-    """Return the rows of every table as the database holds them, of these columns or of all."""
-    engine = unchecked_engine(url)
-    with engine.connect() as connection:
-        inspector = inspect(connection)
-        columns = columns or {
-            table: [column["name"] for column in inspector.get_columns(table)]
-            for table in inspector.get_table_names()
-            if table != "alembic_version"
-        }
-        found = {}
-        for table, names in columns.items():
-            listed = ", ".join(f'"{name}"' for name in names)
-            rows = connection.execute(text(f"SELECT {listed} FROM {table}"))
-            found[table] = sorted(map(repr, rows))
-    engine.dispose()
-    return columns, found
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
