@@ -85,22 +85,20 @@ def copy_archive(
     """
     with source.reading() as old, target.writing() as new:
         _refuse_filled(new, target)
+        _refuse_orphans(old)
         counts = {table.name: _count(old, table) for table in metadata.sorted_tables}
         parts = list(_parts(old))
-        moved = dict.fromkeys(counts, 0)
         altered = done = 0
         for work in (_move, _compare):
             for part in parts:
                 for rows, changed in work(old, new, part):
-                    moved[part.table.name] += rows if work is _move else 0
                     altered += changed
                     done += rows
                     progress(done, 2 * sum(counts.values()))
-        _refuse_orphans(counts, moved)
         _continue_numbers(new)
         refuse_living(source, pulse)
     target.make_durable()
-    return Copied(rows=moved, altered=altered)
+    return Copied(rows=counts, altered=altered)
 
 
 def refuse_living(
@@ -188,21 +186,32 @@ def _compare(old: Connection, new: Connection, part: _Part) -> Iterator[tuple[in
         for row, copy in zip_longest(given, held):
             if row == copy:
                 continue
-            if row is None or tuple(map(_without_nul, row)) != copy:
-                raise CopyRefused(f"{part}: {row} became {copy}; nothing is copied")
+            if row is None or copy is None:
+                raise CopyRefused(f"{part}: the copy has not as many rows; nothing is copied")
+            _refuse_change(part, row, copy)
             altered += 1
         yield len(given), altered
 
 
-def _without_nul(value: Any) -> Any:
-    return value.replace("\0", _NUL) if isinstance(value, str) else value
+def _refuse_change(part: _Part, row: tuple[Any, ...], copy: tuple[Any, ...]) -> None:
+    """Allow no change of a row but that of a NUL."""
+    for name, given, held in zip(part.table.c.keys(), row, copy, strict=True):
+        expected = given.replace("\0", _NUL) if isinstance(given, str) else given
+        if expected != held:
+            raise CopyRefused(f"{part}: {name} {given!r} became {held!r}; nothing is copied")
 
 
-def _refuse_orphans(counts: dict[str, int], moved: dict[str, int]) -> None:
-    left = {name: counts[name] - moved[name] for name in counts if counts[name] != moved[name]}
-    if left:
-        lines = [f"{name}: {count} rows are of no run" for name, count in left.items()]
-        raise CopyRefused("\n".join(f"{line}; see python -m storage check" for line in lines))
+def _refuse_orphans(old: Connection) -> None:
+    """Refuse an archive with rows of no run, which only another program can have left."""
+    faults = []
+    for table in metadata.sorted_tables:
+        if "run_id" in table.c:
+            known = select(runs.c.id)
+            query = select(func.count()).where(table.c.run_id.not_in(known))
+            if count := old.execute(query).scalar_one():
+                faults.append(f"{table.name}: {count} rows are of no run; see storage check")
+    if faults:
+        raise CopyRefused("\n".join(faults))
 
 
 def _count(connection: Connection, table: Table) -> int:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -29,6 +30,8 @@ from storage.records import Calibration, Event, RunStatus, Sample
 from storage.rollups import BLOCK
 from storage.store import Store
 
+NAN = math.nan
+
 
 @pytest.fixture
 def places(postgres_server, tmp_path):
@@ -37,24 +40,22 @@ def places(postgres_server, tmp_path):
         yield [f"sqlite:///{tmp_path / 'one.db'}", url, f"sqlite:///{tmp_path / 'two.db'}"]
 
 
-@pytest.fixture
-def full(tmp_path):
-    """An archive with rows in every table: what older code wrote, migrated, and more of today."""
-    url = on_sqlite(tmp_path / "full.db", "0004")
-    assert main(["migrate", "--db", url]) == 0
-    store = seed(Store.open(url))
-    run = a_run(
-        status=RunStatus.FINISHED, ended_at=1.0, parameters=7 * 10**10, reward_first=math.nan
-    )
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A file with rows in every table: what older code wrote, migrated, and more of today."""
+    path = tmp_path_factory.mktemp("written") / "full.db"
+    assert main(["migrate", "--db", on_sqlite(path, "0004")]) == 0
+    store = seed(Store.open(str(path)))
+    run = a_run(status=RunStatus.FINISHED, ended_at=1.0, parameters=7 * 10**10, reward_first=NAN)
     store.create_run(run)
     store.append_steps([a_step(run.id, t, loss=math.sin(t) / 3) for t in range(BLOCK + 9)])
-    store.append_step(a_step(run.id, BLOCK + 9, tokens=2**40, loss=math.inf, grad_norm=math.nan))
+    store.append_step(a_step(run.id, BLOCK + 9, tokens=2**40, loss=math.inf, grad_norm=NAN))
     store.tag_run(run.id, ["b", "a", "B", "-a", "ß", "ä"])
     store.save_calibration(
         Calibration(
             id="K",
             time=1.5,
-            setting={"x": math.nan},
+            setting={"x": NAN},
             segments=({"y": -math.inf},),
             run_ids=(run.id,),
             learner_steps=1,
@@ -62,6 +63,14 @@ def full(tmp_path):
             seconds=1e-300,
         )
     )
+    store.close()
+    return path
+
+
+@pytest.fixture
+def full(written, tmp_path):
+    """The archive of that file, to be used up."""
+    store = Store.open(shutil.copy(written, tmp_path))
     yield store
     store.close()
 
@@ -136,17 +145,17 @@ def test_an_archive_that_holds_something_is_left_as_it_is(full, places, capsys):
     assert (code, err.startswith(f"to: {full.url} holds rows already (")) == (2, True)
 
 
-def test_a_run_that_lives_is_named_and_nothing_is_made(full, places, tmp_path, capsys):
+def test_a_run_that_lives_is_named_and_nothing_is_made(full, tmp_path, capsys):
     here = {"host": socket.gethostname(), "pid": os.getpid()}
     here["pid_started"] = psutil.Process().create_time()
     alive = a_run(status=RunStatus.RUNNING, **here)
     full.create_run(alive)
-    code, out, err = copied(capsys, full.url, places[0])
+    code, out, err = copied(capsys, full.url, str(tmp_path / "one.db"))
     assert (code, out) == (2, "")
     assert err == f"run: {alive.id} is running; stop it first: python -m trainer stop {alive.id}\n"
     assert not (tmp_path / "one.db").exists()
     full.update_run(alive.id, pid=2**22 - 1)
-    assert copied(capsys, full.url, places[0])[0] == 0
+    assert copied(capsys, full.url, str(tmp_path / "one.db"))[0] == 0
 
 
 def test_a_run_of_another_host_is_watched_until_its_heart_has_stood_still(store):
@@ -181,7 +190,7 @@ def test_rows_of_no_run_are_named_and_nothing_is_made(full, tmp_path, capsys):
     connection.commit()
     connection.close()
     code, _, err = copied(capsys, full.url, str(tmp_path / "new.db"))
-    assert (code, err) == (2, "tags: 1 rows are of no run; see python -m storage check\n")
+    assert (code, err) == (2, "tags: 1 rows are of no run; see storage check\n")
     assert not (tmp_path / "new.db").exists()
 
 
@@ -199,6 +208,28 @@ def test_what_the_other_database_does_not_take_is_named(full, places, tmp_path, 
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE evaluations SET rollouts = 7 WHERE step = 1", "became 7; nothing is copied"),
+        ("DELETE FROM evaluations WHERE step = 0", "the copy has not as many rows"),
+    ],
+)
+def test_a_copy_that_came_out_otherwise_is_refused_and_not_kept(
+    full, tmp_path, capsys, change, words
+):
+    place = tmp_path / "new.db"
+    Store.open(str(place)).close()
+    connection = sqlite3.connect(place)
+    connection.execute(f"CREATE TRIGGER t AFTER INSERT ON evaluations BEGIN {change}; END")
+    connection.close()
+    code, out, err = copied(capsys, full.url, str(place))
+    assert (code, out) == (2, "")
+    assert err.startswith("evaluations of run ")
+    assert words in err
+    assert rows_of(str(place))[1]["runs"] == []
+
+
 # -- cut short ----------------------------------------------------------------------------------
 
 
@@ -208,7 +239,7 @@ def test_a_copy_that_is_cut_short_leaves_nothing_and_can_be_made_again(
 ):
     monkeypatch.setattr(copying, "PORTION", 50)
     new = places[place]
-    for share in (0.0, 0.3, 0.5, 0.8, 1.0):
+    for share in (0.0, 0.3, 0.8, 1.0):
         assert cut_short(monkeypatch, full.url, new, share, signal.SIGKILL) == -signal.SIGKILL
         store = Store.open(new)
         with store.reading() as connection:
