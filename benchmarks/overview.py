@@ -11,7 +11,6 @@ The archive lies in a folder that is deleted afterwards.
 
 import argparse
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -24,9 +23,9 @@ from typing import Any
 from storage.records import METRIC_NAMES, RunInfo, StepMetrics
 from storage.store import Store
 
-METRICS = ("reward_mean", "approx_kl", "entropy", "grad_norm", "cycle_drift")
+from .other_stores import METRICS, PORTION, metrics_of
+
 RUN = "20260101-000000-000001"
-PORTION = 50_000
 TURN = 2000
 """Steps of one turn: several blocks, so that a turn bears its share of rolling up."""
 WITH, WITHOUT = "with_rollups", "without_rollups"
@@ -38,26 +37,22 @@ imported, cpu = time.perf_counter(), time.process_time()
 store = Store.open(sys.argv[1], create=False)
 lines = store.overview(sys.argv[2], sys.argv[3].split(","), first=int(sys.argv[4]))
 cpu = time.process_time() - cpu
-print(time.perf_counter() - imported, cpu, imported - begun, max(len(s) for s, _ in lines.values()))
+points, highest = max(len(s) for s, _ in lines.values()), max(max(v) for _, v in lines.values())
+print(time.perf_counter() - imported, cpu, imported - begun, points, highest)
 """
 
 
 def fill(store: Store, steps: int) -> None:
-    """Write a run of waves the fast way, then roll it up."""
+    """Write a run of waves with one spike the fast way, then roll it up."""
     names = ("run_id", "step", "time", *METRICS)
     places = ", ".join("?" * len(names))
     statement = f"INSERT INTO steps ({', '.join(names)}) VALUES ({places})"
     for first in range(0, steps, PORTION):
-        rows = [(RUN, t, float(t), *waves(t)) for t in range(first, min(steps, first + PORTION))]
+        at = range(first, min(steps, first + PORTION))
+        rows = [(RUN, t, float(t), *metrics_of(t, steps).values()) for t in at]
         with store.writing() as connection:
             connection.exec_driver_sql(statement, rows)
     store.build_rollups()
-
-
-def waves(t: int) -> tuple[float, ...]:
-    """Return the five metrics of a step."""
-    wave = math.sin(t / 1000)
-    return 0.5 + 0.1 * wave, 1e-3 * wave * wave, 2.0 + wave, 5.0 + math.cos(t), 0.01 * (t % 8)
 
 
 def full_row(run_id: str, step: int) -> StepMetrics:
@@ -73,14 +68,18 @@ def reading(url: str, first: int, rounds: int) -> dict[str, Any]:
     found = []
     for _ in range(rounds):
         words = [sys.executable, "-c", READ, url, RUN, ",".join(METRICS), str(first)]
+        begun = time.perf_counter()
         done = subprocess.run(words, capture_output=True, text=True, check=True)
-        found.append([float(word) for word in done.stdout.split()])
-    seconds, cpu, imports, points = zip(*found, strict=True)
+        whole = time.perf_counter() - begun
+        found.append([*(float(word) for word in done.stdout.split()), whole])
+    seconds, cpu, imports, points, highest, process = zip(*found, strict=True)
     return {
         "read_seconds": statistics.median(seconds),
         "read_cpu_seconds": statistics.median(cpu),
         "import_seconds": statistics.median(imports),
+        "process_seconds": statistics.median(process),
         "points": int(points[0]),
+        "highest": highest[0],
     }
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import exchange_command, look_command, manage_command
+from . import copy_command, exchange_command, look_command, manage_command
 from .commandline import Parser, add_common_options, parse, run_command
 from .importers.reading import FORMATS
 from .importers.stacks import STACKS
@@ -28,6 +28,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse(_parser(), argv)
     if options.command == "migrate":
         return manage_command.migrate(options)
+    if options.command == "copy":
+        return copy_command.copy(options)
     if options.command == "import":
         return exchange_command.import_log(options)
     if options.command == "show":
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         made[name] = commands.add_parser(name, help=words, description=words)
         add_common_options(made[name])
+    copy_command.add_parser(commands)
     for name in ("show", "archive", "tag", "note", "export"):
         made[name].add_argument("run", help="id of the run")
     made["list"].add_argument("--archived", action="store_true", help="the archived ones too")

@@ -26,3 +26,7 @@ class ArchiveUnavailable(StorageError, OSError):
 
 class SchemaMismatch(StorageError, RuntimeError):
     """The database has another schema than this code; the message names the command to run."""
+
+
+class CopyRefused(StorageError, ValueError):
+    """An archive is not copied: it is in use, the new one is not empty, or they would differ."""

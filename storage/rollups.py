@@ -205,7 +205,8 @@ def _add_blocks(
         rollups.c.block.between(lowest, highest),
     )
     found: dict[int, dict[str, list[tuple[int, float]]]] = {}
-    for metric, block, low_step, low, high_step, high, not_finite in connection.execute(query):
+    rows = connection.execute(query).all()
+    for metric, block, low_step, low, high_step, high, not_finite in rows:
         points = {} if low is None else {low_step: low, high_step: high}
         if not_finite is not None:
             points[not_finite] = math.nan

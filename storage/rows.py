@@ -32,17 +32,18 @@ class Upsert:
 
     def __init__(self, insert: Any, table: Table, dialect: Dialect) -> None:
         compiled = upsert(insert, table).compile(dialect=dialect)
-        self._sql = str(compiled)
+        self.statement = str(compiled)
         self._order = compiled.positiontup  # None where the driver takes parameters by name
         self._json = {c.name: c.type for c in table.columns if isinstance(c.type, FactJSON)}
         self._dialect = dialect
 
     def write(self, connection: Connection, records: list[Any]) -> None:
         """Insert these records, each in place of one of the same key."""
-        rows = [self._parameters(record) for record in records]
-        connection.exec_driver_sql(self._sql, rows if len(rows) > 1 else rows[0])
+        rows = [self.parameters(record) for record in records]
+        connection.exec_driver_sql(self.statement, rows if len(rows) > 1 else rows[0])
 
-    def _parameters(self, record: Any) -> Any:
+    def parameters(self, record: Any) -> Any:
+        """Return what the driver is given of a record, by name or in the statement's order."""
         row = to_row(record)
         for name, kind in self._json.items():
             if row[name] is not None:

@@ -7,11 +7,11 @@ database says is translated into the errors of this package.
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, event, func, select
+from sqlalchemy import Connection, Engine, Table, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -58,6 +58,17 @@ class Transactions:
         """Return every connection."""
         self._engine.dispose()
 
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown, without a password."""
+        return self._engine.url.render_as_string()
+
+    def make_durable(self) -> None:
+        """Bring what is committed to the disk: SQLite may keep the newest from it for a while."""
+        if self._file is not None:
+            with self._translated(), closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def check_answers(self) -> None:
         """Read next to nothing, so that an archive that does not answer says so here.
 
@@ -92,6 +103,22 @@ class Transactions:
             connection.execution_options(etalon_writes=True)
             with connection.begin():
                 yield connection
+
+    def write_alone(self, table: Table, record: Any) -> None:
+        """Write one record of a SQLite archive as a transaction of its own; for this package only.
+
+        There one statement is one transaction. It goes to the driver itself, because SQLAlchemy's
+        share of a transaction takes several times as long as SQLite's.
+        """
+        upsert = self._upserts[table]
+        with self._translated():
+            try:
+                with closing(self._engine.raw_connection()) as connection:
+                    connection.cursor().execute(upsert.statement, upsert.parameters(record))
+            except sqlite3.Error as error:
+                raise DBAPIError.instance(
+                    upsert.statement, None, error, sqlite3.Error, dialect=self._engine.dialect
+                ) from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

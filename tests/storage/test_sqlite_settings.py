@@ -4,9 +4,9 @@ import sqlite3
 import threading
 
 import pytest
-from factories import a_run
+from factories import a_run, a_step
 
-from storage.errors import ArchiveUnavailable
+from storage.errors import ArchiveUnavailable, RunNotFound
 from storage.store import Store
 
 
@@ -67,4 +67,24 @@ def test_opening_a_new_archive_waits_for_another_process_that_is_making_it(tmp_p
     assert opened.runs() == []
     release.join()
     opened.close()
+    other.close()
+
+
+def test_what_goes_wrong_with_a_step_behind_all_others_is_told_as_of_any_write(store, tmp_path):
+    run = a_run()
+    store.create_run(run)
+    store.append_step(a_step(run.id, 0))
+    with store.reading() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 10")
+    other = sqlite3.connect(tmp_path / "archive.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ArchiveUnavailable, match="does not answer: database is locked"):
+        store.append_step(a_step(run.id, 1))
+    other.execute("ROLLBACK")
+    store.append_step(a_step(run.id, 1))
+    assert [row.step for row in store.steps(run.id)] == [0, 1]
+    other.execute("PRAGMA foreign_keys = ON")
+    other.execute("DELETE FROM runs")
+    with pytest.raises(RunNotFound, match=run.id):
+        store.append_step(a_step(run.id, 2))
     other.close()
