@@ -148,6 +148,15 @@ def hold_lock(store_path: str, seconds: float) -> None:
         time.sleep(seconds)
 
 
+def killed(process: psutil.Process) -> bool:
+    """Kill a process −9, wait until it is gone, and return whether it lived until then."""
+    lived = not is_gone(process)
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+    wait(lambda: is_gone(process))
+    return lived
+
+
 def is_gone(process: psutil.Process) -> bool:
     """Whether a process has ended; a zombie has."""
     try:

@@ -4,7 +4,7 @@
 
 - *lockstep*: a learner is killed while it starts, learns, writes a checkpoint, keeps its rows
   because the archive is locked (a third of the time), or goes on; then it is resumed.
-- *queue*: likewise, and half of the time one of its two rollout workers is killed instead.
+- *queue*: likewise; or one of the processes that it started is killed instead, or all with it.
 - *sweep*: the process of the sweep or one of its workers is killed; the sweep is started again.
 - *import*: a process that imports a log of 500 steps, or one that has grown, is killed.
 
@@ -35,7 +35,7 @@ from trainer.launch import claim, process_columns, queue_run, reopen
 from trainer.pool import WorkersFailed
 from trainer.sweep import run_cells
 
-from .killing import Forked, Tally, committed_steps, damage, hold_lock, is_gone, wait
+from .killing import Forked, Tally, committed_steps, damage, hold_lock, killed, wait
 
 LONGEST = {"lockstep": 1.0, "queue": 3.0, "sweep": 8.0}
 """A kill comes up to so many seconds after the one before, or after the first step since."""
@@ -77,17 +77,21 @@ class Place:
 # -- learners ---------------------------------------------------------------------------------
 
 
-def killed_run(place: Place, kind: str, kills: int) -> Tally:
+def killed_run(place: Place, config: TrainerConfig, kills: int) -> Tally:
     """Start a run, kill it so many times or until it has come to its end, and let it end."""
     with closing(place.opened()) as store:
-        run_id = queue_run(store, checked_config(SETTINGS[kind])).id
+        run_id = queue_run(store, config).id
+    longest = LONGEST["queue" if config.schedule == "queue" else "lockstep"]
     tally = Tally(runs=1)
     learner = _begun(place, run_id)
-    while tally.kills < kills and _wait_a_while(place, kind, learner):
-        workers = learner.children() if kind == "queue" and place.chance.random() < 0.5 else []
-        if workers:
-            place.chance.choice(workers).kill()
-            tally.kills += 1
+    while tally.kills < kills and _wait_a_while(place, longest, learner):
+        workers = learner.children()  # of a lockstep run there are none
+        target = place.chance.choice(("learner", "worker", "all")) if workers else "learner"
+        if target == "worker":
+            workers = place.chance.sample(workers, 1)
+        if target != "learner":
+            tally.kills += sum(map(killed, workers))
+        if target == "worker":
             continue
         learner.kill()
         tally.kills += learner.code == -9
@@ -129,16 +133,16 @@ def _begun(place: Place, run_id: str) -> Forked:
     return learner
 
 
-def _wait_a_while(place: Place, kind: str, learner: Forked) -> bool:
+def _wait_a_while(place: Place, longest: float, learner: Forked) -> bool:
     """Wait for the moment of a kill; False when the run has come to its end before."""
     before = learner.committed
     way = place.chance.choice(("at once", "after a step", "while locked"))
     if way != "at once":
         wait(lambda: learner.committed > before or learner.has_ended)
     if way == "while locked":
-        hold_lock(place.file, place.chance.uniform(0, 4 * LONGEST[kind]))
+        hold_lock(place.file, place.chance.uniform(0, 4 * longest))
     else:
-        time.sleep(place.chance.uniform(0, LONGEST[kind]))
+        time.sleep(place.chance.uniform(0, longest))
     return not learner.has_ended
 
 
@@ -166,18 +170,19 @@ def _undisturbed(store: Store) -> str:
     return store.runs()[-1].id
 
 
-def killed_learners(place: Place, kind: str, kills: int) -> Tally:
+def killed_learners(place: Place, kind: str, kills: int, **changes: Any) -> Tally:
     """Kill learners of this kind so many times, one run after the other."""
     import trainer.worker  # noqa: F401  # loaded here, once for all
 
+    config = checked_config(SETTINGS[kind] | changes)
     if kind == "lockstep":
         with closing(place.opened()) as store:
-            straight = queue_run(store, checked_config(SETTINGS[kind])).id
+            straight = queue_run(store, config).id
         learner = _begun(place, straight)
         wait(lambda: learner.has_ended)
     tally = Tally()
     while tally.kills < kills:
-        tally.add(killed_run(place, kind, min(KILLS_PER_RUN, kills - tally.kills)))
+        tally.add(killed_run(place, config, min(KILLS_PER_RUN, kills - tally.kills)))
     return tally
 
 
@@ -204,10 +209,7 @@ def _killed_sweep(place: Place, configs: Sequence[TrainerConfig], kills: int) ->
         before = _rows_by_run(place)
         workers = sweep.children()
         if workers and place.chance.random() < 0.5:
-            victim = place.chance.choice(workers)
-            victim.kill()
-            wait(partial(is_gone, victim))
-            tally.kills += 1
+            tally.kills += killed(place.chance.choice(workers))
         elif not sweep.has_ended:
             sweep.kill()
             tally.kills += 1
@@ -321,12 +323,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = vars(parser.parse_args())
     total = Tally()
-    for kind, killed in KINDS.items():
+    for kind, killing in KINDS.items():
         if not options[kind]:
             continue
         with tempfile.TemporaryDirectory() as name:
             started = time.monotonic()
-            tally = killed(Place(Path(name), options["seed"]), options[kind])
+            tally = killing(Place(Path(name), options["seed"]), options[kind])
         seconds = round(time.monotonic() - started)
         print(json.dumps({"kind": kind, **asdict(tally), "seconds": seconds}), flush=True)
         total.add(tally)

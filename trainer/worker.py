@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from storage.engine import checkpoint_folder, home, policy_folder
 from storage.journal import RunChange
+from storage.patience import patiently
 from storage.records import Evaluation, Event, RunInfo, RunStatus, Sample, StepMetrics
 from storage.store import Store
 
@@ -114,7 +115,7 @@ class Worker:
             if heart.ident is not None:  # it was started
                 heart.join()
             self._writer.close(HURRIED_SECONDS if self._stop.is_set() else LAST_WAIT_SECONDS)
-        return self._store.run(self._run.id)
+        return patiently(lambda: self._store.run(self._run.id), seconds=LAST_WAIT_SECONDS)
 
     def request_stop(self) -> None:
         """End the run after its present learner step."""

@@ -85,7 +85,7 @@ class Writer:
             asked = self._asked(lambda: self._store.heartbeat(self._run_id, time.time()))
             self._note_back()
             return asked
-        except ArchiveUnavailable as error:
+        except StorageError as error:  # of another schema, if a copy was put in its place
             with self._state:
                 self._note_away(error)
             return False
@@ -205,7 +205,7 @@ class Writer:
                 return
             self._in_memory.popleft()
 
-    def _note_away(self, error: ArchiveUnavailable) -> None:
+    def _note_away(self, error: StorageError) -> None:
         if self._away_since is None:
             self._away_since = time.monotonic()
             logger.warning("%s; until it does, %s keeps what is written", error, self._journal.path)

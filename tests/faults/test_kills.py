@@ -26,7 +26,7 @@ def test_imports_that_are_killed_are_whole_or_not_there(place):
 
 @pytest.mark.slow  # half of it is what a killed learner takes to come back
 def test_learners_that_are_killed_lose_no_committed_step(warm_place):
-    tally = killed_learners(warm_place, "lockstep", kills=3)
+    tally = killed_learners(warm_place, "lockstep", kills=3, steps=25)
     assert tally.is_sound, tally
     assert tally.committed > 0
 
