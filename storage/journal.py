@@ -96,6 +96,11 @@ class Journal:
         self.size = 0
 
 
+def all_journals() -> Sequence[str]:
+    """Return the ids of the runs that have a journal in ``ETALON_HOME``."""
+    return sorted(path.stem for path in journal_file("").parent.glob("*.jsonl"))
+
+
 def kept_writes(run_id: str) -> int:
     """Return how many writes of a run its journal holds."""
     return sum(1 for _ in _records(journal_file(run_id)))
@@ -140,8 +145,3 @@ def _line(record: Record) -> bytes:
 def _record(line: bytes) -> Record:
     [(kind, values)] = _JSON.process_result_value(line.decode(), None).items()
     return _KINDS[kind](**values)  # type: ignore[no-any-return]  # one of the records
-
-
-def all_journals() -> Sequence[str]:
-    """Return the ids of the runs that have a journal in ``ETALON_HOME``."""
-    return sorted(path.stem for path in journal_file("").parent.glob("*.jsonl"))
