@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test test-long check laws browser postgres clean
+.PHONY: help run test test-long faults check laws browser postgres clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    install what is needed and open the dashboard at http://127.0.0.1:8501"
 	@echo "make test   install what tests need, a browser and PostgreSQL included, and run the tests"
 	@echo "make test-long  their longer forms: more kills, more stacks, more nodes"
+	@echo "make faults  kill, lock, fill and restart, at length: the figures of docs/reliability.md"
 	@echo "make check  lint, format and types"
 	@echo "make laws   test the paper's laws on runs of your own and write docs/laws.md"
 	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
@@ -24,6 +25,11 @@ test: $(VENV)/.dev browser postgres
 
 test-long: $(VENV)/.dev browser postgres
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+
+# About 40 minutes on two cores; prints the figures of docs/reliability.md.
+faults: $(VENV)/.dev postgres
+	$(BIN)/python -m pytest tests/faults -m "long or not long"
+	$(BIN)/python -m benchmarks.kills
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

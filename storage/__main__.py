@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("show", "archive", "tag", "note", "export"):
         made[name].add_argument("run", help="id of the run")
     made["list"].add_argument("--archived", action="store_true", help="the archived ones too")
+    words = "mend what can be mended, after a copy of the archive was made"
+    made["check"].add_argument("--repair", action="store_true", help=words)
     made["show"].add_argument("--last", default="1", metavar="N", help="newest steps to show (1)")
     made["archive"].add_argument("--undo", action="store_true", help="bring it back")
     made["delete"].add_argument("runs", nargs="+", metavar="run", help="id of a run")

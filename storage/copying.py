@@ -97,7 +97,7 @@ def copy_archive(
                     progress(done, 2 * sum(counts.values()))
         _continue_numbers(new)
         refuse_living(source, pulse)
-    target.make_durable()
+    target.to_disk()
     return Copied(rows=counts, altered=altered)
 
 

@@ -9,6 +9,7 @@ lock, whatever the timeout. PostgreSQL is for archives that several machines wri
 import os
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from .errors import ArchiveUnavailable, SchemaMismatch
 from .models import SCHEMA_REVISION, metadata
 
-BUSY_TIMEOUT_SECONDS = 30
+BUSY_TIMEOUT_SECONDS = 30.0
+UNANSWERED_MILLISECONDS = 30_000
+"""A PostgreSQL server that acknowledges nothing for so long is away, though nobody hung up."""
 
 
 def home() -> Path:
@@ -30,6 +33,11 @@ def home() -> Path:
 def checkpoint_folder(run_id: str) -> Path:
     """Return where the checkpoints of a run lie, by the number of learner steps taken."""
     return home() / "checkpoints" / run_id
+
+
+def journal_file(run_id: str) -> Path:
+    """Return where a run keeps what the archive does not take, until it does."""
+    return home() / "journals" / f"{run_id}.jsonl"
 
 
 def policy_folder(run_id: str) -> Path:
@@ -70,13 +78,16 @@ def database_url(given: str | None) -> URL:
     return url
 
 
-def open_engine(given: str | None = None, *, create: bool = True) -> Engine:
+def open_engine(
+    given: str | None = None, *, create: bool = True, patience: float = BUSY_TIMEOUT_SECONDS
+) -> Engine:
     """Open an archive and check that its schema is the one this code knows.
 
     Args:
         given: URL or path; None for the configured default.
         create: make the file and its tables when there are none. The default folder is made on
             demand; the folder of an archive that somebody named must exist.
+        patience: how long to wait for a lock that others hold, in seconds.
 
     Raises:
         ArchiveUnavailable: it cannot be opened, or is absent and ``create`` is False.
@@ -85,7 +96,7 @@ def open_engine(given: str | None = None, *, create: bool = True) -> Engine:
     url = database_url(given)
     if url.get_backend_name() == "sqlite":
         _check_file(Path(str(url.database)), create, is_default=_is_default(given))
-    engine = _connectable(url)
+    engine = _connectable(url, patience)
     try:
         _check_schema(engine, create)
     except DBAPIError as error:
@@ -137,13 +148,16 @@ def _check_file(path: Path, create: bool, is_default: bool) -> None:
         raise ArchiveUnavailable(f"db: the folder {path.parent} is not writable; choose another")
 
 
-def _connectable(url: URL) -> Engine:
+def _connectable(url: URL, patience: float = BUSY_TIMEOUT_SECONDS) -> Engine:
     try:
         if url.get_backend_name() == "postgresql":
-            engine = create_engine(url, pool_pre_ping=True)
+            unanswered = {"tcp_user_timeout": UNANSWERED_MILLISECONDS}
+            unanswered["connect_timeout"] = max(2, round(patience))  # libpq allows no less
+            engine = create_engine(url, pool_pre_ping=True, connect_args=unanswered)
             event.listen(engine, "connect", _configure_postgresql)
+            event.listen(engine, "connect", partial(_limit_waiting, patience))
             return engine
-        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+        engine = create_engine(url, connect_args={"timeout": patience})
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise ArchiveUnavailable(
             f"db: no driver for {_shown(url)}: {error}; "
@@ -163,6 +177,12 @@ def _configure_postgresql(connection: Any, _: Any) -> None:
             return super().dump(obj.replace("\0", "\N{SYMBOL FOR NULL}"))
 
     connection.adapters.register_dumper(str, WithoutNul)
+
+
+def _limit_waiting(patience: float, connection: Any, _: Any) -> None:
+    """Let nobody wait longer for a lock, as SQLite's busy timeout does."""
+    connection.execute(f"SET lock_timeout = {round(1000 * patience)}")
+    connection.commit()  # which makes it that of the session
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _: Any) -> None:

@@ -24,6 +24,10 @@ class ArchiveUnavailable(StorageError, OSError):
     """The database cannot be opened, read or written."""
 
 
+class WriteRefused(ArchiveUnavailable):
+    """The database answers and refuses what it was told; to tell it again would not help."""
+
+
 class SchemaMismatch(StorageError, RuntimeError):
     """The database has another schema than this code; the message names the command to run."""
 

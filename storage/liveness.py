@@ -1,26 +1,50 @@
 """Is a run alive? Derived on reading, never written: a reader may be wrong, a row may not.
 
 The heartbeat is a counter. A reader times its changes by its own monotonic clock, so clocks that
-differ or are set back deceive nobody. A process is known by its id *and* its start time, because
-ids are used again, and a zombie is gone.
+differ or are set back deceive nobody. A process is known by its id *and* its mark, because ids are
+used again, after a reboot too, and a zombie is gone.
 """
 
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
 from .records import RunInfo, RunStatus
 
 LOST_AFTER_SECONDS = 30.0
-START_TIME_TOLERANCE = 2.0  # psutil derives start times from a boot time that may be corrected
+START_TIME_TOLERANCE = 2.0
+"""Of a process without a mark: psutil derives start times from a boot time that is corrected."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_STATE, _STARTED = 0, 19
+"""Where /proc/PID/stat has the state and the start of a process, behind its name in brackets."""
+
+
+def process_mark(pid: int) -> str | None:
+    """Return what tells a process from any other that has or had its id on this host.
+
+    That is the boot of the machine and the start of the process in clock ticks after it, so setting
+    the clock changes nothing.
+
+    Returns:
+        None where there is no such process, where it is a zombie, or on a system without /proc.
+    """
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = _BOOT_ID.read_text().strip()
+    except OSError:
+        return None
+    return None if after_name[_STATE] in "ZX" else f"{boot} {after_name[_STARTED]}"
 
 
 def process_gone(run: RunInfo) -> bool | None:
     """Whether the process of a run has ended; None when it ran on another host or never began."""
     if run.pid is None or run.host != socket.gethostname():
         return None
+    if run.process_mark is not None:
+        return process_mark(run.pid) != run.process_mark
     try:
         process = psutil.Process(run.pid)
         same = run.pid_started is None or (

@@ -14,17 +14,38 @@ from .liveness import PulseReader
 from .marks import checked_note, checked_tags
 from .records import RunInfo
 from .removal import remove_run
+from .repair import repair
 from .store import Store
 
 
 def check(store: Store, options: argparse.Namespace) -> int:
-    """Print every inconsistency of the archive; 1 when there is one."""
+    """Print every inconsistency of the archive, or mend them; 1 when there is one in the end."""
+    if options.repair:
+        return _repair(store, options)
     found = inconsistencies(store)
     if options.json:
         print_json({"inconsistencies": found, "checked_at": time.time()})
     else:
         print("\n".join(found) or "no inconsistency found")
     return 1 if found else 0
+
+
+def _repair(store: Store, options: argparse.Namespace) -> int:
+    told = repair(store)
+    if options.json:
+        none = {} if told.copy else {"copy_reason": "nothing was wrong, so nothing was changed"}
+        copy = None if told.copy is None else str(told.copy)
+        print_json({"copy": copy, **none, "done": told.done, "inconsistencies": told.left})
+        return 1 if told.left else 0
+    if told.copy is None:
+        print("no inconsistency found")
+        return 0
+    print(f"the archive as it was is kept in {told.copy}")
+    for line in told.done:
+        print(line)
+    for line in told.left:
+        print(f"not mended: {line}")
+    return 1 if told.left else 0
 
 
 def migrate(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator
 
 from .records import BiasProbe, LagDrift, RunInfo, Sample, StepMetrics
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The newest migration; a test holds it against the migration scripts."""
 
 metadata = MetaData()

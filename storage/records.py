@@ -40,7 +40,8 @@ class RunInfo:
     last policy. ``unmeasured`` gives, for every column that this run never fills, the reason.
     ``source`` says where an imported run comes from: files, format, stack, what was told, the
     ``window`` of steps that a row averages over, which key became which column, the ``references``
-    of drifts (behavior, proximal, reference_model), ``unknown_keys``.
+    of drifts (behavior, proximal, reference_model), ``unknown_keys``. ``process_mark`` is that of
+    ``storage.liveness.process_mark``.
     """
 
     id: str
@@ -55,6 +56,7 @@ class RunInfo:
     host: str | None = None
     pid: int | None = None
     pid_started: float | None = None
+    process_mark: str | None = None
     stop_requested: bool = False
     device: str | None = None
     threads: int | None = None

@@ -102,6 +102,22 @@ class RunStore(Transactions):
         with self.writing() as connection:
             return connection.execute(update(runs).where(queued).values(values)).rowcount == 1
 
+    def take_run(
+        self, chosen: Callable[[list[RunInfo]], RunInfo | None], **changes: Any
+    ) -> RunInfo | None:
+        """Change the run that is ``chosen`` of those that are alive, and return it as it was.
+
+        Nobody else takes one in between, so two processes never take the same.
+        """
+        alive = runs.c.status.in_([status for status in RunStatus if status.alive])
+        with self.writing() as connection:
+            only_writer(connection, "taking a run")
+            query = select(runs).where(alive, ~runs.c.archived).with_for_update()
+            run = chosen([run_info(row) for row in connection.execute(query).mappings()])
+            if run is not None:
+                connection.execute(update(runs).where(runs.c.id == run.id).values(changes))
+            return run
+
     def revise_group(
         self, group: str, revised: Callable[[list[RunInfo]], Iterable[RunInfo]]
     ) -> None:

@@ -118,14 +118,18 @@ class Store(StepStore):
             return list(connection.execute(query.order_by(samples.c.step)).scalars())
 
     def append_event(self, event: Event) -> int:
-        """Write one event and return its id.
+        """Write one event and return its id; one that is there already, time and all, is that.
 
         Raises:
             RunNotFound: the run is not in the archive.
         """
         values = {k: v for k, v in asdict(event).items() if k != "id"}
+        same = [events.c[name] == values[name] for name in ("run_id", "time", "kind", "message")]
         try:
             with self.writing() as connection:
+                there = connection.execute(select(events.c.id).where(*same)).scalar()
+                if there is not None:
+                    return int(there)
                 done = connection.execute(events.insert().values(values))
         except IntegrityError:
             raise self._not_found(event.run_id) from None

@@ -5,18 +5,19 @@ it does on SQLite, and whoever writes the steps of a run does so alone (``only_w
 database says is translated into the errors of this package.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Table, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from .engine import open_engine
-from .errors import ArchiveUnavailable
+from .engine import BUSY_TIMEOUT_SECONDS, open_engine
+from .errors import ArchiveUnavailable, WriteRefused
 from .models import bias_probes, drifts, evaluations, runs, samples, steps
 from .rows import Upsert, upsert
 
@@ -45,14 +46,25 @@ class Transactions:
         self._newest: dict[str, int] = {}  # last step of each run that this store has written to
 
     @classmethod
-    def open(cls, url: str | None = None, *, create: bool = True) -> Self:
+    def open(
+        cls,
+        url: str | None = None,
+        *,
+        create: bool = True,
+        patience: float = BUSY_TIMEOUT_SECONDS,
+    ) -> Self:
         """Open the archive at a URL or path (None: the configured default); see ``open_engine``."""
-        return cls(open_engine(url, create=create))
+        return cls(open_engine(url, create=create, patience=patience))
 
     @property
     def url(self) -> str:
         """The URL under which another process opens the same archive."""
         return self._engine.url.render_as_string(hide_password=False)
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the archive; None when it is on a server."""
+        return None if self._file is None else Path(self._file[0])
 
     def close(self) -> None:
         """Return every connection."""
@@ -63,27 +75,38 @@ class Transactions:
         """The URL as it may be shown, without a password."""
         return self._engine.url.render_as_string()
 
-    def make_durable(self) -> None:
-        """Bring what is committed to the disk: SQLite may keep the newest from it for a while."""
-        if self._file is not None:
-            with self._translated(), closing(self._engine.raw_connection()) as connection:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
     def check_answers(self) -> None:
         """Read next to nothing, so that an archive that does not answer says so here.
 
-        A SQLite file that was moved or deleted still answers those who have it open, and what is
-        written to it is lost; so its place is looked at too.
-
         Raises:
             ArchiveUnavailable: it does not answer, or its file is gone or another one.
+        """
+        self.check_place()
+        with self.reading() as connection:
+            connection.execute(select(runs.c.id).limit(1)).first()
+
+    def check_place(self) -> None:
+        """Look whether the file of the archive is where it was opened.
+
+        A SQLite file that was moved or deleted still answers those who have it open, and what is
+        written to it is lost.
+
+        Raises:
+            ArchiveUnavailable: it is gone or another one.
         """
         if self._file is not None and _identity(self._file[0]) != self._file[1]:
             raise ArchiveUnavailable(
                 f"db: {self._file[0]} is gone, or another file than was opened; put it back"
             )
-        with self.reading() as connection:
-            connection.execute(select(runs.c.id).limit(1)).first()
+
+    def to_disk(self) -> None:
+        """Bring to the disk what was committed, as far as a SQLite file leaves that to the system.
+
+        A commit outlives any process without it, but no power cut.
+        """
+        if self._file is not None:
+            with suppress(FileNotFoundError), Path(f"{self._file[0]}-wal").open("rb") as log:
+                os.fsync(log.fileno())
 
     @property
     def is_replaced(self) -> bool:
@@ -134,6 +157,8 @@ class Transactions:
             yield
         except IntegrityError:
             raise
+        except (DataError, ProgrammingError) as error:
+            raise WriteRefused(f"db: the archive does not take that: {error.orig}") from error
         except DBAPIError as error:
             raise ArchiveUnavailable(
                 f"db: {self._engine.url.render_as_string()} does not answer: {error.orig}"

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
@@ -50,12 +50,22 @@ def _version(folder: Path) -> float:
 class Server:
     """A running server; every archive is a database of its own."""
 
-    def __init__(self, sockets: Path, owner: str) -> None:
+    def __init__(self, sockets: Path, owner: str, control: Callable[[str, str], None]) -> None:
         self._sockets, self._owner, self._numbers = sockets, owner, count()
+        self._control = control
         Store.open(self.url(self._made("template0"))).close()  # test_0, copied from then on
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{self._owner}@/{database}?host={self._sockets}"
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the server, breaking every connection, and start it again afterwards."""
+        self._control("stop", "fast")  # which forgets nothing; immediate would, without fsync
+        try:
+            yield
+        finally:
+            self._control("start", "")
 
     @contextmanager
     def archive(self) -> Iterator[str]:
@@ -107,12 +117,16 @@ def running() -> Iterator[Server]:
         _run([programs / "initdb", *start, *languages], folder, as_owner)
         settings = " ".join(f"-c {each}" for each in FAST)
         server = f"-k {folder} -c listen_addresses= {settings}"
-        control = [programs / "pg_ctl", "-D", data, "-w"]
-        _run([*control, "-l", folder / "log", "-o", server, "start"], folder, as_owner)
+
+        def control(action: str, mode: str) -> None:
+            way = ["-l", folder / "log", "-o", server] if action == "start" else ["-m", mode]
+            _run([programs / "pg_ctl", "-D", data, "-w", *way, action], folder, as_owner)
+
+        control("start", "")
         try:
-            yield Server(folder, owner)
+            yield Server(folder, owner, control)
         finally:
-            _run([*control, "-m", "immediate", "stop"], folder, as_owner)
+            control("stop", "immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -11,17 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from tqdm import tqdm
 
 from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
+from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, config_from_options
-from .launch import claim, config_to_resume, create_run, launch, reopen, resume, stop
+from .launch import claim, config_to_resume, create_run, launch, queue_run, reopen, resume, stop
 from .pool import Carriers, WorkersFailed, carry_out_offered
 from .ray_cluster import ready_for
 from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
@@ -50,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="run|sweep|resume|stop")
     run = commands.add_parser("run", help="train", description="Train one run into the archive.")
     add_common_options(run)
-    run.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    how = run.add_mutually_exclusive_group()
+    how.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    words = "only add it to the archive; advisor watch --max-parallel N starts it"
+    how.add_argument("--later", action="store_true", help=words)
     _add_ray_address(run)
     add_config_options(run)
     words = "Train every combination of rates, stalenesses and seeds; again, it goes on."
@@ -85,16 +90,21 @@ def _add_ray_address(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     config = config_from_options(options)  # before anything is opened, made or written
-    _check_before(config, detached=options.detach)
+    away = options.detach or options.later
+    _check_before(config, detached=away)
     with ExitStack() as at_the_end:
         with ready_for(config):  # which keeps standard output to itself
             store = Store.open(options.db)
             at_the_end.callback(store.close)
-            if not options.detach:
+            if not away:
                 import_module(".worker", __package__)  # for seconds: interrupted, it leaves no run
                 run = _ended(store, create_run(store, config))
-        if not options.detach:
+        if not away:
             return _told(store, options, run)
+        if options.later:
+            run_id = queue_run(store, config).id
+            _print(options, {"run_id": run_id}, f"{run_id} waits to be started")
+            return 0
         run_id = launch(store, config)
         _print(options, {"run_id": run_id}, f"{run_id} is starting")
         return 0
@@ -261,7 +271,7 @@ def _carry_out(store: Store, run: RunInfo) -> RunInfo:
 
 
 def _work(store: Store, options: argparse.Namespace) -> int:
-    if not claim(store, options.run):
+    if not patiently(partial(claim, store, options.run)):
         raise BadInput(f"run: {options.run} is {store.run(options.run).status}; allowed: queued")
     return exit_code(_carry_out(store, store.run(options.run)).status)
 
@@ -288,6 +298,7 @@ def result(store: Store, run: RunInfo) -> dict[str, Any]:
     seconds = None
     if run.started_at is not None and run.ended_at is not None:
         seconds = run.ended_at - run.started_at
+        seconds = seconds if seconds >= 0 else None
     answer: dict[str, Any] = {
         "run_id": run.id,
         "status": run.status,
@@ -308,7 +319,7 @@ def result(store: Store, run: RunInfo) -> dict[str, Any]:
         "collapse_step": "the run did not collapse",
         **dict.fromkeys(ENDS, "no learner step was taken"),
         "reward_final": "the last policy was not evaluated",
-        "seconds": "the run has no start or no end",
+        "seconds": "the run has no start or no end, or the clock was set back",
     }
     no_gold = run.unmeasured.get("gold_reward_mean")
     reasons |= {f"gold_{n}": no_gold or reasons[n] for n in ENDS}

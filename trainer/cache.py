@@ -18,9 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from storage.liveness import START_TIME_TOLERANCE
+from storage.liveness import process_mark
 
 ABANDONED_SECONDS = 24 * 3600
 logger = logging.getLogger(__name__)
@@ -58,11 +56,11 @@ def cached_folder(
 
 def _owner(pid: int) -> str:
     """Name a process as none before or after it on any host, as far as a file name goes."""
-    return f"{_host()}-{pid}-{psutil.Process(pid).create_time():.2f}"
+    return f"{_short(socket.gethostname())}-{pid}-{_short(str(process_mark(pid)))}"
 
 
-def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _clear(shelf: Path) -> None:
@@ -77,12 +75,8 @@ def _clear(shelf: Path) -> None:
 
 def _abandoned(name: str) -> bool:
     match name.split("-"):
-        case [_, host, pid, started, _] if host == _host():
-            try:
-                since = psutil.Process(int(pid)).create_time()
-            except psutil.NoSuchProcess:
-                return True
-            return abs(since - float(started)) >= START_TIME_TOLERANCE
+        case [_, host, pid, mark, _] if host == _short(socket.gethostname()):
+            return _owner(int(pid)) != f"{host}-{pid}-{mark}"
     return False
 
 

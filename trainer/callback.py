@@ -8,6 +8,7 @@ here is logged once and ends the recording, not the training.
 """
 
 import atexit
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,10 +23,11 @@ from storage.importers.metric_names import METRICS
 from storage.records import METRIC_NAMES, LagDrift, RunInfo, RunStatus, StepMetrics
 from storage.store import new_run_id
 
-from .attached.archivist import Archivist, Look, this_process
+from .attached.archivist import Archivist, Look
 from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, UNSEEN, PolicyMeter, WeightMeter
 from .attached.setting import config_of, stack_of, updates_per_version
 from .attached.shoulder import Guard, Shoulder, logger
+from .launch import process_columns
 from .meter import CLIP_METRICS, STRUCTURAL
 
 MEASURED = (*OF_THE_POLICY, *OF_THE_WEIGHTS, "learning_rate", "sampled_at_step", "grad_norm")
@@ -130,7 +132,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             seed=args.seed,
             unmeasured=unmeasured,
             source=self._source,
-            **this_process(),
+            **process_columns(os.getpid()),
         )
         self.run_id = run.id
         self.archivist = Archivist(run, self._db, self._look)

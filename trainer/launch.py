@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,8 @@ import psutil
 
 from storage.commandline import BadInput
 from storage.engine import checkpoint_folder, home
-from storage.liveness import process_gone
+from storage.journal import send_journal
+from storage.liveness import process_gone, process_mark
 from storage.models import SCHEMA_REVISION
 from storage.records import RunInfo, RunStatus
 from storage.store import Store, new_run_id
@@ -37,10 +39,40 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def create_run(store: Store, config: TrainerConfig) -> RunInfo:
-    """Add a queued run of this configuration to the archive and return it."""
+    """Add a queued run that this process is about to start, or to carry out, and return it."""
+    run = replace(queued_run(config, code_version()), **process_columns(os.getpid()))
+    store.create_run(run)
+    return run
+
+
+def queue_run(store: Store, config: TrainerConfig) -> RunInfo:
+    """Add a run that waits until somebody starts it (``start_queued``), and return it."""
     run = queued_run(config, code_version())
     store.create_run(run)
     return run
+
+
+def start_queued(store: Store, most: int) -> RunInfo | None:
+    """Start the run that has waited longest, if fewer than ``most`` live here, and return it.
+
+    Of all processes that try, one gets a run: it is taken before its process is started.
+    """
+
+    def first(alive: list[RunInfo]) -> RunInfo | None:
+        if sum(process_gone(run) is False for run in alive) >= most:
+            return None
+        waiting = [run for run in alive if _waits(run)]
+        return min(waiting, key=lambda run: (run.created_at, run.id), default=None)
+
+    run = store.take_run(first, **process_columns(os.getpid()))
+    if run is not None:
+        _detach(store, run.id)
+    return run
+
+
+def _waits(run: RunInfo) -> bool:
+    """Whether a run waits for anybody; those of a sweep are for the sweep's own processes."""
+    return run.status is RunStatus.QUEUED and run.pid is None and run.kind == "train"
 
 
 def queued_run(config: TrainerConfig, version: str, *, kind: str = "train") -> RunInfo:
@@ -90,13 +122,17 @@ def resume(store: Store, run_id: str, steps: str | int | None = None) -> None:
 def _detach(store: Store, run_id: str) -> None:
     with log_file(run_id).open("ab") as log:
         process = spawn(["work", run_id], store.url, log)
-    store.update_run(run_id, **_process(process.pid))
+    store.update_run(run_id, **process_columns(process.pid))
 
 
-def _process(pid: int) -> dict[str, Any]:
+def process_columns(pid: int) -> dict[str, Any]:
     """Return the columns of a run that tell its process from any other."""
-    started = psutil.Process(pid).create_time()
-    return {"host": socket.gethostname(), "pid": pid, "pid_started": started}
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "pid_started": psutil.Process(pid).create_time(),
+        "process_mark": process_mark(pid),
+    }
 
 
 def claim(store: Store, run_id: str) -> bool:
@@ -106,7 +142,7 @@ def claim(store: Store, run_id: str) -> bool:
         run_id,
         started_at=store.run(run_id).started_at or now,
         heartbeat_at=now,
-        **_process(os.getpid()),
+        **process_columns(os.getpid()),
     )
 
 
@@ -128,7 +164,7 @@ def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None
     run = store.run(run_id)
     ends = dict.fromkeys(("ended_at", "error", "outcome", "outcome_reason", *_OUTCOME))
     changes = {"stop_requested": False, "config": config.model_dump(mode="json"), **ends}
-    if not store.reclaim_run(run, status=status, **_process(os.getpid()), **changes):
+    if not store.reclaim_run(run, status=status, **process_columns(os.getpid()), **changes):
         raise BadInput(f"run: {run_id} was taken up by another process just now")
     return store.run(run_id)
 
@@ -136,10 +172,12 @@ def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None
 def config_to_resume(store: Store, run_id: str, steps: str | int | None = None) -> TrainerConfig:
     """Return the configuration with which a run that has come to a halt would go on.
 
+    What its process left in its journal is brought in first: it may tell of the end of the run.
+
     Raises:
         RunNotFound, BadInput: as ``reopen``, but for another process that is first.
     """
-    run = store.run(run_id)
+    run = _brought_in(store, store.run(run_id))
     if fault := _resume_fault(store, run):
         raise BadInput(f"run: {run_id} {fault}")
     planned = int(run.config["steps"])
@@ -147,6 +185,14 @@ def config_to_resume(store: Store, run_id: str, steps: str | int | None = None) 
     if fault := _horizon_fault(config, planned):
         raise BadInput(f"steps: {fault}")
     return config
+
+
+def _brought_in(store: Store, run: RunInfo) -> RunInfo:
+    """Send what a run that nobody carries out has in its journal, and return it as it is then."""
+    if (run.status.alive and not _is_lost(run)) or run.pid is None:
+        return run
+    send_journal(store, run.id)
+    return store.run(run.id)
 
 
 def _resume_fault(store: Store, run: RunInfo) -> str | None:
@@ -229,14 +275,14 @@ def stop(store: Store, run_id: str) -> RunStatus:
     if not run.status.alive:
         return run.status
     store.update_run(run_id, stop_requested=True)
-    gone = process_gone(run)
-    if run.pid is None or gone:
-        reason = "stopped before it had a process" if run.pid is None else "its process was gone"
-        store.update_run(
-            run_id, status=RunStatus.STOPPED, ended_at=time.time(), outcome_reason=reason
-        )
+    run = _brought_in(store, store.run(run_id))
+    if not run.status.alive or (run.pid is not None and not process_gone(run)):
+        return run.status
+    reason = "stopped before it had a process" if run.pid is None else "its process was gone"
+    ends = {"ended_at": time.time(), "outcome_reason": reason}
+    if store.reclaim_run(run, status=RunStatus.STOPPED, **ends):
         return RunStatus.STOPPED
-    return run.status
+    return store.run(run_id).status  # it came to its end, or was taken up, just now
 
 
 def code_version() -> str:

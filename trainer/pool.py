@@ -17,11 +17,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from storage.engine import home
-from storage.liveness import START_TIME_TOLERANCE
+from storage.errors import ArchiveUnavailable
+from storage.journal import send_journal
+from storage.liveness import process_mark
+from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store, new_run_id
 
@@ -103,7 +107,7 @@ class Pool:
         """Begin without a process."""
         self._store, self._group, self._jobs = store, group, jobs
         self._members: list[_Member] = []
-        self._begun: dict[int, float] = {}  # when each process was started, by its id
+        self._marks: dict[int, str | None] = {}  # of each process that was started, by its id
         self._warm = False
 
     def __enter__(self) -> Self:
@@ -127,10 +131,9 @@ class Pool:
 
     def owns(self, run: RunInfo) -> bool:
         """Whether a process of this pool, dead or alive, has taken the run."""
-        if run.pid not in self._begun or run.host != socket.gethostname():
+        if run.pid not in self._marks or run.host != socket.gethostname():
             return False
-        earliest = self._begun[run.pid] - START_TIME_TOLERANCE  # ids are used again
-        return run.pid_started is None or run.pid_started > earliest
+        return run.process_mark == self._marks[run.pid]  # ids are used again
 
     def tend(self, runs: Sequence[RunInfo]) -> None:
         """Offer the queued ones of these runs, in their order, and start the workers they need.
@@ -149,11 +152,10 @@ class Pool:
     def _start(self) -> None:
         log = log_file(f"worker-{new_run_id()}")
         words = ["pool"] if self._warm or self._members else ["pool", "--warm"]
-        begun = time.time()  # before, because on a busy machine a process is slow to start
         with log.open("wb") as opened:
             process = spawn(words, self._store.url, opened, stdin=subprocess.PIPE)
         self._members.append(_Member(process, log))
-        self._begun[process.pid] = begun
+        self._marks[process.pid] = process_mark(process.pid)
 
     def bury(self) -> None:
         """Record the runs whose worker has died under them as failed, with its last words.
@@ -164,15 +166,20 @@ class Pool:
         dead = [member for member in self._members if member.process.poll() is not None]
         taken = self._taken() if dead else {}
         for member in dead:
-            self._members.remove(member)
             code, words = member.process.returncode, member.last_words()
             how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             run = taken.get(member.process.pid)
-            if run is not None:
+            if run is not None and not self._told_its_end(run):
                 error = f"its process {how}\n{words}".strip()
                 self._end(run, status=RunStatus.FAILED, error=error)
-            elif code > 0 or not self._warm:
+            self._members.remove(member)  # once that is written: the archive may be away
+            if run is None and (code > 0 or not self._warm):
                 raise WorkersFailed(f"a worker {how} before it took a run\n{words}".strip())
+
+    def _told_its_end(self, run: RunInfo) -> bool:
+        """Whether a run came to its end and only its journal says so; it is brought in."""
+        send_journal(self._store, run.id)
+        return not self._store.run(run.id).status.alive
 
     def _taken(self) -> dict[int | None, RunInfo]:
         """Return the runs that read as running in a process of this pool, by its id."""
@@ -225,10 +232,12 @@ def carry_out_offered(store: Store, *, warm: bool) -> None:
         if warm:
             warm_up(store, [run_id, *offers.pending])
             warm = False
-        if not claim(store, run_id):
+        if not patiently(partial(claim, store, run_id)):
             continue
         try:
-            Worker(store, store.run(run_id), silent).run()
+            Worker(store, patiently(partial(store.run, run_id)), silent).run()
+        except ArchiveUnavailable:
+            raise  # the archive does not know how the run ended: whoever buries this process tells
         except Exception:
             logger.exception("run %s failed", run_id)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the Worker took it as a request to stop

@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 from storage.commandline import BadInput
 from storage.engine import checkpoint_folder
 from storage.liveness import PulseReader, process_gone
+from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
@@ -71,16 +73,21 @@ def run_cells(
     """
     cells = Cells(store, configs, group or group_name(configs))
     with carriers or Pool(store, cells.group, jobs or free_jobs(configs)) as pool:
-        while True:
-            started = time.thread_time()
+
+        def looked() -> list[RunInfo]:
             pool.bury()
             runs = cells.look(pool.owns)
             pool.tend(sorted(runs, key=_gentle_first))
+            return runs
+
+        while True:
+            started = time.thread_time()
+            runs = patiently(looked)
             ended = sum(not run.status.alive for run in runs)
             if progress is not None:
                 queued = all(run.status is RunStatus.QUEUED for run in runs)
                 words = "warm start" if queued else f"{ended} of {len(runs)} runs"
-                progress(words, *cells.steps_done(runs))
+                progress(words, *patiently(partial(cells.steps_done, runs)))
             if ended == len(runs):
                 return runs
             shortest, longest = LOOK_SECONDS

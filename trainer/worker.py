@@ -8,29 +8,29 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import statistics
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-import psutil
 import torch
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from storage.engine import checkpoint_folder, home, policy_folder
-from storage.errors import StorageError
-from storage.records import Evaluation, Event, RunInfo, RunStatus, StepMetrics
+from storage.journal import RunChange
+from storage.patience import patiently
+from storage.records import Evaluation, Event, RunInfo, RunStatus, Sample, StepMetrics
 from storage.store import Store
 
 from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
+from .launch import process_columns
 from .learner import Hooks, Learner, parameter_count
 from .lockstep import Lockstep
 from .memory import out_of_memory
@@ -39,10 +39,13 @@ from .outcome import Outcome
 from .policy import save_policy
 from .preflight import check
 from .workloads.choice import task_and_start
+from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+LAST_WAIT_SECONDS, HURRIED_SECONDS = 600.0, 5.0
+"""How long a run that has ended waits for an archive that is away; the latter when told to stop."""
 ENDS_OF_A_RUN = 20
 """``reward_first`` and ``reward_last`` are means over this many learner steps."""
 
@@ -80,6 +83,7 @@ class Worker:
         self._checkpoints = Checkpoints(checkpoint_folder(run.id))
         self._pace = Pace(self._config.checkpoint_every)
         self._interrupted = False
+        self._writer = Writer(store.url, run.id, self._stop.is_set)
 
     def run(self) -> RunInfo:
         """Carry the run out and return it as it ended.
@@ -87,6 +91,8 @@ class Worker:
         Raises:
             Exception: whatever broke it, after it was recorded as ``failed``.
             KeyboardInterrupt: it was interrupted; recorded as ``stopped``.
+            ArchiveUnavailable: the archive lacks what the run wrote last; the message says where
+                that is.
         """
         heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         try:
@@ -108,7 +114,8 @@ class Worker:
             self._ended.set()
             if heart.ident is not None:  # it was started
                 heart.join()
-        return self._store.run(self._run.id)
+            self._writer.close(HURRIED_SECONDS if self._stop.is_set() else LAST_WAIT_SECONDS)
+        return patiently(lambda: self._store.run(self._run.id), seconds=LAST_WAIT_SECONDS)
 
     def request_stop(self) -> None:
         """End the run after its present learner step."""
@@ -122,29 +129,27 @@ class Worker:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: self.request_stop())
         now = time.time()
-        self._store.update_run(
-            self._run.id,
+        self._change(
             status=RunStatus.RUNNING,
             started_at=self._run.started_at or now,
             heartbeat_at=now,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            pid_started=psutil.Process().create_time(),
             unmeasured=unmeasured(self._config),
+            **process_columns(os.getpid()),
         )
 
     def _beat(self) -> None:
         """Count signs of life until the run has ended, and hear whether it shall stop."""
         while not self._ended.wait(HEARTBEAT_SECONDS):
-            try:
-                if self._store.heartbeat(self._run.id, time.time()):
-                    self._stop.set()
-            except StorageError:
-                logger.exception("a heartbeat was lost")
+            if self._writer.beat():
+                self._stop.set()
+
+    def _change(self, **changes: Any) -> None:
+        self._writer.write(RunChange(run_id=self._run.id, changes=changes))
 
     def _end(self, *, status: RunStatus, **changes: Any) -> None:
-        self._store.update_run(self._run.id, ended_at=time.time(), status=status, **changes)
-        self._checkpoints.keep(1 if status in (RunStatus.STOPPED, RunStatus.FAILED) else 0)
+        self._change(ended_at=time.time(), status=status, **changes)
+        if self._writer.is_durable:
+            self._checkpoints.keep(1 if status in (RunStatus.STOPPED, RunStatus.FAILED) else 0)
 
     def _event(
         self,
@@ -155,7 +160,7 @@ class Worker:
         step: int | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        self._store.append_event(
+        self._writer.write(
             Event(
                 run_id=self._run.id,
                 time=time.time(),
@@ -175,8 +180,7 @@ class Worker:
         kind = Asynchronous if self._config.schedule == "queue" else Lockstep
         learner: Learner = kind(self._run.id, self._config, task, start)
         parameters = parameter_count(learner.policy)
-        self._store.update_run(
-            self._run.id,
+        self._change(
             device=str(learner.device),
             chance_reward=task.chance_reward,
             parameters=parameters,
@@ -192,9 +196,9 @@ class Worker:
                     on_step=self._keep_step,
                     on_evaluation=self._keep_evaluation,
                     stop_requested=lambda: self._stop.is_set() or self._interrupted,
-                    on_drift=self._store.append_drift,
-                    on_bias=self._store.append_bias_probe,
-                    on_samples=self._store.append_samples,
+                    on_drift=self._writer.write,
+                    on_bias=self._writer.write,
+                    on_samples=self._keep_samples,
                     on_rest=lambda step, stopping: self._rest(learner, step, stopping),
                     on_notice=self._keep_notice,
                 )
@@ -214,8 +218,9 @@ class Worker:
         Raises:
             NoCheckpoint: the run has taken steps, and no checkpoint of it can be read.
         """
-        newest = self._store.steps(self._run.id, last=1)
-        taken = newest[0].step + 1 if newest else 0
+        run_id = self._run.id
+        newest = self._writer.ask(lambda store: store.last_step(run_id))
+        taken = 0 if newest is None else newest + 1
         if taken == 0 and not self._checkpoints.steps():
             return False
         found = self._checkpoints.load(learner.device, most=taken)
@@ -223,8 +228,9 @@ class Worker:
             self._event("checkpoint", damage, level="warning")
         learner.load_state_dict(found.state)
         self._steps = found.step
-        self._store.delete_steps_after(self._run.id, found.step - 1)
-        series = self._store.series(self._run.id, ("reward_mean", "gold_reward_mean"))
+        self._writer.ask(lambda store: store.delete_steps_after(run_id, found.step - 1))
+        rewards = ("reward_mean", "gold_reward_mean")
+        series = self._writer.ask(lambda store: store.series(run_id, rewards))
         for reward, gold in zip(*series.values(), strict=True):
             self._count(reward, gold)
         words = f"goes on from the checkpoint after {found.step} steps"
@@ -232,8 +238,13 @@ class Worker:
         return True
 
     def _rest(self, learner: Learner, step: int, stopping: bool) -> None:
-        """Write a checkpoint when one is due; one that cannot be written ends no run."""
-        if self._pace.due(step) or (stopping and self._pace.ever):
+        """Write a checkpoint when one is due; one that cannot be written ends no run.
+
+        None is written of steps whose rows would not outlive this process or a power cut.
+        """
+        due = self._pace.due(step) or (stopping and self._pace.ever)
+        if due and self._writer.is_durable:
+            self._writer.to_disk()
             started = time.monotonic()
             try:
                 self._checkpoints.save(step, learner.state_dict())
@@ -274,7 +285,7 @@ class Worker:
         self._progress(words, 0, self._config.steps)
 
     def _keep_step(self, row: StepMetrics) -> None:
-        self._store.append_step(row)
+        self._writer.write(row)
         self._steps = row.step + 1
         self._count(row.reward_mean, row.gold_reward_mean)
         self._progress("learner steps", self._steps, self._config.steps)
@@ -286,8 +297,12 @@ class Worker:
             self._gold_ends.add(gold)
 
     def _keep_evaluation(self, row: Evaluation) -> None:
-        self._store.append_evaluation(row)
+        self._writer.write(row)
         self._final = row
+
+    def _keep_samples(self, rows: Sequence[Sample]) -> None:
+        for row in rows:
+            self._writer.write(row)
 
     def _keep_notice(self, words: str, step: int) -> None:
         self._event("rollout_worker", words, level="warning", step=step)

@@ -24,7 +24,7 @@ def run_actions(store: Store, runs: Sequence[RunInfo]) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             _look(runs)
             alive = [run for run in runs if run.status.alive]
-            halted = [run for run in runs if _may_resume(run)]
+            halted = [run for run in runs if _may_resume(store, run)]
             _button("Stop", "stop", alive, lambda run: _stop(store, run))
             _button("Resume", "resume", halted, lambda run: resume(store, run.id))
             put_away = all(run.archived for run in runs)
@@ -62,8 +62,10 @@ def _look(runs: Sequence[RunInfo]) -> None:
         )
 
 
-def _may_resume(run: RunInfo) -> bool:
-    return status_of(run) in RESUMABLE and has_checkpoint(run.id)
+def _may_resume(store: Store, run: RunInfo) -> bool:
+    if status_of(run) not in RESUMABLE:
+        return False
+    return has_checkpoint(run.id) or store.last_step(run.id) is None  # it begins from the start
 
 
 def _stop(store: Store, run: RunInfo) -> None:

@@ -8,6 +8,7 @@ stored once per run. What a run itself records (its collapse, its end) is not re
 import time
 from collections.abc import Sequence
 
+from storage.liveness import PulseReader
 from storage.records import Event, RunInfo
 from storage.store import Store
 
@@ -25,11 +26,13 @@ class Watcher:
     def __init__(self, store: Store) -> None:
         """Begin without a look."""
         self.store = store
+        self._pulses = PulseReader()
         self._seen: dict[str, list[Regime]] = {}
 
     def look(self) -> tuple[list[RunInfo], list[Event]]:
         """Judge every run that is alive; return these runs and the events that were stored."""
-        alive = [run for run in self.store.runs(archived=False) if run.status.alive]
+        runs = self.store.runs(archived=False)
+        alive = [run for run in runs if self._pulses.status(run).alive]
         events: list[Event] = []
         for run in alive:
             events += self.judge(run)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 
 import pytest
-from factories import a_config, a_run, fill
+from factories import NOON, a_config, a_run, fill
+from processes import command, ended, start
 
 from advisor.__main__ import main
 from advisor.experiments.watch import Watcher
@@ -85,6 +87,7 @@ def test_runs_that_ended_or_were_put_away_are_not_judged(store):
         (["--every", "0"], "every: '0' is not allowed; allowed: 0.1 <= every <= 3600"),
         (["--every", "nan"], "every: 'nan' is not allowed"),
         (["--every", "often"], "every: 'often' is not allowed"),
+        (["--max-parallel", "0"], "max-parallel: '0' is not allowed; allowed: whole number, 1 <="),
         (["--beside", "me"], "beside: 'me' is not allowed; allowed: the id of a running process"),
         (["--beside", "99999999"], "beside: '99999999' is not allowed"),
     ],
@@ -120,3 +123,27 @@ def test_it_ends_with_the_process_that_it_stands_beside(limited, store):
         watching.wait(timeout=1)
     other.communicate(b"\n")
     assert watching.wait(timeout=30) == 0
+
+
+def test_a_lost_run_is_not_judged_and_keeps_no_watcher_waiting(store):
+    gone = {"pid": 2**22 + 1, "host": socket.gethostname(), "heartbeat_at": NOON}
+    store.create_run(a_run(status=RunStatus.RUNNING, **gone))
+    assert Watcher(store).look() == ([], [])
+
+
+@pytest.mark.long
+def test_two_watchers_start_every_run_that_waits_once(store, etalon_home):
+    """The processes of three runs, started by two watchers that may have one at a time."""
+    words = "-m trainer run --learning-rate 2e-4 --max-staleness 1 --steps 3 --later --db"
+    for _ in range(3):
+        assert command(*words.split(), store.url, home=etalon_home).returncode == 0
+    assert {run.status for run in store.runs()} == {RunStatus.QUEUED}
+    watch = "-m advisor watch --max-parallel 1 --every 0.2 --until-idle --db"
+    both = [start(*watch.split(), store.url, home=etalon_home) for _ in range(2)]
+    said = "".join(ended(each).stdout for each in both)
+    assert sorted(line.split()[0] for line in said.splitlines() if "is starting" in line) == sorted(
+        run.id for run in store.runs()
+    )
+    for run in store.runs():
+        assert (run.status, len(store.steps(run.id))) == (RunStatus.FINISHED, 3)
+        assert [event.kind for event in store.events(run.id)].count("start") == 1

@@ -1,8 +1,7 @@
 """Every inconsistency that is planted by raw SQL is found and named, and nothing else is."""
 
-import sqlite3
-
 import pytest
+from damage import COLLAPSED, FINISHED, plant
 from factories import a_run, a_step, an_evaluation, seed, seeded_store
 
 from storage.check import inconsistencies
@@ -10,29 +9,12 @@ from storage.errors import ArchiveUnavailable
 from storage.records import BiasProbe, Event, LagDrift, RunStatus, Sample
 from storage.store import Store
 
-FINISHED, COLLAPSED = "20231114-221320-000001", "20231114-221320-000002"
-
 
 @pytest.fixture
 def seeded_file(tmp_path):
     opened = seeded_store(tmp_path)
     yield opened
     opened.close()
-
-
-def plant(store, *statements):
-    """Change an archive as another program would: no foreign keys are kept."""
-    if store.url.startswith("sqlite"):
-        raw = sqlite3.connect(store.url.removeprefix("sqlite:///"))
-    else:
-        import psycopg
-
-        raw = psycopg.connect(store.url.replace("+psycopg", ""))
-        raw.execute("SET session_replication_role = replica")
-    for statement in statements:
-        raw.execute(statement)
-    raw.commit()
-    raw.close()
 
 
 def test_an_empty_and_a_sound_archive_have_none(store):

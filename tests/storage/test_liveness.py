@@ -12,7 +12,7 @@ import pytest
 from factories import NOON, a_run
 from processes import wait_until
 
-from storage.liveness import PulseReader, process_gone
+from storage.liveness import PulseReader, process_gone, process_mark
 from storage.records import RunStatus
 
 HERE = socket.gethostname()
@@ -148,6 +148,18 @@ def test_an_id_that_another_process_was_given_since_is_not_the_run(reader, livin
         assert process_gone(run_by(living.pid, pid_started=started - before)) is gone
     reused = run_by(living.pid, pid_started=started - 60, heartbeat_at=NOON - 60)
     assert reader.after(0, reused) == RunStatus.LOST
+
+
+def test_a_marked_process_is_known_by_its_mark_whatever_the_clock_says(reader, living):
+    mark = process_mark(living.pid)
+    run = run_by(living.pid, process_mark=mark, pid_started=NOON)
+    assert process_gone(run) is False
+    boot, started = mark.split()
+    for other in (f"{boot} {int(started) - 1}", f"another-boot {started}"):
+        assert process_gone(replace(run, process_mark=other)) is True
+    os.kill(living.pid, signal.SIGKILL)
+    wait_until(lambda: process_gone(run) is True, seconds=10)  # a zombie: nobody waited for it
+    assert psutil.Process(living.pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_id_without_a_start_time_is_trusted(living):

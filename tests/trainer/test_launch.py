@@ -1,18 +1,31 @@
 """Queued runs, and stopping runs in every state of their life."""
 
+import os
 import socket
 import subprocess
 import sys
 
 import psutil
 import pytest
-from factories import a_config, a_run
+from factories import a_config, a_run, a_step
 
+from storage.commandline import BadInput
+from storage.engine import journal_file
 from storage.errors import RunNotFound
+from storage.journal import Journal, RunChange
+from storage.liveness import process_mark
 from storage.models import SCHEMA_REVISION
 from storage.records import RunStatus
 from trainer.config import TrainerConfig
-from trainer.launch import create_run, default_name, stop
+from trainer.launch import (
+    config_to_resume,
+    create_run,
+    default_name,
+    process_columns,
+    queue_run,
+    start_queued,
+    stop,
+)
 
 
 @pytest.fixture
@@ -36,7 +49,7 @@ def running(process, **changes):
 
 def test_a_queued_run_keeps_its_configuration_and_where_it_came_from(store):
     config = a_config(seed=7, threads=2, group="sweep", clip_epsilon_high=0.3)
-    run = store.run(create_run(store, config).id)
+    run = store.run(queue_run(store, config).id)
     assert (run.status, run.pid) == (RunStatus.QUEUED, None)
     assert TrainerConfig.model_validate(run.config) == config
     assert (run.workload, run.seed, run.threads, run.group) == ("arithmetic", 7, 2, "sweep")
@@ -56,7 +69,7 @@ def test_runs_sort_in_the_order_of_their_creation(store):
 
 
 def test_stopping_a_run_without_a_process_ends_it_at_once(store):
-    run = create_run(store, a_config())
+    run = queue_run(store, a_config())
     assert stop(store, run.id) is RunStatus.STOPPED
     ended = store.run(run.id)
     assert (ended.status, ended.outcome_reason) == (
@@ -89,6 +102,49 @@ def test_a_process_that_took_over_the_number_of_a_dead_one_is_not_taken_for_it(s
     store.create_run(run)
     store.update_run(run.id, pid_started=run.pid_started - 3600)
     assert stop(store, run.id) is RunStatus.STOPPED
+
+
+def test_a_clock_that_is_set_back_takes_no_run_from_its_process(store, someone):
+    run = a_run(status=RunStatus.RUNNING, **process_columns(someone.pid))
+    store.create_run(run)
+    store.update_run(run.id, pid_started=run.pid_started + 3600)
+    assert stop(store, run.id) is RunStatus.RUNNING
+    someone.kill()
+    someone.wait()
+    assert stop(store, run.id) is RunStatus.STOPPED
+
+
+def test_a_run_that_ended_with_its_journal_unsent_is_not_stopped_but_ends_so(
+    store, someone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    run = a_run(status=RunStatus.RUNNING, **process_columns(someone.pid))
+    store.create_run(run)
+    journal = Journal(journal_file(run.id))
+    journal.append(a_step(run.id, 0))
+    journal.append(RunChange(run_id=run.id, changes={"status": RunStatus.FINISHED}))
+    assert stop(store, run.id) is RunStatus.RUNNING
+    assert store.steps(run.id) == []
+    someone.kill()
+    someone.wait()
+    with pytest.raises(BadInput, match="has come to its end, finished"):
+        config_to_resume(store, run.id)
+    assert stop(store, run.id) is RunStatus.FINISHED
+    assert len(store.steps(run.id)) == 1
+
+
+def test_nobody_else_takes_a_run_that_a_process_is_about_to_carry_out(store):
+    run = create_run(store, a_config())
+    assert (run.pid, run.process_mark) == (os.getpid(), process_mark(os.getpid()))
+    assert start_queued(store, most=9) is None
+
+
+def test_a_run_of_a_sweep_a_run_put_away_and_one_too_many_are_not_started(store, someone):
+    queue_run(store, a_config())
+    store.create_run(a_run(kind="sweep"))
+    store.create_run(a_run(archived=True))
+    store.create_run(a_run(status=RunStatus.RUNNING, **process_columns(someone.pid)))
+    assert start_queued(store, most=1) is None
 
 
 def test_stopping_a_run_on_another_host_can_only_ask_it(store, someone):

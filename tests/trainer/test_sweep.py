@@ -18,7 +18,7 @@ from storage.commandline import run_command
 from storage.records import RunStatus
 from storage.store import Store
 from trainer.__main__ import main
-from trainer.launch import create_run
+from trainer.launch import create_run, process_columns
 from trainer.pool import Pool
 from trainer.sweep import KIND, Cells, free_jobs, group_name
 from trainer.worker import Worker
@@ -240,6 +240,32 @@ def test_of_all_that_claim_a_run_one_gets_it(either_store):
     assert {run.status for run in either_store.runs()} == {RunStatus.RUNNING}
 
 
+def test_of_all_that_take_what_waits_each_takes_another_and_no_more_than_may_live(either_store):
+    for n in range(20):
+        either_store.create_run(a_run(a_config(), id=f"{n:02}"))
+    together = threading.Barrier(4)
+    taken = []
+
+    def first(alive):
+        if sum(run.pid is not None for run in alive) >= 12:
+            return None
+        return min((run for run in alive if run.pid is None), key=lambda run: run.id)
+
+    def take():
+        own = Store.open(either_store.url)
+        together.wait()
+        while (run := own.take_run(first, pid=1)) is not None:
+            taken.append(run.id)
+        own.close()
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == [f"{n:02}" for n in range(12)]
+
+
 @pytest.mark.parametrize(
     "changes", [{"archived": True}, {"status": RunStatus.STOPPED}, {"status": RunStatus.RUNNING}]
 )
@@ -258,11 +284,11 @@ def test_a_process_that_got_the_id_of_an_earlier_one_does_not_own_its_run(
     with Pool(store, GROUP, jobs=1) as pool:
         pool.tend([run])
         [worker] = set(psutil.Process().children()) - others
-        taken = replace(run, **(this_process() | {"pid": worker.pid}))
-        assert pool.owns(replace(taken, pid_started=worker.create_time()))
-        assert not pool.owns(replace(taken, pid_started=worker.create_time() - 60))
-        assert not pool.owns(replace(taken, pid_started=worker.create_time(), host="another"))
-        assert not pool.owns(replace(taken, **this_process()))
+        taken = replace(run, **process_columns(worker.pid))
+        assert pool.owns(taken)
+        assert not pool.owns(replace(taken, process_mark="of another 1"))
+        assert not pool.owns(replace(taken, host="another"))
+        assert not pool.owns(replace(taken, **process_columns(os.getpid())))
     assert not worker.is_running()
 
 

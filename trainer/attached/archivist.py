@@ -5,16 +5,11 @@ makes that thread wait and try again; the caller waits for nothing, and no error
 """
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
-
-import psutil
 
 from storage.errors import RunExists, StorageError
 from storage.records import RunInfo, RunStatus, StepMetrics
@@ -171,9 +166,3 @@ class Archivist:
             self._away = False
             lost = f"; {self._let_go} steps were too many to keep" if self._let_go else ""
             logger.warning("the archive is back, everything kept is written%s", lost)
-
-
-def this_process() -> dict[str, Any]:
-    """Return the columns of a run that tell this process from any other."""
-    started = psutil.Process().create_time()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "pid_started": started}

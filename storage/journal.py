@@ -1,0 +1,147 @@
+"""What a run could not send to the archive, in a file of its own until it can.
+
+One line of JSON per write, in the order they were made. A line counts once its end is there, so a
+process that is killed in the middle of one leaves those before it. Every write may be made twice:
+a step replaces itself, an event that is there is not added again. So a journal is sent from its
+beginning by whoever finds it, and removed when all of it was.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .engine import journal_file
+from .models import FactJSON
+from .records import BiasProbe, Evaluation, Event, LagDrift, Sample, StepMetrics
+from .store import Store
+
+_JSON = FactJSON()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunChange:
+    """Fields of a run that change, such as its status."""
+
+    run_id: str
+    changes: Mapping[str, Any]
+
+
+Record = StepMetrics | Evaluation | LagDrift | BiasProbe | Sample | Event | RunChange
+_WRITES: dict[type[Any], Callable[[Store, Any], object]] = {
+    StepMetrics: Store.append_step,
+    Evaluation: Store.append_evaluation,
+    LagDrift: Store.append_drift,
+    BiasProbe: Store.append_bias_probe,
+    Sample: lambda store, row: store.append_samples([row]),
+    Event: Store.append_event,
+    RunChange: lambda store, row: store.update_run(row.run_id, **row.changes),
+}
+_KINDS = {kind.__name__: kind for kind in _WRITES}
+
+
+def write(store: Store, record: Record) -> None:
+    """Send one write to the archive.
+
+    Raises:
+        ArchiveUnavailable: it does not answer, or refuses.
+        RunNotFound: the run is not in the archive.
+    """
+    _WRITES[type(record)](store, record)
+
+
+class Journal:
+    """The journal of one run, written by one process."""
+
+    def __init__(self, path: Path) -> None:
+        """Take up what is there; the file is made with the first write that it holds."""
+        self.path = path
+        self.size = _whole(path)  # bytes of whole lines
+
+    def append(self, record: Record) -> None:
+        """Add a write behind all others.
+
+        Raises:
+            OSError: the disk does not take it; the journal is as it was.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = _line(record)
+        with self.path.open("ab", buffering=0) as file:
+            file.truncate(self.size)  # what a killed process, or a full disk, cut short
+            if file.write(line) != len(line):
+                raise OSError(f"{self.path} was not written to its end")
+        self.size += len(line)
+
+    def read(self, start: int, most: int) -> tuple[list[Record], int]:
+        """Return at most so many writes from byte ``start`` on, and the byte behind them."""
+        records: list[Record] = []
+        with self.path.open("rb") as file:
+            file.seek(start)
+            while start < self.size and len(records) < most:
+                line = file.readline()
+                start += len(line)
+                records.append(_record(line))
+        return records, start
+
+    def to_disk(self) -> None:
+        """Let what is there outlive a power cut."""
+        if self.size:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def clear(self) -> None:
+        """Remove the file: all of it was sent."""
+        self.path.unlink(missing_ok=True)
+        self.size = 0
+
+
+def all_journals() -> Sequence[str]:
+    """Return the ids of the runs that have a journal in ``ETALON_HOME``."""
+    return sorted(path.stem for path in journal_file("").parent.glob("*.jsonl"))
+
+
+def kept_writes(run_id: str) -> int:
+    """Return how many writes of a run its journal holds."""
+    return sum(1 for _ in _records(journal_file(run_id)))
+
+
+def send_journal(store: Store, run_id: str) -> int:
+    """Send what a run left in its journal, remove it, and return how many writes it held.
+
+    Only for a run that no process carries out: one that does sends its own.
+
+    Raises:
+        ArchiveUnavailable: it does not answer; the journal stays as it is.
+        RunNotFound: the run is not in the archive.
+    """
+    path = journal_file(run_id)
+    count = 0
+    for count, record in enumerate(_records(path), start=1):  # noqa: B007  # it is the result
+        write(store, record)
+    path.unlink(missing_ok=True)
+    return count
+
+
+def _records(path: Path) -> Iterator[Record]:
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield _record(line)
+
+
+def _whole(path: Path) -> int:
+    """Return the length of a file up to the end of its last whole line; 0 when there is none."""
+    return path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+
+
+def _line(record: Record) -> bytes:
+    entry = {type(record).__name__: asdict(record)}
+    return f"{_JSON.process_bind_param(entry, None)}\n".encode()
+
+
+def _record(line: bytes) -> Record:
+    [(kind, values)] = _JSON.process_result_value(line.decode(), None).items()
+    return _KINDS[kind](**values)  # type: ignore[no-any-return]  # one of the records

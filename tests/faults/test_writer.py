@@ -1,0 +1,270 @@
+"""An archive that is locked, moved, full, away or restarted costs no write, and no order."""
+
+import logging
+import os
+import sqlite3
+import subprocess
+import threading
+from contextlib import closing, suppress
+
+import pytest
+from factories import a_run, a_step, an_evaluation
+from processes import wait_until
+
+from storage.check import inconsistencies
+from storage.engine import journal_file
+from storage.errors import ArchiveUnavailable
+from storage.journal import Journal, RunChange, send_journal
+from storage.records import BiasProbe, Event, LagDrift, RunStatus, Sample
+from storage.store import Store
+from trainer import writer as module
+from trainer.writer import Writer
+
+RUN = "20260101-120000-abcdef"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def writer(store):
+    store.create_run(a_run(id=RUN))
+    with closing(Opened(store.url)) as opened:
+        yield opened
+
+
+class Opened(Writer):
+    """A writer whose ending is not waited for."""
+
+    def __init__(self, url):
+        super().__init__(url, RUN, lambda: False)
+
+    def close(self, seconds=0.0):
+        super().close(seconds)
+
+
+def locked(store):
+    """Hold the archive as another program may."""
+    other = sqlite3.connect(store.url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    return closing(other)
+
+
+def stored(store):
+    return [row.step for row in store.steps(RUN)]
+
+
+def one_of_each():
+    return [
+        a_step(RUN, 0, loss=float("nan"), grad_norm=float("inf"), extra={"a": [1, None]}),
+        an_evaluation(RUN, 0, 0.5),
+        LagDrift(run_id=RUN, step=0, lag=1, norm=None, rate_sum=1.0),
+        BiasProbe(
+            run_id=RUN, step=0, staleness=1, correction="clip", time=1.0, shards=4, rollouts=8
+        ),
+        Sample(run_id=RUN, step=0, number=0, prompt="1+1=\n", completion="2 ü"),
+        Event(run_id=RUN, time=1.0, kind="k", message="m", data={"x": float("-inf")}),
+        RunChange(run_id=RUN, changes={"status": RunStatus.FINISHED, "reward_best": 0.5}),
+    ]
+
+
+def facts(store):
+    reads = (store.steps, store.evaluations, store.drifts, store.bias_probes, store.samples)
+    return repr([*(read(RUN) for read in reads), store.events(RUN), store.run(RUN)])
+
+
+def test_every_kind_of_write_comes_back_from_a_journal_as_it_was_and_twice_is_once(store, tmp_path):
+    store.create_run(a_run(id=RUN))
+    with closing(Opened(store.url)) as direct:
+        for record in one_of_each():
+            direct.write(record)
+    straight = facts(store)
+    store.delete_run(RUN)
+    store.create_run(a_run(id=RUN))
+    journal = Journal(journal_file(RUN))
+    for record in one_of_each() * 2:
+        journal.append(record)
+    assert send_journal(store, RUN) == 14
+    assert facts(store).replace("id=2", "id=1") == straight
+    assert not journal_file(RUN).exists()
+    assert send_journal(store, RUN) == 0
+
+
+def test_a_lock_stops_no_learner_and_everything_follows_in_order_once_it_is_free(
+    store, writer, caplog
+):
+    writer.write(a_step(RUN, 0))
+    with caplog.at_level(logging.WARNING), locked(store):
+        for step in range(1, 300):
+            writer.write(a_step(RUN, step))
+        assert writer.beat() is False
+        assert stored(store) == [0]
+        assert writer.is_durable
+    writer.write(a_step(RUN, 300))
+    assert stored(store) == [0], "a later write waits behind those that are kept"
+    writer.beat()
+    writer.write(a_step(RUN, 301))
+    assert stored(store) == list(range(302))
+    assert not journal_file(RUN).exists()
+    [event] = store.events(RUN)
+    assert (event.kind, event.level) == ("archive", "warning")
+    assert "300 writes were kept, and sent" in event.message
+    assert len([r for r in caplog.records if r.name == "trainer.writer"]) == 2  # began, ended
+
+
+def test_a_killed_process_leaves_the_kept_writes_and_half_a_line_is_none(store):
+    store.create_run(a_run(id=RUN))
+    killed = Journal(journal_file(RUN))
+    for step in range(3):
+        killed.append(a_step(RUN, step))
+    with journal_file(RUN).open("ab") as file:
+        file.write(b'{"StepMetrics": {"run_id"')
+    again = Writer(store.url, RUN, lambda: False)
+    again.write(a_step(RUN, 3))
+    again.close(0.0)
+    assert stored(store) == [0, 1, 2, 3]
+
+
+def test_a_file_that_is_moved_away_gets_nothing_until_it_is_back(store, writer, tmp_path):
+    path = tmp_path / "archive.db"
+    writer.write(a_step(RUN, 0))
+    path.rename(tmp_path / "away.db")
+    writer.write(a_step(RUN, 1))
+    writer.beat()
+    assert not path.exists()
+    (tmp_path / "away.db").rename(path)
+    writer.beat()
+    assert stored(store) == [0, 1]
+    assert inconsistencies(store) == []
+
+
+def test_a_copy_that_is_put_in_its_place_is_opened_anew(store, writer, tmp_path):
+    path = tmp_path / "archive.db"
+    writer.write(a_step(RUN, 0))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(tmp_path / "b")) as to:
+        source.backup(to)
+    path.rename(tmp_path / "away.db")
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).rename(tmp_path / f"away.db{end}")
+    (tmp_path / "b").rename(path)
+    writer.write(a_step(RUN, 1))
+    with closing(Store.open(store.url, create=False)) as copy:
+        assert stored(copy) == [0, 1]
+
+
+def test_where_nothing_takes_it_the_learner_waits_and_drops_nothing(store, writer, monkeypatch):
+    """A file lies where the folder of journals would, as on a disk that takes none."""
+    monkeypatch.setattr(module, "MOST_IN_MEMORY", 5)
+    journal_file(RUN).parent.parent.mkdir()
+    journal_file(RUN).parent.write_text("in the way")
+    learner = threading.Thread(
+        target=lambda: [writer.write(a_step(RUN, step)) for step in range(20)]
+    )
+    with locked(store):
+        learner.start()
+        wait_until(lambda: len(writer._in_memory) == 5, seconds=10)
+        assert not writer.is_durable
+    while learner.is_alive():
+        writer.beat()
+        learner.join(0.01)
+    writer.beat()
+    assert stored(store) == list(range(20))
+
+
+def test_an_end_that_the_archive_does_not_hear_of_is_kept_and_said(store):
+    store.create_run(a_run(id=RUN))
+    writer = Writer(store.url, RUN, lambda: False)
+    with locked(store):
+        writer.write(a_step(RUN, 0))
+        writer.write(RunChange(run_id=RUN, changes={"status": RunStatus.FINISHED}))
+        with pytest.raises(ArchiveUnavailable, match="check --repair, sends it"):
+            writer.close(0.0)
+    assert send_journal(store, RUN) == 2
+    assert (store.run(RUN).status, stored(store)) == (RunStatus.FINISHED, [0])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a disk of eight megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(words, check=False, capture_output=True).returncode:
+        pytest.skip("this process may not mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("journal_too", [False, True])
+def test_a_full_disk_costs_nothing_once_it_is_freed(small_disk, monkeypatch, journal_too):
+    if journal_too:
+        monkeypatch.setenv("ETALON_HOME", str(small_disk / "home"))
+    with closing(Store.open(str(small_disk / "archive.db"))) as store:
+        store.create_run(a_run(id=RUN))
+        ballast = small_disk / "ballast"
+        with closing(Opened(store.url)) as writer:
+            writer.write(a_step(RUN, 0))
+            fill_up(ballast)
+            for step in range(1, 200):
+                writer.write(a_step(RUN, step))
+            writer.beat()
+            assert len(stored(store)) < 200
+            assert writer.is_durable is not journal_too
+            ballast.unlink()
+            writer.beat()
+            assert stored(store) == list(range(200))
+            assert writer.is_durable
+        assert inconsistencies(store) == []
+
+
+def fill_up(file):
+    with file.open("wb", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(b"\0" * 1024)
+
+
+def test_a_postgresql_server_that_restarts_costs_nothing(postgres_server):
+    with postgres_server.archive() as url, closing(Store.open(url)) as store:
+        store.create_run(a_run(id=RUN))
+        with closing(Opened(url)) as writer:
+            writer.write(a_step(RUN, 0))
+            with postgres_server.stopped():
+                for step in range(1, 50):
+                    writer.write(a_step(RUN, step))
+                assert writer.beat() is False
+            writer.beat()
+            writer.write(a_step(RUN, 50))
+        assert stored(store) == list(range(51))
+        assert "49 writes were kept, and sent" in store.events(RUN)[0].message
+
+
+def test_a_lock_on_a_postgresql_table_stops_no_learner(postgres_server):
+    import psycopg
+
+    with postgres_server.archive() as url, closing(Store.open(url)) as store:
+        store.create_run(a_run(id=RUN))
+        with closing(Opened(url)) as writer:
+            with psycopg.connect(url.replace("+psycopg", "")) as other:
+                other.execute("LOCK TABLE steps IN ACCESS EXCLUSIVE MODE")
+                for step in range(5):
+                    writer.write(a_step(RUN, step))
+                assert journal_file(RUN).exists()
+            writer.beat()
+        assert stored(store) == list(range(5))
+
+
+def test_a_write_that_the_archive_refuses_is_told_and_bars_no_way(postgres_server):
+    with postgres_server.archive() as url, closing(Store.open(url)) as store:
+        store.create_run(a_run(id=RUN))
+        with closing(Opened(url)) as writer:
+            with postgres_server.stopped():
+                writer.write(a_step(RUN, 0, zero_variance_groups=2**40))
+                writer.write(a_step(RUN, 1))
+            writer.beat()
+            with pytest.raises(ArchiveUnavailable, match="does not take that"):
+                writer.write(a_step(RUN, 2))
+            writer.write(a_step(RUN, 2))
+        assert stored(store) == [1, 2]
