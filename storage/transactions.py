@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from .engine import open_engine
+from .engine import open_engine, shown
 from .errors import ArchiveUnavailable
 from .models import bias_probes, drifts, evaluations, runs, samples, steps
 from .rows import Upsert, upsert
@@ -109,7 +109,7 @@ class Transactions:
             raise
         except DBAPIError as error:
             raise ArchiveUnavailable(
-                f"db: {self._engine.url.render_as_string()} does not answer: {error.orig}"
+                f"db: {shown(self._engine.url)} does not answer: {error.orig}"
             ) from error
 
 
