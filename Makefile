@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test test-long check laws browser postgres clean
+.PHONY: help run test test-long fuzz audit check laws browser postgres clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    install what is needed and open the dashboard at http://127.0.0.1:8501"
 	@echo "make test   install what tests need, a browser and PostgreSQL included, and run the tests"
 	@echo "make test-long  their longer forms: more kills, more stacks, more nodes"
+	@echo "make fuzz   try inputs that coverage leads to, 5 minutes of each kind"
+	@echo "make audit  ask whether the pinned packages have known weaknesses; needs the network"
 	@echo "make check  lint, format and types"
 	@echo "make laws   test the paper's laws on runs of your own and write docs/laws.md"
 	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
@@ -24,6 +26,14 @@ test: $(VENV)/.dev browser postgres
 
 test-long: $(VENV)/.dev browser postgres
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-fuzz.txt
+	$(BIN)/python tools/fuzz.py
+
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --disable-pip --no-deps --strict -r constraints.txt
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -49,7 +59,7 @@ $(VENV)/.run: requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt requirements-auth.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
