@@ -47,7 +47,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         "--db",
         metavar="URL",
         help="archive: a file, sqlite:///FILE or postgresql+psycopg://… "
-        "(default: ETALON_DB, else etalon.db in ETALON_HOME)",
+        "(default: ETALON_DB, else etalon.db in ETALON_HOME; a password belongs in ETALON_DB)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -70,7 +70,7 @@ def database_url(given: str | None) -> URL:
         return URL.create("sqlite", database=str((home() / "etalon.db").resolve()))
     if not written.strip():
         raise ArchiveUnavailable(f"db: {written!r} names no file; give a file path or a URL")
-    if "://" not in written and not written.startswith("postgres"):
+    if "://" not in written and not ("@" in written and written.startswith("postgres")):
         return URL.create("sqlite", database=str(Path(written).resolve()))
     try:
         url = make_url(written)

@@ -133,6 +133,7 @@ def _evidence() -> list[RunFacts]:
     content=st.lists(logs(), min_size=1, max_size=2),
     stack=st.none() | st.sampled_from(sorted(STACKS)),
     format=st.sampled_from(["auto", "auto", "jsonl", "trainer_state"]),
+    name=st.none() | texts,
     told=st.dictionaries(
         st.sampled_from(["learning_rate", "max_staleness", "steps", "knob", "clip_epsilon", "seed"])
         | keys,
@@ -140,7 +141,13 @@ def _evidence() -> list[RunFacts]:
         max_size=2,
     ),
 )
-def any_log(content: list[bytes], stack: str | None, format: str, told: dict[str, Any]) -> None:
+def any_log(
+    content: list[bytes],
+    stack: str | None,
+    format: str,
+    name: str | None,
+    told: dict[str, Any],
+) -> None:
     """A log is imported and can be read back, or refused with a reason and leaves nothing."""
     store = an_archive()
     before = len(store.runs())
@@ -150,7 +157,7 @@ def any_log(content: list[bytes], stack: str | None, format: str, told: dict[str
             content,
             stack=stack,
             format=format,
-            name="anything",
+            name=name,
             settings=told,
             most_bytes=MOST_BYTES,
             most_rows=MOST_ROWS,

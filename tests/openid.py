@@ -18,9 +18,8 @@ CLIENT, SECRET = "etalon", "of-the-client"
 PEOPLE: dict[str, dict[str, Any]] = {
     "olga": {"email": "Olga@example.org", "email_verified": True},
     "vera": {"email": "vera@example.org", "email_verified": True},
-    "mallory": {"email": "olga@example.org", "email_verified": False},
 }
-"""Olga is to be an operator, Vera a viewer; Mallory claims an address that nobody verified."""
+"""Olga is to be an operator, Vera a viewer."""
 
 
 class Provider(ThreadingHTTPServer):

@@ -21,6 +21,7 @@ from streamlit.web.server.server_util import get_cookie_secret
 from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value
 from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 
+from advisor.wording import literal
 from storage.commandline import BadInput
 
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -105,8 +106,9 @@ def _faults(address: str | None) -> list[str]:
 
 def _operators() -> frozenset[str] | None:
     """Return the addresses of operators, or None when they are not written as a list of text."""
-    found = secrets_singleton.get("etalon", {}).get("operators", [])
-    if isinstance(found, str) or not all(isinstance(each, str) for each in found):
+    section = secrets_singleton.get("etalon", {})
+    found = section.get("operators", []) if isinstance(section, Mapping) else None
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         return None
     return frozenset(each.casefold() for each in found)
 
@@ -177,8 +179,7 @@ def say_who() -> None:
     """Say who is logged in, in which role, and let them leave."""
     if not requires_login():
         return
+    who = st.user.to_dict().get("email") or "no address"
     with st.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
-        st.caption(
-            f"`{st.user.to_dict().get('email', 'no address')}` · {own_role()}", width="content"
-        )
+        st.caption(f"{literal(str(who))} · {own_role()}", width="content")
         st.button("Log out", type="tertiary", on_click=st.logout)

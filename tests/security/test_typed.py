@@ -23,6 +23,12 @@ from trainer.launch import log_file
 SOURCES = [
     path for part in ("storage", "trainer", "advisor") for path in PROJECT.glob(f"{part}/**/*.py")
 ]
+CALLS = [
+    (path.name, ast.unparse(node.func), node)
+    for path in [*SOURCES, PROJECT / "app.py"]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.Call)
+]
 SQL = "x'; DROP TABLE runs; --"
 MARKUP = (
     "<img src=http://evil.example/a onerror=hacked()>![](http://evil.example/b)</script>"
@@ -87,24 +93,12 @@ def test_looking_at_a_run_imports_no_code_that_it_names(tmp_path, store, monkeyp
 
 
 def test_no_shell_and_no_evaluated_text_is_in_the_program():
-    calls = [
-        (path.name, node)
-        for path in [*SOURCES, PROJECT / "app.py"]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-    ]
-    assert len(calls) > 1000
-    names = {ast.unparse(node.func) for _, node in calls}
+    assert len(CALLS) > 1000
+    names = {name for _, name, _ in CALLS}
     assert names & {"eval", "exec", "os.system", "os.popen", "torch.load", "pickle.load"} == set()
-    assert [name for name, node in calls for k in node.keywords if k.arg == "shell"] == []
-    unpickling = {name for name, node in calls if ast.unparse(node.func) == "pickle.loads"}
-    own_pipes = {
-        "reward_process.py",
-        "rollout_actors.py",
-        "rollout_processes.py",
-        "rollout_worker.py",
-    }
-    assert unpickling == own_pipes
+    assert [file for file, _, node in CALLS for k in node.keywords if k.arg == "shell"] == []
+    own_pipes = {"reward_process", "rollout_actors", "rollout_processes", "rollout_worker"}
+    assert {f for f, name, _ in CALLS if name == "pickle.loads"} == {f"{f}.py" for f in own_pipes}
 
 
 # -- paths --------------------------------------------------------------------------------------
@@ -135,19 +129,23 @@ def test_the_name_of_an_uploaded_file_is_no_path(store, tmp_path, monkeypatch):
 # -- size ---------------------------------------------------------------------------------------
 
 
-def test_an_upload_is_bounded_in_files_bytes_and_rows(store, monkeypatch):
-    monkeypatch.setattr(operate, "MOST_BYTES", 1000)
-    monkeypatch.setattr(operate, "MOST_ROWS", 20)
-    for contents, fault in (
+@pytest.mark.parametrize(
+    ("contents", "fault"),
+    [
         ([rows(1, n) for n in range(9)], "log: 9 files; allowed: at most 8"),
         ([rows(25), rows(25, 25)], "log: 1040 bytes in all; allowed: at most 1000"),
         ([rows(21)], "rows: more than 20; allowed"),
         ([rows(5), rows(11, 5)], "rows: more than 10; allowed"),
-    ):
-        with pytest.raises(BadInput, match=fault):
-            upload(store, *contents)
-    assert store.runs() == []
+    ],
+    ids=["files", "bytes", "rows", "rows of several"],
+)
+def test_an_upload_is_bounded_in_files_bytes_and_rows(store, monkeypatch, contents, fault):
+    monkeypatch.setattr(operate, "MOST_BYTES", 1000)
+    monkeypatch.setattr(operate, "MOST_ROWS", 20)
     upload(store, rows(10), rows(10, 10))
+    with pytest.raises(BadInput, match=fault):
+        upload(store, *contents)
+    assert len(store.runs()) == 1
 
 
 @pytest.mark.parametrize(
@@ -195,13 +193,10 @@ def test_no_statement_is_put_together_from_what_was_given():
         "_GAPS",
         "_ENDED_WITHOUT_END",
     }
-    runners = ("text", "connection.exec_driver_sql")
     found = {
         ast.unparse(node.args[0])
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in runners
+        for _, name, node in CALLS
+        if name in ("text", "connection.exec_driver_sql")
         and not isinstance(node.args[0], ast.Constant)
     }
     assert found == allowed
