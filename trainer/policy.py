@@ -75,7 +75,6 @@ def loaded(kind: Any, folder: Path, setting: str) -> Any:
             output_loading_info=True,
             local_files_only=True,
             trust_remote_code=False,
-            weights_only=True,
         )
     except Exception as error:  # whatever a file that is damaged makes of its reader
         raise BadInput(_unloadable(setting, folder, error)) from error

@@ -5,17 +5,20 @@ import json
 from dataclasses import dataclass, replace
 
 import pytest
+import streamlit as st
 from browsing import a_browser, text_of, wait_for, wait_for_charts
 from factories import NOON, a_step, fill
 from processes import PROJECT
 from sqlalchemy import inspect
 from states import healthy
+from streamlit.testing.v1 import AppTest
 
 from advisor.dashboard import operate
 from storage.check import inconsistencies
 from storage.commandline import BadInput
 from storage.engine import checkpoint_folder, policy_folder
 from storage.errors import PathOutside
+from storage.importers.importing import import_file
 from storage.removal import remove_run
 from trainer.config import TrainerConfig, web_fields
 from trainer.launch import log_file
@@ -69,8 +72,6 @@ def test_a_browser_sets_nothing_that_names_code_or_a_file():
 
 
 def test_looking_at_a_run_imports_no_code_that_it_names(tmp_path, store, monkeypatch):
-    from streamlit.testing.v1 import AppTest
-
     trap, code = tmp_path / "code was run", tmp_path / "own.py"
     code.write_text(f"from pathlib import Path\nPath({str(trap)!r}).touch()\njudge = print\n")
     run = healthy()
@@ -83,12 +84,15 @@ def test_looking_at_a_run_imports_no_code_that_it_names(tmp_path, store, monkeyp
     fill(store, replace(run, config={**run.config, **named}), steps=30)
     monkeypatch.setenv("ETALON_DB", store.url)
     monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    st.cache_resource.clear()
     for name, link in (("watch", "run"), ("advise", "like")):
         page = AppTest.from_file(PROJECT / "app.py", default_timeout=30)
         page.query_params[link] = run.id
         page.switch_page(f"advisor/dashboard/{name}.py").run()
         assert not page.exception
         assert not page.error
+        assert page.selectbox(key="watch-run" if name == "watch" else "like").value == run.id
+    st.cache_resource.clear()
     assert not trap.exists()
 
 
@@ -152,18 +156,27 @@ def test_an_upload_is_bounded_in_files_bytes_and_rows(store, monkeypatch, conten
     "content",
     [
         b"[" * 1_000_000,
+        b'{"step":1}\n' + b"[" * 1_000_000 + b"\n",
         b'{"step":' * 200_000,
         b'{"step":1,"loss":' + b"9" * 100_000 + b"}",
         b'{"step":1e400}',
         b"\x1f\x8b" + bytes(1000),
         b"PK\x03\x04" + bytes(1000),
     ],
-    ids=["deep", "deep objects", "long number", "no number", "gzip", "zip"],
+    ids=["deep", "deep later on", "deep objects", "long number", "no number", "gzip", "zip"],
 )
 def test_what_is_made_to_exhaust_a_reader_is_refused(store, content):
     with pytest.raises(BadInput):
         upload(store, content)
     assert store.runs() == []
+
+
+def test_half_a_character_is_none(store):
+    run = upload(store, b'{"step":1,"\\ud800":"\\udc00","\\ud83d\\ude00":"\\ud83d\\ude00"}').run_id
+    assert store.steps(run)[0].extra == {"\ufffd": "\ufffd", "😀": "😀"}
+    for settings in ({"name": "\ud800"}, {"settings": {"my_own": "\ud800"}}):
+        with pytest.raises(BadInput, match="ud800"):
+            import_file(store, rows(1), **({"name": "a log"} | settings))
 
 
 # -- SQL ----------------------------------------------------------------------------------------
