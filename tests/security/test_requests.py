@@ -60,7 +60,8 @@ def test_without_a_login_nothing_but_the_way_to_it_is_open(locked, path):
 
 
 def test_without_a_login_nothing_can_be_uploaded(locked):
-    assert ask(locked.port, UPLOAD, method="PUT", body=b"x")[0] == 403
+    answer = ask(locked.port, UPLOAD, method="PUT", body=b"x")
+    assert answer[::2] == (403, b"a login is needed")
 
 
 def test_the_way_to_the_login_holds_nothing_of_the_archive(locked):
