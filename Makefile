@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test test-long faults check laws browser postgres clean
+.PHONY: help run test test-long faults fuzz audit check laws browser postgres clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,8 @@ help:
 	@echo "make test   install what tests need, a browser and PostgreSQL included, and run the tests"
 	@echo "make test-long  their longer forms: more kills, more stacks, more nodes"
 	@echo "make faults  kill, lock, fill and restart, at length: the figures of docs/reliability.md"
+	@echo "make fuzz   try inputs that coverage leads to, 5 minutes of each kind"
+	@echo "make audit  ask whether the pinned packages have known weaknesses; needs the network"
 	@echo "make check  lint, format and types"
 	@echo "make laws   test the paper's laws on runs of your own and write docs/laws.md"
 	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
@@ -30,6 +32,14 @@ test-long: $(VENV)/.dev browser postgres
 faults: $(VENV)/.dev postgres
 	$(BIN)/python -m pytest tests/faults -m "long or not long"
 	$(BIN)/python -m benchmarks.kills
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-fuzz.txt
+	$(BIN)/python tools/fuzz.py
+
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --disable-pip --no-deps --strict -r constraints.txt
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -55,7 +65,7 @@ $(VENV)/.run: requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt requirements-tensorboard.txt requirements-trl.txt
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt requirements-postgres.txt requirements-ray.txt requirements-auth.txt requirements-tensorboard.txt requirements-trl.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 

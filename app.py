@@ -5,6 +5,7 @@ charts and plotly.js, so that no refresh sends them again, and what live charts 
 then runs it as the script.
 """
 
+import sys
 from pathlib import Path
 
 import plotly
@@ -18,12 +19,21 @@ PLOTLY = Path(plotly.__file__).parent / "package_data"
 
 if get_script_run_ctx(suppress_warning=True) is None:
     from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from advisor.dashboard.access import check_access, hosts
     from advisor.dashboard.early import Early
     from advisor.dashboard.feed import endpoint
+    from advisor.dashboard.gate import Gate
     from advisor.dashboard.live_plot import SCRIPT
     from advisor.dashboard.run_charts import drawn_now
+    from storage.commandline import BadInput
 
+    try:
+        check_access(st.get_option("server.address"))
+    except BadInput as faults:
+        sys.stderr.write(f"{faults}\n")
+        raise SystemExit(2) from None
     routes = [
         Route("/feed/{secret}/{run_id}", endpoint(drawn_now)),
         Mount("/assets/plotly", StaticFiles(directory=PLOTLY)),
@@ -33,12 +43,16 @@ if get_script_run_ctx(suppress_warning=True) is None:
         f"<{SCRIPT}>; rel=modulepreload",
         "<assets/plotly/plotly.min.js>; rel=preload; as=script",
     ]
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts(), www_redirect=False)
     early = Middleware(Early, links=links, paths=["/", "/watch", "/advise", "/compare", "/laws"])
-    app = st.App(__file__, routes=routes, middleware=[early])
+    app = st.App(__file__, routes=routes, middleware=[trusted, Middleware(Gate), early])
 else:
+    from advisor.dashboard.access import admit, say_who
+
     st.set_page_config(page_title="Etalon", page_icon=PAGES / "icon.png", layout="wide")
     st.html("<style>[data-testid='stMainBlockContainer'] {padding: 4.5rem 5vw 2rem}</style>")
-    st.navigation(
+    admit()
+    page = st.navigation(
         [
             st.Page(PAGES / "watch.py", title="Watch", icon=":material/monitoring:", default=True),
             st.Page(PAGES / "advise.py", title="Advise", icon=":material/tune:"),
@@ -47,4 +61,6 @@ else:
             st.Page(PAGES / "runs.py", title="Runs", icon=":material/list:"),
         ],
         position="top",
-    ).run()
+    )
+    say_who()
+    page.run()

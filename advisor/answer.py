@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from storage.commandline import BadInput
 from storage.records import Recommendation, RunInfo
 from storage.store import Store
-from trainer.config import TrainerConfig, changed, checked_config
+from trainer.config import TrainerConfig, bounded_config, changed
 
 from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal, with_outcomes
 from .calibration import (
@@ -159,7 +159,7 @@ def ask(
     base = evidence[0].config.model_dump() if evidence else {}
     if found is not None:
         base = {**found.setting.model_dump(), "seed": 0}
-    config = checked_config(changed({"learning_rate": UNUSED_RATE, **base}, settings))
+    config = bounded_config(changed({"learning_rate": UNUSED_RATE, **base}, settings))
     judged = None if settings.get("learning_rate") is None else config.learning_rate
     return Question(setting=config, risk=risk, learning_rate=judged)
 

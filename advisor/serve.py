@@ -6,11 +6,14 @@ its own and outlives the dashboard.
 """
 
 import argparse
+import errno
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from storage.commandline import BadInput, Parser, add_common_options, parse, run_command
@@ -23,6 +26,7 @@ ADDRESS = "127.0.0.1"
 FIRST_PORT = 8501
 PORTS_TRIED = 100
 APP = Path(__file__).resolve().parent.parent / "app.py"
+SECRETS = APP.parent / ".streamlit" / "secrets.toml"
 DEMONSTRATION = {
     "name": "demonstration",
     "workload": "arithmetic",
@@ -35,7 +39,8 @@ DEMONSTRATION = {
 def main(argv: Sequence[str]) -> int:
     """Prepare, then become the Streamlit server; returns only when that cannot be started."""
     options = parse(_parser(), argv)
-    port = free_port(options.port)
+    address = _checked_address(options.address)
+    port = free_port(options.port, address)
     store = Store.open(options.db)
     if not options.no_demo and (run_id := start_demonstration(store)):
         print(f"The archive is empty: demonstration run {run_id} is starting.", flush=True)
@@ -43,26 +48,52 @@ def main(argv: Sequence[str]) -> int:
     os.environ["ETALON_HOME"] = str(home().resolve())
     store.close()
     start_watching()
-    print(f"Etalon: http://{ADDRESS}:{port}   (Ctrl-C closes it; runs go on)", flush=True)
+    print(f"Etalon: http://{address}:{port}   (Ctrl-C closes it; runs go on)", flush=True)
     os.chdir(APP.parent)  # Streamlit reads .streamlit/config.toml of its working folder
     command = [sys.executable, "-m", "streamlit", "run", str(APP)]
-    settings = [f"--server.address={ADDRESS}", f"--server.port={port}", "--server.headless=true"]
+    settings = [f"--server.address={address}", f"--server.port={port}", "--server.headless=true"]
     os.execv(sys.executable, [*command, *settings])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m advisor.serve", description="Open the dashboard.")
     add_common_options(parser)
+    parser.add_argument(
+        "--address",
+        default=ADDRESS,
+        help=f"address to serve at ({ADDRESS}); any other needs a login, see docs/security.md",
+    )
     parser.add_argument("--port", default=str(FIRST_PORT), help="first port to try (8501)")
     parser.add_argument("--no-demo", action="store_true", help="start no demonstration run")
     return parser
 
 
-def free_port(first: str | int) -> int:
+def _checked_address(address: str) -> str:
+    """Return an address at which the dashboard may be served.
+
+    Raises:
+        BadInput: it is none, or other machines reach it and no login is set up.
+    """
+    try:
+        for_all = not IPv4Address(address).is_loopback
+    except ValueError:
+        raise BadInput(
+            f"address: {address!r} is not allowed; allowed: an IPv4 address of this machine"
+        ) from None
+    if for_all or SECRETS.exists():
+        with chdir(APP.parent):  # Streamlit reads the secrets of its working folder
+            from .dashboard.access import check_access  # Streamlit is slow to import
+
+            check_access(address)
+    return address
+
+
+def free_port(first: str | int, address: str = ADDRESS) -> int:
     """Return the first free port of this machine from ``first`` on.
 
     Raises:
-        BadInput: ``first`` is no port, or the next hundred are all taken.
+        BadInput: ``first`` is no port, the next hundred are all taken, or the address is not of
+            this machine.
     """
     if not str(first).isdecimal() or not 1 <= int(first) <= 65535:
         raise BadInput(f"port: {first!r} is not allowed; allowed: whole number, 1 <= port <= 65535")
@@ -71,8 +102,10 @@ def free_port(first: str | int) -> int:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((ADDRESS, port))
-            except OSError:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise BadInput(f"address: {address} is none of this machine's") from None
                 continue
             return port
     raise BadInput(f"port: {first} and those up to {last - 1} are taken; give another --port")

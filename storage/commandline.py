@@ -47,7 +47,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         "--db",
         metavar="URL",
         help="archive: a file, sqlite:///FILE or postgresql+psycopg://… "
-        "(default: ETALON_DB, else etalon.db in ETALON_HOME)",
+        "(default: ETALON_DB, else etalon.db in ETALON_HOME; a password belongs in ETALON_DB)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -82,10 +82,11 @@ def _join_negative_values(argv: Sequence[str]) -> list[str]:
 
 def _not_text(words: Sequence[str]) -> list[str]:
     """Name the words that hold bytes of no text, which no database takes either."""
-    return [f"{word!r}: not readable as text" for word in words if not _is_text(word)]
+    return [f"{word!r}: not readable as text" for word in words if not is_text(word)]
 
 
-def _is_text(word: str) -> bool:
+def is_text(word: str) -> bool:
+    """Whether a word can be written as UTF-8: half of a surrogate pair cannot."""
     try:
         word.encode()
     except UnicodeEncodeError:

@@ -7,6 +7,7 @@ lock, whatever the timeout. PostgreSQL is for archives that several machines wri
 """
 
 import os
+import re
 import sqlite3
 import time
 from functools import partial
@@ -17,7 +18,7 @@ from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from .errors import ArchiveUnavailable, SchemaMismatch
+from .errors import ArchiveUnavailable, PathOutside, SchemaMismatch
 from .models import SCHEMA_REVISION, metadata
 
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -31,18 +32,41 @@ def home() -> Path:
 
 
 def checkpoint_folder(run_id: str) -> Path:
-    """Return where the checkpoints of a run lie, by the number of learner steps taken."""
-    return home() / "checkpoints" / run_id
+    """Return where the checkpoints of a run lie, by the number of learner steps taken.
+
+    Raises:
+        PathOutside: the id names no folder of its own there.
+    """
+    return home() / "checkpoints" / part_of_path(run_id)
 
 
 def journal_file(run_id: str) -> Path:
-    """Return where a run keeps what the archive does not take, until it does."""
-    return home() / "journals" / f"{run_id}.jsonl"
+    """Return where a run keeps what the archive does not take, until it does.
+
+    Raises:
+        PathOutside: the id names no file of its own there.
+    """
+    return home() / "journals" / f"{part_of_path(run_id)}.jsonl"
 
 
 def policy_folder(run_id: str) -> Path:
-    """Return where the last policy of a run lies, if it was to be kept."""
-    return home() / "policies" / run_id
+    """Return where the last policy of a run lies, if it was to be kept.
+
+    Raises:
+        PathOutside: the id names no folder of its own there.
+    """
+    return home() / "policies" / part_of_path(run_id)
+
+
+def part_of_path(run_id: str) -> str:
+    """Return an id as it may stand in a path: whoever writes to the archive chose it.
+
+    Raises:
+        PathOutside: it would lead to another folder.
+    """
+    if not re.fullmatch(r"[\w.-]+", run_id) or set(run_id) == {"."}:
+        raise PathOutside(f"run: {run_id!r} is no id; allowed: letters, digits, - _ and .")
+    return run_id
 
 
 def database_url(given: str | None) -> URL:
@@ -58,22 +82,26 @@ def database_url(given: str | None) -> URL:
         return URL.create("sqlite", database=str((home() / "etalon.db").resolve()))
     if not written.strip():
         raise ArchiveUnavailable(f"db: {written!r} names no file; give a file path or a URL")
-    if "://" not in written:
+    if "://" not in written and not ("@" in written and written.startswith("postgres")):
         return URL.create("sqlite", database=str(Path(written).resolve()))
     try:
         url = make_url(written)
     except (ArgumentError, ValueError):
         raise ArchiveUnavailable(
-            f"db: {written!r} is not a database URL; allowed: sqlite:///FILE, a file path, "
-            "or postgresql+psycopg://USER@HOST/NAME"
+            f"db: {_without_password(written)!r} is not a database URL; allowed: sqlite:///FILE, "
+            "a file path, or postgresql+psycopg://USER@HOST/NAME"
         ) from None
+    if "@" in (url.host or ""):  # the rest of a password, which every complaint would show
+        raise ArchiveUnavailable(
+            f"db: {_without_password(written)!r} has two signs @; write that of a password as %40"
+        )
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise ArchiveUnavailable(
-            f"db: {_shown(url)} is of another database; allowed: SQLite and PostgreSQL"
+            f"db: {shown(url)} is of another database; allowed: SQLite and PostgreSQL"
         )
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise ArchiveUnavailable(
-            f"db: {written!r} names no file; trainer and dashboard share a file: sqlite:///FILE"
+            f"db: {shown(url)} names no file; trainer and dashboard share a file: sqlite:///FILE"
         )
     return url
 
@@ -101,7 +129,7 @@ def open_engine(
         _check_schema(engine, create)
     except DBAPIError as error:
         engine.dispose()
-        raise ArchiveUnavailable(f"db: cannot use {_shown(url)}: {error.orig}") from error
+        raise ArchiveUnavailable(f"db: cannot use {shown(url)}: {error.orig}") from error
     except SchemaMismatch:
         engine.dispose()
         raise
@@ -124,8 +152,15 @@ def _is_default(given: str | None) -> bool:
     return given is None and not os.environ.get("ETALON_DB")
 
 
-def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+def shown(url: URL) -> str:
+    """Write a URL for people to read, without the passwords in it."""
+    return _without_password(url.render_as_string(hide_password=True))
+
+
+def _without_password(written: str) -> str:
+    """Return what is, or was meant to be, a database URL with stars for what may be a password."""
+    hidden = re.sub(r":(?!//).*@", ":***@", written, flags=re.DOTALL)
+    return re.sub(r"(?i)(pass[a-z]*=)[^&]*", r"\1***", hidden)
 
 
 def _check_file(path: Path, create: bool, is_default: bool) -> None:
@@ -160,7 +195,7 @@ def _connectable(url: URL, patience: float = BUSY_TIMEOUT_SECONDS) -> Engine:
         engine = create_engine(url, connect_args={"timeout": patience})
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise ArchiveUnavailable(
-            f"db: no driver for {_shown(url)}: {error}; "
+            f"db: no driver for {shown(url)}: {error}; "
             "for PostgreSQL: pip install -r requirements-postgres.txt"
         ) from None
     event.listen(engine, "connect", _configure_sqlite)
@@ -220,8 +255,8 @@ def _check_schema(engine: Engine, create: bool) -> None:
         upgrade(engine)
     elif found != SCHEMA_REVISION:
         raise SchemaMismatch(
-            f"db: {_shown(engine.url)} has schema {found or 'none'}, this code needs "
-            f"{SCHEMA_REVISION}; run: python -m storage migrate --db '{_shown(engine.url)}'"
+            f"db: {shown(engine.url)} has schema {found or 'none'}, this code needs "
+            f"{SCHEMA_REVISION}; run: python -m storage migrate --db '{shown(engine.url)}'"
         )
 
 
@@ -242,6 +277,6 @@ def schema_revision(engine: Engine) -> str | None:
         return None
     known = "some of Etalon's tables" if tables & set(metadata.tables) else "no table of Etalon's"
     raise SchemaMismatch(
-        f"db: {_shown(engine.url)} holds {known} and no schema revision, so it is not an archive "
+        f"db: {shown(engine.url)} holds {known} and no schema revision, so it is not an archive "
         "of this program; give another file with --db"
     )

@@ -20,6 +20,10 @@ class RunExists(StorageError, ValueError):
     """A run of that id is already in the archive."""
 
 
+class PathOutside(StorageError, ValueError):
+    """The id of a run would lead to a file outside of the folder that holds those of runs."""
+
+
 class ArchiveUnavailable(StorageError, OSError):
     """The database cannot be opened, read or written."""
 

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .check import inconsistencies
 from .commandline import BadInput, print_json
-from .engine import unchecked_engine
+from .engine import shown, unchecked_engine
 from .errors import ArchiveUnavailable
 from .liveness import PulseReader
 from .marks import checked_note, checked_tags
@@ -61,8 +61,7 @@ def migrate(options: argparse.Namespace) -> int:
         before, after = upgrade(engine)
         Store(engine).build_rollups()
     except DBAPIError as error:
-        shown = engine.url.render_as_string()
-        raise ArchiveUnavailable(f"db: cannot migrate {shown}: {error.orig}") from error
+        raise ArchiveUnavailable(f"db: cannot migrate {shown(engine.url)}: {error.orig}") from error
     finally:
         engine.dispose()
     if options.json:

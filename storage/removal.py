@@ -11,7 +11,9 @@ def remove_run(store: Store, run_id: str) -> None:
 
     Raises:
         RunNotFound: there is no such run.
+        PathOutside: its id names no folder of its own; then nothing is removed.
     """
+    checkpoints = checkpoint_folder(run_id)
     store.delete_run(run_id)
-    shutil.rmtree(checkpoint_folder(run_id), ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     journal_file(run_id).unlink(missing_ok=True)

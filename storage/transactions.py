@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Table, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from .engine import BUSY_TIMEOUT_SECONDS, open_engine
+from .engine import BUSY_TIMEOUT_SECONDS, open_engine, shown
 from .errors import ArchiveUnavailable, WriteRefused
 from .models import bias_probes, drifts, evaluations, runs, samples, steps
 from .rows import Upsert, upsert
@@ -73,7 +73,7 @@ class Transactions:
     @property
     def shown_url(self) -> str:
         """The URL as it may be shown, without a password."""
-        return self._engine.url.render_as_string()
+        return shown(self._engine.url)
 
     def check_answers(self) -> None:
         """Read next to nothing, so that an archive that does not answer says so here.
@@ -161,7 +161,7 @@ class Transactions:
             raise WriteRefused(f"db: the archive does not take that: {error.orig}") from error
         except DBAPIError as error:
             raise ArchiveUnavailable(
-                f"db: {self._engine.url.render_as_string()} does not answer: {error.orig}"
+                f"db: {shown(self._engine.url)} does not answer: {error.orig}"
             ) from error
 
 

@@ -294,18 +294,29 @@ def _extra(field: FieldInfo) -> Mapping[str, Any]:
     return extra if isinstance(extra, dict) else {}
 
 
-def checked_config(values: Mapping[str, Any]) -> TrainerConfig:
-    """Build a configuration from what a person gave; fields that are None count as not given.
+def bounded_config(values: Mapping[str, Any]) -> TrainerConfig:
+    """Build a configuration from what was given; fields that are None count as not given.
+
+    Neither a file nor code that it names is looked at: for a setting that is only asked about.
 
     Raises:
         BadInput: one line per fault, each with field, value and allowed range.
     """
     given = {name: value for name, value in values.items() if value is not None}
     try:
-        config = TrainerConfig.model_validate(given)
+        return TrainerConfig.model_validate(given)
     except ValidationError as error:
         faults = [line for fault in error.errors() for line in _fault(dict(fault)).splitlines()]
         raise BadInput(*faults) from None
+
+
+def checked_config(values: Mapping[str, Any]) -> TrainerConfig:
+    """Build the configuration of a run that shall begin, whose own files and reward can be used.
+
+    Raises:
+        BadInput: one line per fault, each with field, value and allowed range.
+    """
+    config = bounded_config(values)
     names = ("model", "reward_model", "prompts_file", "reward")
     if faults := own_file_faults(**{name: getattr(config, name) for name in names}):
         raise BadInput(*faults)

@@ -17,7 +17,7 @@ from typing import IO, Any
 import psutil
 
 from storage.commandline import BadInput
-from storage.engine import checkpoint_folder, home
+from storage.engine import checkpoint_folder, home, part_of_path
 from storage.journal import send_journal
 from storage.liveness import process_gone, process_mark
 from storage.models import SCHEMA_REVISION
@@ -239,7 +239,7 @@ def log_file(name: str) -> Path:
     """Return where a process writes what it prints, in a folder that exists."""
     logs = home().resolve() / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    return logs / f"{name}.log"
+    return logs / f"{part_of_path(name)}.log"
 
 
 def spawn(

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from storage.commandline import BadInput
+from storage.commandline import BadInput, is_text
 
 WEIGHTS = ("*.safetensors", "*.bin")
 TOKENIZERS = ("tokenizer*", "vocab*", "*.tiktoken", "spiece.model")
@@ -111,7 +111,7 @@ def _prompt(path: str, number: int, line: str) -> Prompt:
     if "prompt" not in row:
         raise BadInput(f'{where} has no "prompt"; its keys: {", ".join(row) or "none"}')
     text = row.pop("prompt")
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text or not is_text(text):
         raise BadInput(f'{where} has a "prompt" that is {_kind(text)}; allowed: text, not empty')
     if taken := {"prompts", "completions"} & row.keys():
         raise BadInput(f'{where} has a key "{min(taken)}", which the reward function is given')
@@ -121,6 +121,8 @@ def _prompt(path: str, number: int, line: str) -> Prompt:
 def _kind(value: Any) -> str:
     if value == "":
         return "empty"
+    if isinstance(value, str) and not is_text(value):
+        return "text with half a character"
     kinds = {type(None): "null", str: "text", dict: "an object", list: "a list", bool: "a boolean"}
     return kinds.get(type(value), "a number")
 

@@ -62,14 +62,19 @@ def _as_told(model: Any, config: TrainerConfig, folder: Path) -> nn.Module:
 def loaded(kind: Any, folder: Path, setting: str) -> Any:
     """Load a model with ``kind.from_pretrained``, in fp32.
 
-    Weights that a folder lacks would be random numbers, and a run on them would look like one.
+    A folder is data: neither code nor a pickled object in it is run. Weights that it lacks would
+    be random numbers, and a run on them would look like one.
 
     Raises:
         BadInput: it cannot be loaded, or weights are missing.
     """
     try:
         model, report = kind.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            folder,
+            dtype=torch.float32,
+            output_loading_info=True,
+            local_files_only=True,
+            trust_remote_code=False,
         )
     except Exception as error:  # whatever a file that is damaged makes of its reader
         raise BadInput(_unloadable(setting, folder, error)) from error
@@ -88,7 +93,9 @@ def loaded_tokenizer(folder: Path, setting: str, **settings: Any) -> Any:
         BadInput: it cannot be loaded.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, **settings)
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **settings
+        )
     except Exception as error:
         raise BadInput(_unloadable(setting, folder, error, "the tokenizer of ")) from error
 

@@ -4,17 +4,19 @@ import time
 
 import streamlit as st
 
-from advisor.answer import earlier_advice, keep
+from advisor.answer import earlier_advice
+from advisor.dashboard.access import may_operate
 from advisor.dashboard.archive import badge, status_of
+from advisor.dashboard.operate import keep, start
 from advisor.dashboard.question import Asked
 from advisor.recommendation import Advice
 from advisor.wording import at_most, chance, command, literal
 from advisor.wording import rate as written
+from storage.commandline import BadInput
 from storage.importers.snippets import settings
 from storage.importers.stacks import STACKS
 from storage.store import Store
-from trainer.config import TrainerConfig, checked_config
-from trainer.launch import launch
+from trainer.config import TrainerConfig
 
 ETALON = "Etalon"
 FIRST_STACKS = ("trl_async", "trl", "verl", "prime_rl")
@@ -28,7 +30,7 @@ def use_it(store: Store, asked: Asked, advice: Advice) -> None:
         return
     st.subheader("Use it", anchor=False)
     values = {"learning_rate": at_most(rate), "name": None}
-    config = checked_config({**asked.question.setting.model_dump(), **values})
+    config = TrainerConfig.model_validate({**asked.question.setting.model_dump(), **values})
     others = [name for name in STACKS if name not in FIRST_STACKS]
     where = st.segmented_control(
         "Written for",
@@ -44,11 +46,19 @@ def use_it(store: Store, asked: Asked, advice: Advice) -> None:
         st.code(_written_for(where, config), language=None, wrap_lines=True)
     else:
         st.code(command(config), language="bash", wrap_lines=True)
+    if may_operate():
+        _offer(store, asked, advice, config)
+
+
+def _offer(store: Store, asked: Asked, advice: Advice, config: TrainerConfig) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Run it", type="primary", icon=":material/play_arrow:"):
-            given = keep(store, asked.question, advice)
-            run_id = launch(store, config)
-            store.update_run(run_id, recommendation_id=given)
+            try:
+                run_id = start(store, config.model_dump())
+            except BadInput as faults:
+                st.error(literal(str(faults)))
+                return
+            keep(store, asked.question, advice, run_id)
             st.success(f"Run {run_id} is starting.")
             st.page_link(
                 "advisor/dashboard/watch.py", label="Watch it", query_params={"run": run_id}

@@ -7,6 +7,7 @@ from typing import Any
 import streamlit as st
 
 from advisor.answer import diagnose
+from advisor.dashboard.access import admit
 from advisor.overview import worth_judging_again
 from advisor.regime import Diagnosis
 from storage.errors import StorageError
@@ -54,7 +55,8 @@ def _pulse_reader() -> PulseReader:
 
 
 def open_archive() -> Store:
-    """Return the open archive; when it cannot be opened or read, say so and end the page."""
+    """Return the open archive; when it may not or cannot be read, say so and end the page."""
+    admit()
     try:
         store = shared_store()
         if store.is_replaced:

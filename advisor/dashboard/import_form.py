@@ -5,14 +5,13 @@ from typing import Any
 import streamlit as st
 
 from advisor.dashboard.fold import fold
+from advisor.dashboard.operate import import_log
 from advisor.wording import literal
 from storage.commandline import BadInput
-from storage.importers.importing import Imported, import_file
+from storage.importers.importing import Imported
 from storage.importers.stacks import STACKS
 from storage.store import Store
 
-MOST_BYTES = 50 * 2**20
-MOST_ROWS = 200_000
 BY_KEYS = "told by its keys"
 SETTINGS = ("learning_rate", "max_staleness", "steps", "clip_epsilon", "group_size", "prompts")
 
@@ -54,14 +53,12 @@ def _import(store: Store, files: list[Any], name: str, stack: str, told: dict[st
         st.error("log: no file was chosen; choose one")
         return
     try:
-        found = import_file(
+        found = import_log(
             store,
-            [file.getvalue() for file in files],
+            files,
             name=name or files[0].name.rpartition(".")[0],
             stack=None if stack == BY_KEYS else stack,
             settings={key: text.strip() for key, text in told.items() if text.strip()},
-            most_bytes=MOST_BYTES,
-            most_rows=MOST_ROWS,
         )
     except BadInput as faults:
         for fault in str(faults).splitlines():

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from advisor.dashboard.access import may_operate
 from advisor.dashboard.archive import badge, status_of
+from advisor.dashboard.operate import archive, delete, mark, resume, stop
 from advisor.wording import literal
 from storage.commandline import BadInput
 from storage.errors import StorageError
-from storage.marks import checked_note, checked_tags
 from storage.records import RunInfo, RunStatus
-from storage.removal import remove_run
 from storage.store import Store
-from trainer.launch import has_checkpoint, resume, stop
+from trainer.launch import has_checkpoint
 
 RESUMABLE = (RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED)
 
@@ -23,6 +23,8 @@ def run_actions(store: Store, runs: Sequence[RunInfo]) -> None:
         st.markdown("  \n".join(f"{badge(status_of(r))} **{literal(r.name)}**" for r in runs))
         with st.container(horizontal=True, vertical_alignment="center"):
             _look(runs)
+            if not may_operate():
+                return
             alive = [run for run in runs if run.status.alive]
             halted = [run for run in runs if _may_resume(store, run)]
             _button("Stop", "stop", alive, lambda run: _stop(store, run))
@@ -32,7 +34,7 @@ def run_actions(store: Store, runs: Sequence[RunInfo]) -> None:
                 "Bring back" if put_away else "Archive",
                 "archive",
                 runs,
-                lambda run: store.update_run(run.id, archived=not put_away),
+                lambda run: archive(store, run.id, not put_away),
             )
             if st.button("Delete", icon=":material/delete:", key="delete"):
                 _confirm_deleting(store, runs)
@@ -111,7 +113,7 @@ def _confirm_deleting(store: Store, runs: Sequence[RunInfo]) -> None:
     st.markdown("\n".join(f"- {literal(run.name)} · {run.id}" for run in runs))
     if st.button("Delete", type="primary", icon=":material/delete_forever:", key="really-delete"):
         for run in runs:
-            remove_run(store, run.id)
+            delete(store, run.id)
         st.rerun()
 
 
@@ -131,15 +133,9 @@ def _marks(store: Store, runs: Sequence[RunInfo]) -> None:
         if not last.form_submit_button("Save", icon=":material/save:"):
             return
     try:
-        words = checked_tags(word for word in tags.split(",") if word.strip())
-        text = None if note is None else checked_note(note)
+        mark(store, runs, tags, note)
     except BadInput as faults:
         for fault in str(faults).splitlines():
             st.error(literal(fault))
         return
-    for run in runs:
-        own = [tag for tag in known.get(run.id, ()) if tag not in common]
-        store.tag_run(run.id, [*own, *words])
-        if note is not None:
-            store.update_run(run.id, notes=text)
     st.rerun()

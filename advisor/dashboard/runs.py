@@ -6,18 +6,19 @@ from typing import Any
 
 import streamlit as st
 
+from advisor.dashboard.access import may_operate
 from advisor.dashboard.archive import SYMBOLS, open_archive, patient, status_of
 from advisor.dashboard.config_form import config_fields
 from advisor.dashboard.fold import fold
 from advisor.dashboard.import_form import import_form
+from advisor.dashboard.operate import start
 from advisor.dashboard.run_actions import run_actions
 from advisor.overview import table_row
 from advisor.wording import MISSING, literal
 from storage.commandline import BadInput
 from storage.records import RunInfo
 from storage.store import Store
-from trainer.config import checked_config, web_fields
-from trainer.launch import launch
+from trainer.config import web_fields
 
 FIRST_FIELDS = ("workload", "learning_rate", "max_staleness", "steps", "schedule", "seed")
 FIRST_VALUES = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300}
@@ -40,8 +41,9 @@ def page() -> None:
     store = open_archive()
     st.title("Runs", anchor=False)
     runs = store.runs()
-    _start(store, first=not runs)
-    import_form(store)
+    if may_operate():
+        _start(store, first=not runs)
+        import_form(store)
     if not runs:
         st.info("The archive is empty. Start the first run above, or import a log.")
         return
@@ -67,7 +69,7 @@ def _start(store: Store, *, first: bool) -> None:
 
 def _launch(store: Store, entered: dict[str, Any]) -> None:
     try:
-        run_id = launch(store, checked_config(entered))
+        run_id = start(store, entered)
     except BadInput as faults:
         for fault in str(faults).splitlines():
             st.error(literal(fault))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from ..commandline import BadInput
+from ..commandline import BadInput, is_text
 from ..records import RunInfo, RunStatus, StepMetrics
 from ..store import Store
 from .columns import Plan, plan_of, step_rows
@@ -224,6 +224,6 @@ def _name_of(source: Source) -> str:
 
 
 def _checked_text(field: str, value: str | None) -> str | None:
-    if value is not None and not 0 < len(value.strip()) <= 120:
+    if value is not None and not (0 < len(value.strip()) <= 120 and is_text(value)):
         raise BadInput(f"{field}: {value[:60]!r} is not allowed; allowed: 1 to 120 characters")
     return value

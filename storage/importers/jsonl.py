@@ -7,7 +7,7 @@ verl's file logger writes ``{"step": n, "data": {…}}``; prime-rl and tinker wr
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoder, moment, ordered, shown, whole_step
+from .logs import MOST_STEP, Log, decoded, moment, ordered, shown, whole_step
 
 STEP_KEYS = ("step", "train/global_step", "global_step", "progress/batch")
 TIME_KEYS = ("time", "timestamp", "_timestamp")
@@ -54,7 +54,7 @@ def read_jsonl(text: str, *, most_rows: int) -> Log:
 def _row(line: str) -> tuple[int, dict[str, Any], float | None] | str:
     """Return step, values and time of a line, or what is wrong with it."""
     try:
-        found = decoder.decode(line.strip())
+        found = decoded(line.strip())
     except (ValueError, RecursionError):
         return f"{line.strip()[:60]!r} is not JSON"
     if not isinstance(found, dict):

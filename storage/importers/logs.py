@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +11,31 @@ MOST_STEP = 2**31 - 1
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FAULTS_SHOWN = 5
 
-decoder = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__)
-"""Reads the words NaN and Infinity too, which trainers write and strict JSON does not have."""
+_HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+_decoder = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__)
+
+
+def decoded(text: str) -> Any:
+    """Read JSON as trainers write it: with the words NaN and Infinity, which strict JSON lacks.
+
+    Half of a surrogate pair, which JSON can say and neither a database nor a page can hold, becomes
+    the sign for an unknown character.
+
+    Raises:
+        ValueError, RecursionError: it is no JSON, or too deep.
+    """
+    found = _decoder.decode(text)
+    return _whole_characters(found) if _HALF_A_CHARACTER.search(text) else found
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(each) for each in value]
+    if isinstance(value, dict):
+        return {_whole_characters(k): _whole_characters(each) for k, each in value.items()}
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

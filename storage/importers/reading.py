@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ..commandline import BadInput
 from .jsonl import read_jsonl
-from .logs import Log, decoder, merged
+from .logs import Log, decoded, merged
 from .tensorboard_events import event_files, is_event_file, read_events
 from .trackio_database import is_database, read_trackio
 from .trainer_state import read_trainer_state
@@ -147,7 +147,7 @@ def format_of(text: str) -> str:
     """
     lines = text.lstrip().split("\n", maxsplit=1)
     try:
-        first = decoder.decode(lines[0].strip())
+        first = decoded(lines[0].strip())
     except (ValueError, RecursionError):
         first = None
     if isinstance(first, dict) and "log_history" not in first:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from ..commandline import BadInput
+from ..commandline import BadInput, is_text
 from .stacks import STACKS, Stack
 from .staleness import completed, staleness_of
 
@@ -134,6 +134,7 @@ def _fault(name: str, value: Any) -> str | None:
         return f"{name}: not a setting; did you mean {near[0]}?"
     if not name.isidentifier() or name in ("knob", "updates_per_batch"):
         return f"{name}: not a setting here; allowed: {', '.join(_RANGES)}, or another of a run"
-    if isinstance(value, float) and not math.isfinite(value):
+    is_fit = math.isfinite(value) if isinstance(value, float) else is_text(str(value))
+    if not is_fit:
         return f"{name}: {value!r} is not allowed; allowed: a finite number or a word"
     return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoder, ordered, shown, whole_step
+from .logs import MOST_STEP, Log, decoded, ordered, shown, whole_step
 
 MARK = b"SQLite format 3\0"
 WORDS: dict[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -102,7 +102,7 @@ def _log(name: str, found: sqlite3.Cursor, most_rows: int) -> Log:
 
 def _object(text: Any) -> dict[str, Any] | None:
     try:
-        found = decoder.decode(text.decode() if isinstance(text, bytes) else str(text))
+        found = decoded(text.decode() if isinstance(text, bytes) else str(text))
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoder, ordered, shown, whole_step
+from .logs import MOST_STEP, Log, decoded, ordered, shown, whole_step
 
 
 def read_trainer_state(text: str, *, most_rows: int) -> Log:
@@ -49,7 +49,7 @@ def read_trainer_state(text: str, *, most_rows: int) -> Log:
 
 def _state(text: str) -> dict[str, Any]:
     try:
-        state = decoder.decode(text.strip())
+        state = decoded(text.strip())
     except (ValueError, RecursionError) as error:
         raise BadInput(
             f"file: not JSON ({str(error)[:80]}); allowed: a whole trainer_state.json"

@@ -1,0 +1,241 @@
+"""What is typed, linked or uploaded stays data: no code, no path, no SQL, no markup."""
+
+import ast
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import streamlit as st
+from browsing import a_browser, text_of, wait_for, wait_for_charts
+from factories import NOON, a_step, fill
+from processes import PROJECT
+from sqlalchemy import inspect
+from states import healthy
+from streamlit.testing.v1 import AppTest
+
+from advisor.dashboard import operate
+from storage.check import inconsistencies
+from storage.commandline import BadInput
+from storage.engine import checkpoint_folder, policy_folder
+from storage.errors import PathOutside
+from storage.importers.importing import import_file
+from storage.removal import remove_run
+from trainer.config import TrainerConfig, web_fields
+from trainer.launch import log_file
+
+SOURCES = [
+    path for part in ("storage", "trainer", "advisor") for path in PROJECT.glob(f"{part}/**/*.py")
+]
+CALLS = [
+    (path.name, ast.unparse(node.func), node)
+    for path in [*SOURCES, PROJECT / "app.py"]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, ast.Call)
+]
+SQL = "x'; DROP TABLE runs; --"
+MARKUP = (
+    "<img src=http://evil.example/a onerror=hacked()>![](http://evil.example/b)</script>"
+    "<script>hacked()</script>[x](javascript:hacked())$\\href{javascript:hacked()}{x}$"
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded file as Streamlit hands it over."""
+
+    content: bytes
+    name: str = "../../log.jsonl"
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def getvalue(self) -> bytes:
+        return self.content
+
+
+def upload(store, *contents, **settings):
+    files = [Upload(each) for each in contents]
+    return operate.import_log(store, files, name="log", stack=None, settings=settings)
+
+
+def rows(count, first=0):
+    return b"".join(b'{"step":%d,"loss":1}\n' % step for step in range(first, first + count))
+
+
+# -- code ---------------------------------------------------------------------------------------
+
+
+def test_a_browser_sets_nothing_that_names_code_or_a_file():
+    kept_back = set(TrainerConfig.model_fields) - set(web_fields())
+    assert {"model", "reward", "reward_model", "prompts_file"} <= kept_back
+
+
+def test_looking_at_a_run_imports_no_code_that_it_names(tmp_path, store, monkeypatch):
+    trap, code = tmp_path / "code was run", tmp_path / "own.py"
+    code.write_text(f"from pathlib import Path\nPath({str(trap)!r}).touch()\njudge = print\n")
+    run = healthy()
+    named = {
+        "workload": "custom",
+        "model": str(tmp_path),
+        "prompts_file": str(tmp_path / "prompts.jsonl"),
+        "reward": f"{code}:judge",
+    }
+    fill(store, replace(run, config={**run.config, **named}), steps=30)
+    monkeypatch.setenv("ETALON_DB", store.url)
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    st.cache_resource.clear()
+    for name, link in (("watch", "run"), ("advise", "like")):
+        page = AppTest.from_file(PROJECT / "app.py", default_timeout=30)
+        page.query_params[link] = run.id
+        page.switch_page(f"advisor/dashboard/{name}.py").run()
+        assert not page.exception
+        assert not page.error
+        assert page.selectbox(key="watch-run" if name == "watch" else "like").value == run.id
+    st.cache_resource.clear()
+    assert not trap.exists()
+
+
+def test_no_shell_and_no_evaluated_text_is_in_the_program():
+    assert len(CALLS) > 1000
+    names = {name for _, name, _ in CALLS}
+    assert names & {"eval", "exec", "os.system", "os.popen", "torch.load", "pickle.load"} == set()
+    assert [file for file, _, node in CALLS for k in node.keywords if k.arg == "shell"] == []
+    own_pipes = {"reward_process", "rollout_actors", "rollout_processes", "rollout_worker"}
+    assert {f for f, name, _ in CALLS if name == "pickle.loads"} == {f"{f}.py" for f in own_pipes}
+
+
+# -- paths --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "run_id", ["..", ".", "../../home", "/etc", "a/b", "", "a\0b", "a\n", "a\\b"]
+)
+def test_the_id_of_a_run_leads_to_no_other_folder(store, tmp_path, monkeypatch, run_id):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path / "home"))
+    for place in (checkpoint_folder, policy_folder, log_file):
+        with pytest.raises(PathOutside):
+            place(run_id)
+    kept = tmp_path / "home" / "kept"
+    kept.mkdir()
+    with pytest.raises(PathOutside):
+        remove_run(store, run_id)
+    assert kept.exists()
+
+
+def test_the_name_of_an_uploaded_file_is_no_path(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    upload(store, rows(3))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# -- size ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("contents", "fault"),
+    [
+        ([rows(1, n) for n in range(9)], "log: 9 files; allowed: at most 8"),
+        ([rows(25), rows(25, 25)], "log: 1040 bytes in all; allowed: at most 1000"),
+        ([rows(21)], "rows: more than 20; allowed"),
+        ([rows(5), rows(11, 5)], "rows: more than 10; allowed"),
+    ],
+    ids=["files", "bytes", "rows", "rows of several"],
+)
+def test_an_upload_is_bounded_in_files_bytes_and_rows(store, monkeypatch, contents, fault):
+    monkeypatch.setattr(operate, "MOST_BYTES", 1000)
+    monkeypatch.setattr(operate, "MOST_ROWS", 20)
+    upload(store, rows(10), rows(10, 10))
+    with pytest.raises(BadInput, match=fault):
+        upload(store, *contents)
+    assert len(store.runs()) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 1_000_000,
+        b'{"step":1}\n' + b"[" * 1_000_000 + b"\n",
+        b'{"step":' * 200_000,
+        b'{"step":1,"loss":' + b"9" * 100_000 + b"}",
+        b'{"step":1e400}',
+        b"\x1f\x8b" + bytes(1000),
+        b"PK\x03\x04" + bytes(1000),
+    ],
+    ids=["deep", "deep later on", "deep objects", "long number", "no number", "gzip", "zip"],
+)
+def test_what_is_made_to_exhaust_a_reader_is_refused(store, content):
+    with pytest.raises(BadInput):
+        upload(store, content)
+    assert store.runs() == []
+
+
+def test_half_a_character_is_none(store):
+    run = upload(store, b'{"step":1,"\\ud800":"\\udc00","\\ud83d\\ude00":"\\ud83d\\ude00"}').run_id
+    assert store.steps(run)[0].extra == {"\ufffd": "\ufffd", "😀": "😀"}
+    for settings in ({"name": "\ud800"}, {"settings": {"my_own": "\ud800"}}):
+        with pytest.raises(BadInput, match="ud800"):
+            import_file(store, rows(1), **({"name": "a log"} | settings))
+
+
+# -- SQL ----------------------------------------------------------------------------------------
+
+
+def test_text_that_looks_like_sql_is_stored_as_it_is(store):
+    run = healthy(SQL, group=SQL, ended_at=NOON)
+    fill(store, run, steps=3)
+    operate.mark(store, [run], SQL, SQL)
+    log = json.dumps({"step": 1, SQL: 1.0, "loss": SQL}).encode()
+    imported = upload(store, log, **{"my_own": SQL}).run_id
+    kept = store.run(run.id)
+    assert (kept.name, kept.group, kept.notes, store.tags()[run.id]) == (SQL, SQL, SQL, (SQL,))
+    assert store.steps(imported)[0].extra == {SQL: 1.0, "loss": SQL}
+    assert [each.id for each in store.runs(group=SQL)] == [run.id]
+    assert store.steps(SQL) == []
+    assert inconsistencies(store) == []
+    assert inspect(store._engine).has_table("runs")
+
+
+def test_no_statement_is_put_together_from_what_was_given():
+    """Every text that is handed over as SQL is a constant, or has a table's own name in it."""
+    allowed = {
+        "'BEGIN IMMEDIATE' if writes else 'BEGIN'",
+        "self._sql",  # compiled by SQLAlchemy, with its parameters bound
+        "_STEPS_OF_NO_RUN.format(table=table)",
+        "_GAPS",
+        "_ENDED_WITHOUT_END",
+    }
+    found = {
+        ast.unparse(node.args[0])
+        for _, name, node in CALLS
+        if name in ("text", "connection.exec_driver_sql")
+        and not isinstance(node.args[0], ast.Constant)
+    }
+    assert found == allowed
+
+
+# -- markup -------------------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_markup_is_shown_and_neither_drawn_nor_run(unlocked):
+    store, asked, said = unlocked.store, [], []
+    for seed in (1, 2):
+        run = healthy(f"{seed} {MARKUP}", notes=MARKUP, group=MARKUP, outcome_reason=MARKUP)
+        fill(store, run, steps=25)
+        store.tag_run(run.id, [MARKUP[:60]])
+        store.append_step(a_step(run.id, 25, extra={MARKUP: 1.0}))
+    with a_browser() as browser:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.expose_function("hacked", lambda: said.append("code was run"))
+        for path in (f"watch?run={run.id}", f"advise?like={run.id}", "compare"):
+            page.goto(f"{unlocked.url}/{path}")
+            wait_for_charts(page, 1)
+        page.goto(f"{unlocked.url}/runs?search={SQL}")
+        page.get_by_text("No run matches").wait_for()
+        page.goto(f"{unlocked.url}/watch?run={run.id}")
+        wait_for(page, lambda: "<img src=http" in text_of(page))
+    assert said == []
+    assert [url for url in asked if "evil.example" in url] == []
