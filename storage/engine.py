@@ -40,13 +40,18 @@ def checkpoint_folder(run_id: str) -> Path:
     return home() / "checkpoints" / part_of_path(run_id)
 
 
+def journals_folder() -> Path:
+    """Return where the journals of runs lie."""
+    return home() / "journals"
+
+
 def journal_file(run_id: str) -> Path:
     """Return where a run keeps what the archive does not take, until it does.
 
     Raises:
         PathOutside: the id names no file of its own there.
     """
-    return home() / "journals" / f"{part_of_path(run_id)}.jsonl"
+    return journals_folder() / f"{part_of_path(run_id)}.jsonl"
 
 
 def policy_folder(run_id: str) -> Path:

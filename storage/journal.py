@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .engine import journal_file
+from .engine import journal_file, journals_folder
 from .models import FactJSON
 from .records import BiasProbe, Evaluation, Event, LagDrift, Sample, StepMetrics
 from .store import Store
@@ -98,7 +98,7 @@ class Journal:
 
 def all_journals() -> Sequence[str]:
     """Return the ids of the runs that have a journal in ``ETALON_HOME``."""
-    return sorted(path.stem for path in journal_file("").parent.glob("*.jsonl"))
+    return sorted(path.stem for path in journals_folder().glob("*.jsonl"))
 
 
 def kept_writes(run_id: str) -> int:

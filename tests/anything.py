@@ -4,9 +4,12 @@ Each property is a Hypothesis test that takes an input and fails on any error bu
 ``tests/fuzz`` tries some of each; ``tools/fuzz.py`` lets Atheris choose them by coverage.
 """
 
+import io
 import json
 import math
+import sqlite3
 import tempfile
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from storage.commandline import BadInput, Parser, parse
 from storage.importers.importing import import_file
 from storage.importers.keys import MARKS
 from storage.importers.metric_names import METRICS
+from storage.importers.reading import FORMATS
 from storage.importers.stacks import STACKS
 from storage.importers.told import config_told, pairs
 from storage.store import Store
@@ -84,25 +88,64 @@ def logs(draw: st.DrawFn) -> bytes:
     rows = draw(
         st.lists(st.tuples(steps, st.dictionaries(keys, scalars | values, max_size=6)), max_size=8)
     )
-    kind = draw(st.sampled_from(["flat", "nested", "trainer_state", "bytes"]))
+    kinds = ["flat", "nested", "trainer_state", "bytes", "tensorboard", "trackio"]
+    kind = draw(st.sampled_from(kinds))
     if kind == "bytes":
         return draw(st.binary(max_size=300))
-    if kind == "trainer_state":
+    if kind == "tensorboard":
+        content = event_file(rows)
+    elif kind == "trackio":
+        content = trackio_project(rows)
+    elif kind == "trainer_state":
         history = [{**row, "step": step} for step, row in rows]
         state = {"log_history": history, **draw(st.dictionaries(keys, values, max_size=3))}
         state |= {"max_steps": draw(scalars), "logging_steps": draw(scalars)}
-        content = json.dumps(state)
+        content = json.dumps(state).encode()
     elif kind == "nested":
-        content = "\n".join(json.dumps({"step": step, "data": row}) for step, row in rows)
+        content = "\n".join(json.dumps({"step": s, "data": row}) for s, row in rows).encode()
     else:
-        content = "\n".join(json.dumps({"step": step, **row}) for step, row in rows)
-    written = bytearray(content.encode())
+        content = "\n".join(json.dumps({"step": step, **row}) for step, row in rows).encode()
+    written = bytearray(content)
     for at, byte in draw(
         st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=2)
     ):
         if at < len(written):
             written[at] = byte
     return bytes(written)
+
+
+def event_file(rows: list[tuple[Any, dict[str, Any]]]) -> bytes:
+    """Return TensorBoard events of what can be one: by its own writer."""
+    from tensorboard.compat.proto import event_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    file = io.BytesIO()
+    writer = RecordWriter(file)
+    writer.write(event_pb2.Event(file_version="brain.Event:2").SerializeToString())
+    for step, row in rows:
+        event = event_pb2.Event(step=step if type(step) is int and abs(step) < 2**63 else 0)
+        for key, value in row.items():
+            tag = key.encode(errors="replace").decode()
+            if isinstance(value, float):
+                with suppress(OverflowError, ValueError):
+                    event.summary.value.add(tag=tag, simple_value=value)
+            else:
+                event.summary.value.add(tag=tag).tensor.tensor_content = str(value).encode("utf-7")
+        writer.write(event.SerializeToString())
+    return file.getvalue()
+
+
+def trackio_project(rows: list[tuple[Any, dict[str, Any]]]) -> bytes:
+    """Return a database of trackio's table with what SQLite takes of these rows."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE metrics (run_name, step, metrics, timestamp)")
+        for number, (step, row) in enumerate(rows):
+            named = "a" if number % 5 else "b"
+            with suppress(OverflowError, sqlite3.Error, UnicodeEncodeError):
+                values = (named, step, json.dumps(row), str(step))
+                database.execute("INSERT INTO metrics VALUES (?, ?, ?, ?)", values)
+        database.commit()
+        return database.serialize()
 
 
 def _has_words(fault: BadInput) -> None:
@@ -132,7 +175,7 @@ def _evidence() -> list[RunFacts]:
 @given(
     content=st.lists(logs(), min_size=1, max_size=2),
     stack=st.none() | st.sampled_from(sorted(STACKS)),
-    format=st.sampled_from(["auto", "auto", "jsonl", "trainer_state"]),
+    format=st.sampled_from(["auto", "auto", "auto", *FORMATS]),
     name=st.none() | texts,
     told=st.dictionaries(
         st.sampled_from(["learning_rate", "max_staleness", "steps", "knob", "clip_epsilon", "seed"])

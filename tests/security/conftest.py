@@ -34,13 +34,16 @@ class Served:
 
 
 @contextmanager
-def served(home: Path, *words: str, port: int) -> Iterator[Served]:
-    """Serve an archive with one run until the end."""
+def served(home: Path, *words: str, port: int, user: Path | None = None) -> Iterator[Served]:
+    """Serve an archive with one run until the end; ``user`` is whose home Streamlit looks into."""
     home.mkdir(exist_ok=True)
     store = Store.open(str(home / "etalon.db"))
     run = healthy(name="the only run")
     fill(store, run, steps=30)
-    process = start("-m", "advisor.serve", "--no-demo", "--port", str(port), *words, home=home)
+    with pytest.MonkeyPatch.context() as patch:
+        if user is not None:
+            patch.setenv("HOME", str(user))
+        process = start("-m", "advisor.serve", "--no-demo", "--port", str(port), *words, home=home)
     url = f"http://127.0.0.1:{port}"
     wait_until(lambda: process.poll() is not None or answers(f"{url}/_stcore/health"))
     yield Served(url=url, port=port, store=store, run_id=run.id, process_id=process.pid)
@@ -76,13 +79,12 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Give a dashboard for every machine, which asks for a login."""
     folder = tmp_path_factory.mktemp("locked")
     port = _port()
-    with a_provider() as provider, pytest.MonkeyPatch.context() as patch:
+    with a_provider() as provider:
         settings = folder / ".streamlit"
         settings.mkdir()
         words = secrets_of(provider, f"http://127.0.0.1:{port}", OPERATORS)
         (settings / "secrets.toml").write_text(words)
-        patch.setenv("HOME", str(folder))  # Streamlit reads secrets there too
-        with served(folder / "home", "--address", "0.0.0.0", port=port) as found:
+        with served(folder / "home", "--address", "0.0.0.0", port=port, user=folder) as found:
             yield found
 
 
