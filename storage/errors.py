@@ -12,6 +12,10 @@ class RunNotFound(StorageError, KeyError):
     """No run of that id is in the archive."""
 
 
+class RunTakenOver(StorageError):
+    """Another process carries the run out now; this one has to leave it alone."""
+
+
 class CalibrationNotFound(StorageError, KeyError):
     """No calibration of that id is in the archive."""
 

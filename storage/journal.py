@@ -58,6 +58,7 @@ class Journal:
         """Take up what is there; the file is made with the first write that it holds."""
         self.path = path
         self.size = _whole(path)  # bytes of whole lines
+        self._inode = path.stat().st_ino if path.exists() else None
 
     def append(self, record: Record) -> None:
         """Add a write behind all others.
@@ -71,6 +72,7 @@ class Journal:
             file.truncate(self.size)  # what a killed process, or a full disk, cut short
             if file.write(line) != len(line):
                 raise OSError(f"{self.path} was not written to its end")
+            self._inode = os.fstat(file.fileno()).st_ino
         self.size += len(line)
 
     def read(self, start: int, most: int) -> tuple[list[Record], int]:
@@ -89,6 +91,12 @@ class Journal:
         if self.size:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
+
+    def set_aside(self) -> None:
+        """Keep the file under a name by which nobody sends it: its run is another process's now."""
+        if self.path.exists() and self.path.stat().st_ino == self._inode:
+            self.path.rename(self.path.with_suffix(".jsonl.aside"))
+        self.size = 0
 
     def clear(self) -> None:
         """Remove the file: all of it was sent."""

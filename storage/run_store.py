@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from .errors import RunExists, RunNotFound
+from .errors import RunExists, RunNotFound, RunTakenOver
 from .models import runs, tags
 from .records import RunInfo, RunStatus
 from .rows import run_info, storable, to_row
@@ -134,16 +134,28 @@ class RunStore(Transactions):
             for run in revised(found):
                 connection.execute(self._run_upsert, to_row(run))
 
-    def heartbeat(self, run_id: str, now: float) -> bool:
-        """Count one sign of life of a run and return whether somebody asked it to stop."""
+    def heartbeat(self, run_id: str, now: float, **process: Any) -> bool:
+        """Count one sign of life of a run and return whether somebody asked it to stop.
+
+        ``process`` are the columns that tell who gives it.
+
+        Raises:
+            RunTakenOver: the run has another process now.
+        """
+        own = and_(runs.c.id == run_id, *(runs.c[name] == value for name, value in process.items()))
         with self.writing() as connection:
-            connection.execute(
+            counted = connection.execute(
                 update(runs)
-                .where(runs.c.id == run_id)
+                .where(own)
                 .values(heartbeat_count=runs.c.heartbeat_count + 1, heartbeat_at=now)
             )
-            asked = connection.execute(select(runs.c.stop_requested).where(runs.c.id == run_id))
-            return bool(asked.scalar())
+            query = select(runs.c.stop_requested, runs.c.host, runs.c.pid)
+            found = connection.execute(query.where(runs.c.id == run_id)).first()
+            if found is not None and counted.rowcount == 0:
+                raise RunTakenOver(
+                    f"run: {run_id} is carried out by process {found.pid} on {found.host} now"
+                )
+            return bool(found and found.stop_requested)
 
     def delete_run(self, run_id: str) -> None:
         """Remove a run and every row of it; what was advised from it keeps its id as text.

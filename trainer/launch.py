@@ -75,6 +75,17 @@ def _waits(run: RunInfo) -> bool:
     return run.status is RunStatus.QUEUED and run.pid is None and run.kind == "train"
 
 
+def own_process() -> dict[str, Any]:
+    """Return what tells this process from any other, whatever the clock says."""
+    own = process_columns(os.getpid())
+    return {name: own[name] for name in ("host", "pid", "process_mark")}
+
+
+def _is_ours(run: RunInfo) -> bool:
+    """Whether this very process has taken the run."""
+    return all(getattr(run, name) == value for name, value in own_process().items())
+
+
 def queued_run(config: TrainerConfig, version: str, *, kind: str = "train") -> RunInfo:
     """Describe a run that waits for a process; ``version`` is the ``code_version`` it starts at."""
     now = time.time()
@@ -120,8 +131,15 @@ def resume(store: Store, run_id: str, steps: str | int | None = None) -> None:
 
 
 def _detach(store: Store, run_id: str) -> None:
-    with log_file(run_id).open("ab") as log:
-        process = spawn(["work", run_id], store.url, log)
+    try:
+        with log_file(run_id).open("ab") as log:
+            process = spawn(["work", run_id], store.url, log)
+    except OSError as error:
+        why = f"it could not be started: {error}"
+        store.update_run(
+            run_id, status=RunStatus.FAILED, ended_at=time.time(), outcome_reason=why, error=why
+        )
+        raise BadInput(f"run: {run_id} is failed, {why}") from error
     store.update_run(run_id, **process_columns(process.pid))
 
 
@@ -136,11 +154,16 @@ def process_columns(pid: int) -> dict[str, Any]:
 
 
 def claim(store: Store, run_id: str) -> bool:
-    """Take a queued run for this process; False when it is not to be had."""
-    now = time.time()
+    """Take a queued run for this process; False when it is not to be had.
+
+    Asked again, as after an answer that was lost, it is still ours.
+    """
+    now, run = time.time(), store.run(run_id)
+    if run.status is RunStatus.RUNNING and _is_ours(run):
+        return True
     return store.claim_run(
         run_id,
-        started_at=store.run(run_id).started_at or now,
+        started_at=run.started_at or now,
         heartbeat_at=now,
         **process_columns(os.getpid()),
     )

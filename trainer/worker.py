@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from storage.engine import checkpoint_folder, home, policy_folder
+from storage.errors import RunTakenOver
 from storage.journal import RunChange
 from storage.patience import patiently
 from storage.records import Evaluation, Event, RunInfo, RunStatus, Sample, StepMetrics
@@ -30,7 +31,7 @@ from storage.store import Store
 from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
-from .launch import process_columns
+from .launch import own_process, process_columns
 from .learner import Hooks, Learner, parameter_count
 from .lockstep import Lockstep
 from .memory import out_of_memory
@@ -83,7 +84,7 @@ class Worker:
         self._checkpoints = Checkpoints(checkpoint_folder(run.id))
         self._pace = Pace(self._config.checkpoint_every)
         self._interrupted = False
-        self._writer = Writer(store.url, run.id, self._stop.is_set)
+        self._writer = Writer(store.url, run.id, self._stop.is_set, own_process())
 
     def run(self) -> RunInfo:
         """Carry the run out and return it as it ended.
@@ -104,6 +105,8 @@ class Worker:
         except KeyboardInterrupt:
             self._end(status=RunStatus.STOPPED, outcome_reason="interrupted", **self._rewards())
             raise
+        except RunTakenOver:
+            raise  # the run is another process's, which tells how it ends
         except BaseException as error:
             what = out_of_memory(error) or f"{type(error).__name__}: {error}"
             trace = traceback.format_exc()

@@ -11,12 +11,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from storage.engine import journal_file
-from storage.errors import ArchiveUnavailable, RunNotFound, StorageError, WriteRefused
+from storage.errors import (
+    ArchiveUnavailable,
+    RunNotFound,
+    RunTakenOver,
+    StorageError,
+    WriteRefused,
+)
 from storage.journal import Journal, Record, write
 from storage.patience import AGAIN_SECONDS, patiently
 from storage.records import Event
@@ -35,9 +41,15 @@ logger = logging.getLogger(__name__)
 class Writer:
     """What one run writes, from any of its threads. Kept writes are sent before any later one."""
 
-    def __init__(self, url: str, run_id: str, stopped: Callable[[], bool]) -> None:
-        """Take up the journal of the run, if there is one; ``stopped`` ends every waiting."""
-        self._run_id, self._stopped = run_id, stopped
+    def __init__(
+        self, url: str, run_id: str, stopped: Callable[[], bool], process: Mapping[str, Any]
+    ) -> None:
+        """Take up the journal of the run, if there is one.
+
+        ``stopped`` ends every waiting; ``process`` are the columns that tell whose the run is.
+        """
+        self._run_id, self._stopped, self._process = run_id, stopped, process
+        self._taken_over: RunTakenOver | None = None
         self._store = patiently(partial(_opened, url), stopped=stopped)
         self._journal = Journal(journal_file(run_id))
         self._sent = 0  # bytes of the journal that the archive has
@@ -58,9 +70,12 @@ class Writer:
 
         Raises:
             RunNotFound: the run is not in the archive any more.
+            RunTakenOver: it has another process now, so nothing is written any more.
             WriteRefused: the archive does not take that, or what was kept before.
         """
         with self._state:
+            if self._taken_over is not None:
+                raise self._taken_over
             if self._refused is not None:
                 refused, self._refused = self._refused, None
                 raise refused
@@ -79,12 +94,25 @@ class Writer:
             self._journal.to_disk()
 
     def beat(self) -> bool:
-        """Send what is kept, count a sign of life, and return whether the run shall stop."""
+        """Count a sign of life, send what is kept, and return whether the run shall stop.
+
+        The sign comes first: a run that was silent for long may have been given to another process,
+        whose rows those that are kept here would overwrite.
+        """
+        if self._taken_over is not None:
+            return True
         try:
+            asked = self._asked(self._signed)
             self._send_kept()
-            asked = self._asked(lambda: self._store.heartbeat(self._run_id, time.time()))
             self._note_back()
             return asked
+        except RunTakenOver as error:
+            with self._state:
+                self._taken_over = error
+                self._journal.set_aside()
+                self._state.notify_all()
+            logger.error("%s; this process ends, and writes no more of it", error)
+            return True
         except StorageError as error:  # of another schema, if a copy was put in its place
             with self._state:
                 self._note_away(error)
@@ -105,6 +133,8 @@ class Writer:
             ArchiveUnavailable: it is still away; the message says what became of what is kept.
         """
         try:
+            if self._taken_over is not None:
+                return
             patiently(self._send_kept, seconds=seconds)
             if self._kept:
                 self._note_back()
@@ -114,6 +144,9 @@ class Writer:
             self._store.close()
 
     # -- sending ------------------------------------------------------------------------------
+
+    def _signed(self) -> bool:
+        return self._store.heartbeat(self._run_id, time.time(), **self._process)
 
     @property
     def _nothing_kept(self) -> bool:

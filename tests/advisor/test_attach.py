@@ -281,6 +281,22 @@ def test_a_stop_in_the_archive_ends_the_training(trainer, db, caplog):
     assert rows[-1].step == trained.state.global_step - 1
 
 
+def test_a_step_that_the_archive_refuses_bars_the_way_for_no_other(trainer, db, caplog):
+    trained = trainer(max_steps=8)
+    recorder = record(trained, db=db)
+
+    class Odd(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                recorder.archivist.do(lambda store: store.update_run("nobody", notes="x"))
+
+    trained.add_callback(Odd())
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    assert (run.status, len(rows)) == (RunStatus.FINISHED, 8)
+    assert sum("refused and dropped" in each.getMessage() for each in caplog.records) == 1
+
+
 # -- what is said while it goes on --------------------------------------------------------------
 
 

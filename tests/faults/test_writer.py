@@ -13,7 +13,7 @@ from processes import wait_until
 
 from storage.check import inconsistencies
 from storage.engine import journal_file
-from storage.errors import ArchiveUnavailable
+from storage.errors import ArchiveUnavailable, RunTakenOver
 from storage.journal import Journal, RunChange, send_journal
 from storage.records import BiasProbe, Event, LagDrift, RunStatus, Sample
 from storage.store import Store
@@ -40,7 +40,7 @@ class Opened(Writer):
     """A writer whose ending is not waited for."""
 
     def __init__(self, url):
-        super().__init__(url, RUN, lambda: False)
+        super().__init__(url, RUN, lambda: False, {})
 
     def close(self, seconds=0.0):
         super().close(seconds)
@@ -122,7 +122,7 @@ def test_a_killed_process_leaves_the_kept_writes_and_half_a_line_is_none(store):
         killed.append(a_step(RUN, step))
     with journal_file(RUN).open("ab") as file:
         file.write(b'{"StepMetrics": {"run_id"')
-    again = Writer(store.url, RUN, lambda: False)
+    again = Writer(store.url, RUN, lambda: False, {})
     again.write(a_step(RUN, 3))
     again.close(0.0)
     assert stored(store) == [0, 1, 2, 3]
@@ -176,7 +176,7 @@ def test_where_nothing_takes_it_the_learner_waits_and_drops_nothing(store, write
 
 def test_an_end_that_the_archive_does_not_hear_of_is_kept_and_said(store):
     store.create_run(a_run(id=RUN))
-    writer = Writer(store.url, RUN, lambda: False)
+    writer = Writer(store.url, RUN, lambda: False, {})
     with locked(store):
         writer.write(a_step(RUN, 0))
         writer.write(RunChange(run_id=RUN, changes={"status": RunStatus.FINISHED}))
@@ -184,6 +184,39 @@ def test_an_end_that_the_archive_does_not_hear_of_is_kept_and_said(store):
             writer.close(0.0)
     assert send_journal(store, RUN) == 2
     assert (store.run(RUN).status, stored(store)) == (RunStatus.FINISHED, [0])
+
+
+def test_a_run_that_another_process_took_over_is_left_alone(store, caplog):
+    """Silent for long, given to another host meanwhile, and back: nothing of it is written."""
+    store.create_run(a_run(id=RUN, status=RunStatus.RUNNING, host="here", pid=1))
+    writer = Writer(store.url, RUN, lambda: False, {"host": "here", "pid": 1})
+    writer.write(a_step(RUN, 0, reward_mean=0.1))
+    assert writer.beat() is False
+    with locked(store):
+        writer.write(a_step(RUN, 1, reward_mean=0.1))
+    store.update_run(RUN, host="elsewhere", pid=2)
+    store.append_step(a_step(RUN, 1, reward_mean=0.9))
+    assert writer.beat() is True
+    for record in (a_step(RUN, 2), RunChange(run_id=RUN, changes={"status": RunStatus.FAILED})):
+        with pytest.raises(RunTakenOver, match="carried out by process 2 on elsewhere now"):
+            writer.write(record)
+    writer.close(0.0)
+    assert [row.reward_mean for row in store.steps(RUN)] == [0.1, 0.9]
+    assert store.run(RUN).status is RunStatus.RUNNING
+    assert send_journal(store, RUN) == 0
+    assert journal_file(RUN).with_suffix(".jsonl.aside").exists()
+
+
+def test_a_sign_of_life_comes_before_what_is_kept(store, writer, monkeypatch):
+    with locked(store):
+        writer.write(a_step(RUN, 0))
+    counted = []
+    monkeypatch.setattr(
+        Writer, "_send_kept", lambda self: counted.append(store.run(RUN).heartbeat_count)
+    )
+    writer.beat()
+    assert counted == [1]
+    monkeypatch.undo()
 
 
 @pytest.fixture

@@ -18,9 +18,11 @@ from storage.models import SCHEMA_REVISION
 from storage.records import RunStatus
 from trainer.config import TrainerConfig
 from trainer.launch import (
+    claim,
     config_to_resume,
     create_run,
     default_name,
+    launch,
     process_columns,
     queue_run,
     start_queued,
@@ -145,6 +147,24 @@ def test_a_run_of_a_sweep_a_run_put_away_and_one_too_many_are_not_started(store,
     store.create_run(a_run(archived=True))
     store.create_run(a_run(status=RunStatus.RUNNING, **process_columns(someone.pid)))
     assert start_queued(store, most=1) is None
+
+
+def test_a_run_that_cannot_be_started_is_failed_and_says_why(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    (tmp_path / "logs").write_text("in the way")
+    with pytest.raises(BadInput, match="it could not be started: "):
+        launch(store, a_config())
+    [run] = store.runs()
+    assert run.status is RunStatus.FAILED
+    assert run.outcome_reason.startswith("it could not be started: ")
+
+
+def test_a_run_that_was_claimed_is_still_ours_when_the_answer_was_lost(store):
+    run = create_run(store, a_config())
+    assert claim(store, run.id)
+    assert claim(store, run.id)
+    store.update_run(run.id, status=RunStatus.FINISHED)
+    assert not claim(store, run.id)
 
 
 def test_stopping_a_run_on_another_host_can_only_ask_it(store, someone):

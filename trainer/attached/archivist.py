@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from storage.errors import RunExists, StorageError
+from storage.errors import RunExists, RunNotFound, StorageError, WriteRefused
 from storage.records import RunInfo, RunStatus, StepMetrics
 from storage.store import Store
 
@@ -132,14 +132,18 @@ class Archivist:
         while self._pending or self._waiting:
             if not self._pending:
                 self._pending = self._taken()
-            first = self._pending[0]
-            if isinstance(first, StepMetrics):
-                store.append_steps(
-                    [each for each in self._pending if isinstance(each, StepMetrics)]
-                )
-            else:
-                first(store)
+            try:
+                self._send(store)
+            except (WriteRefused, RunNotFound):  # it would bar the way for all behind it
+                logger.exception("%d writes are refused and dropped", len(self._pending))
             self._pending = []
+
+    def _send(self, store: Store) -> None:
+        first = self._pending[0]
+        if isinstance(first, StepMetrics):
+            store.append_steps([each for each in self._pending if isinstance(each, StepMetrics)])
+        else:
+            first(store)
 
     def _taken(self) -> list[StepMetrics | Write]:
         """Take the steps that wait next, or the one change that does."""
