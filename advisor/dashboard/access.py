@@ -51,7 +51,7 @@ class Login:
     """What Streamlit's secrets say of the login: ``auth`` is empty where there is none.
 
     ``operators`` is None where it is no list of text. ``unread`` names a file that is there and
-    says nothing that can be read.
+    says nothing, or nothing that can be read.
     """
 
     auth: Mapping[str, Any]
@@ -67,9 +67,9 @@ def login() -> Login:
     nobody may become an operator by that.
     """
     files = [file for file in st.get_option("secrets.files") if Path(file).exists()]
-    if not secrets_singleton.load_if_toml_exists():
+    found = secrets_singleton.to_dict() if secrets_singleton.load_if_toml_exists() else {}
+    if not found:
         return Login(auth={}, operators=frozenset(), unread=files[0] if files else None)
-    found = secrets_singleton.to_dict()
     return Login(auth=found.get("auth", {}), operators=_operators(found), unread=None)
 
 
@@ -117,7 +117,10 @@ def check_access(address: str | None) -> None:
 def _faults(address: str | None) -> list[str]:
     section = login().auth
     if unread := login().unread:
-        return [f"auth: {unread} cannot be read; allowed: TOML, or no such file: docs/security.md"]
+        return [
+            f"auth: {unread} is empty or cannot be read; allowed: TOML, or no such file: "
+            "docs/security.md"
+        ]
     if not section:
         if is_this_machine(address):
             return []
