@@ -21,7 +21,7 @@ if get_script_run_ctx(suppress_warning=True) is None:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from advisor.dashboard.access import check_access, hosts
+    from advisor.dashboard.access import check_access, hosts, login
     from advisor.dashboard.early import Early
     from advisor.dashboard.feed import endpoint
     from advisor.dashboard.gate import Gate
@@ -45,7 +45,12 @@ if get_script_run_ctx(suppress_warning=True) is None:
     ]
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts(), www_redirect=False)
     early = Middleware(Early, links=links, paths=["/", "/watch", "/advise", "/compare", "/laws"])
-    app = st.App(__file__, routes=routes, middleware=[trusted, Middleware(Gate), early])
+    app = st.App(
+        __file__,
+        routes=routes,
+        middleware=[trusted, Middleware(Gate), early],
+        secrets={"auth": dict(login().auth)},  # whatever becomes of the file meanwhile
+    )
 else:
     from advisor.dashboard.access import admit, say_who
 

@@ -30,22 +30,28 @@ def process_mark(pid: int) -> str | None:
 
     Returns:
         None where there is no such process, where it is a zombie, or on a system without /proc.
+
+    Raises:
+        OSError: it cannot be told: no file descriptor is left, the process is another user's.
     """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = _BOOT_ID.read_text().strip()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return None if after_name[_STATE] in "ZX" else f"{boot} {after_name[_STARTED]}"
 
 
 def process_gone(run: RunInfo) -> bool | None:
-    """Whether the process of a run has ended; None when it ran on another host or never began."""
+    """Whether the process of a run has ended.
+
+    None when it ran on another host, never began, or this machine does not tell.
+    """
     if run.pid is None or run.host != socket.gethostname():
         return None
-    if run.process_mark is not None:
-        return process_mark(run.pid) != run.process_mark
     try:
+        if run.process_mark is not None:
+            return process_mark(run.pid) != run.process_mark
         process = psutil.Process(run.pid)
         same = run.pid_started is None or (
             abs(process.create_time() - run.pid_started) < START_TIME_TOLERANCE
@@ -53,6 +59,8 @@ def process_gone(run: RunInfo) -> bool | None:
         return not same or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+    except (OSError, psutil.AccessDenied):
+        return None
 
 
 class PulseReader:

@@ -1,7 +1,8 @@
 """Try inputs that coverage leads to: ``python tools/fuzz.py [KIND …] [--seconds N]``.
 
 Each kind is a property of ``tests/anything.py``, tried in a process of its own for so many seconds.
-An input that ends in an error which is not declared is printed with its traceback, and ends it.
+An input that ends in an error which is not declared is printed with its traceback, ends it, and is
+kept in ``runs/fuzz``.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 KINDS = ("logs", "configurations", "command_lines", "questions", "links")
+FOUND = PROJECT / "runs" / "fuzz"
 SEEDS, LONGEST, EVERY = 64, 8192, 100
 
 
@@ -35,7 +37,9 @@ def main() -> int:
                 (Path(corpus) / str(seed)).write_bytes(content)
             words = [kind, "--seconds", str(given.seconds), "--corpus", corpus]
             done = subprocess.run([sys.executable, __file__, *words], cwd=PROJECT, check=False)
-        failed |= done.returncode != 0
+        if done.returncode != 0:
+            print(f"{kind}: what was found is in {FOUND}", flush=True)
+            failed = True
     return int(failed)
 
 
@@ -53,14 +57,20 @@ def _try(kind: str, seconds: int, corpus: str) -> None:
         if make(content) is not None and (count := next(made)) % EVERY == 0:
             print(f"  {count} inputs", flush=True)  # bytes that make no input are not counted
 
-    options = [
+    atheris.Setup([__file__, *options(seconds, FOUND), corpus], tried)
+    atheris.Fuzz()
+
+
+def options(seconds: int, found: Path) -> list[str]:
+    """Return what libFuzzer is told; ``found`` is the folder for inputs that fail or are slow."""
+    found.mkdir(parents=True, exist_ok=True)
+    return [
         f"-max_total_time={seconds}",
         f"-max_len={LONGEST}",
+        f"-artifact_prefix={found}/",
         "-len_control=0",
         "-verbosity=0",
     ]
-    atheris.Setup([__file__, *options, corpus], tried)
-    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -76,7 +76,10 @@ def _clear(shelf: Path) -> None:
 def _abandoned(name: str) -> bool:
     match name.split("-"):
         case [_, host, pid, mark, _] if host == _short(socket.gethostname()):
-            return _owner(int(pid)) != f"{host}-{pid}-{mark}"
+            try:
+                return _owner(int(pid)) != f"{host}-{pid}-{mark}"
+            except PermissionError:  # another user's process, which may live
+                return False
     return False
 
 

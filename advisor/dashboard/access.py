@@ -2,22 +2,24 @@
 
 Without ``[auth]`` in Streamlit's secrets only this machine is served, and whoever is on it is an
 operator. With it everybody logs in at an OpenID provider, and is a viewer unless ``operators`` of
-the section ``[etalon]`` names the verified email address.
+the section ``[etalon]`` names the verified email address. What the secrets say when the process
+begins holds for its life.
 """
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import wraps
+from functools import cache, wraps
 from importlib.util import find_spec
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import streamlit as st
-from streamlit.auth_util import get_cookie_with_chunks, get_secrets_auth_section
+from streamlit.auth_util import get_cookie_with_chunks
 from streamlit.runtime.secrets import secrets_singleton
-from streamlit.web.server.server_util import get_cookie_secret
 from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value
 from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 
@@ -44,9 +46,44 @@ class NotAnOperator(BadInput):
     """A viewer asked for something that changes the archive or starts a process."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """What Streamlit's secrets say of the login: ``auth`` is empty where there is none.
+
+    ``operators`` is None where it is no list of text. ``unread`` names a file that is there and
+    says nothing, or nothing that can be read.
+    """
+
+    auth: Mapping[str, Any]
+    operators: frozenset[str] | None
+    unread: str | None
+
+
+@cache
+def login() -> Login:
+    """Return what the secrets said when this process first asked, which the door does.
+
+    Streamlit reads the file again whenever it changes, and one that is just being saved is empty:
+    nobody may become an operator by that.
+    """
+    files = [file for file in st.get_option("secrets.files") if Path(file).exists()]
+    found = secrets_singleton.to_dict() if secrets_singleton.load_if_toml_exists() else {}
+    if not found:
+        return Login(auth={}, operators=frozenset(), unread=files[0] if files else None)
+    return Login(auth=found.get("auth", {}), operators=_operators(found), unread=None)
+
+
+def _operators(found: Mapping[str, Any]) -> frozenset[str] | None:
+    section = found.get("etalon", {})
+    named = section.get("operators", []) if isinstance(section, Mapping) else None
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        return None
+    return frozenset(each.casefold() for each in named)
+
+
 def requires_login() -> bool:
-    """Whether Streamlit's secrets have a section ``[auth]``."""
-    return bool(get_secrets_auth_section())
+    """Whether the secrets had a section ``[auth]`` when this process began."""
+    return bool(login().auth)
 
 
 def is_this_machine(address: str | None) -> bool:
@@ -62,7 +99,7 @@ def hosts() -> list[str]:
 
     Another name that leads here is a foreign page's, made to pass for ours (DNS rebinding).
     """
-    public = urlsplit(str(get_secrets_auth_section().get("redirect_uri", ""))).hostname
+    public = urlsplit(str(login().auth.get("redirect_uri", ""))).hostname
     return [*THIS_MACHINE, *([public] if public else [])]
 
 
@@ -78,7 +115,12 @@ def check_access(address: str | None) -> None:
 
 
 def _faults(address: str | None) -> list[str]:
-    section = get_secrets_auth_section()
+    section = login().auth
+    if unread := login().unread:
+        return [
+            f"auth: {unread} is empty or cannot be read; allowed: TOML, or no such file: "
+            "docs/security.md"
+        ]
     if not section:
         if is_this_machine(address):
             return []
@@ -99,18 +141,9 @@ def _faults(address: str | None) -> list[str]:
         )
     if find_spec("authlib") is None:
         faults.append("auth: a login needs authlib: pip install -r requirements-auth.txt")
-    if _operators() is None:
+    if login().operators is None:
         faults.append('etalon: operators is no list; allowed: operators = ["NAME@HOST", …]')
     return faults
-
-
-def _operators() -> frozenset[str] | None:
-    """Return the addresses of operators, or None when they are not written as a list of text."""
-    section = secrets_singleton.get("etalon", {})
-    found = section.get("operators", []) if isinstance(section, Mapping) else None
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        return None
-    return frozenset(each.casefold() for each in found)
 
 
 def role_of(claims: Mapping[str, Any]) -> Role | None:
@@ -121,15 +154,19 @@ def role_of(claims: Mapping[str, Any]) -> Role | None:
     if claims.get("is_logged_in") is not True:
         return None
     email = str(claims.get("email", "")).casefold()
-    is_named = claims.get("email_verified") is True and email in (_operators() or ())
+    is_named = claims.get("email_verified") is True and email in (login().operators or ())
     return Role.OPERATOR if is_named else Role.VIEWER
 
 
 def role_of_cookies(cookies: Mapping[str, str]) -> Role | None:
-    """Return the role of who sends these cookies, which Streamlit signed when they logged in."""
+    """Return the role of who sends these cookies, which Streamlit signed when they logged in.
+
+    It is to be asked only where a login is required.
+    """
+    secret = str(login().auth["cookie_secret"])
 
     def signed(name: str) -> bytes | None:
-        return decode_signed_value(get_cookie_secret(), name, cookies.get(name, ""))
+        return decode_signed_value(secret, name, cookies.get(name, ""))
 
     found = get_cookie_with_chunks(signed, USER_COOKIE_NAME)
     return role_of(json.loads(found)) if found else None

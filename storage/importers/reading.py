@@ -68,7 +68,7 @@ def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str
                 if found == "tensorboard":
                     log = read_events([file], most_rows=most_rows)
                 else:
-                    log = read_trackio(file, most_rows=most_rows, run=run)
+                    log = read_trackio(file, most_bytes=most_bytes, most_rows=most_rows, run=run)
     if not log.rows:
         raise BadInput("file: holds no row; allowed: a log with at least one row")
     return log

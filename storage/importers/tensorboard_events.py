@@ -64,24 +64,37 @@ def read_events(files: list[Path], *, most_rows: int) -> Log:
 def _scalars(file: Path) -> Iterator[tuple[int, float, str, float]]:
     """Yield (step, seconds since 1970, tag, value) in the order of the file."""
     try:
+        from google.protobuf.message import DecodeError
         from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-        from tensorboard.util import tensor_util
     except ImportError:
         raise BadInput(f"file: {LACKING}") from None
+    faults = (ValueError, TypeError, KeyError, OSError, struct.error, DecodeError)
+    sizes = (MemoryError, OverflowError)  # a record may claim any length
     try:
         for event in LegacyEventFileLoader(str(file)).Load():
             for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    number = float(value.simple_value)
-                elif value.HasField("tensor"):
-                    array = tensor_util.make_ndarray(value.tensor)
-                    if array.size != 1 or array.dtype.kind not in "fiu":
-                        continue  # a histogram, an image, a text
-                    number = float(array.reshape(()))
-                else:
-                    continue
-                yield event.step, event.wall_time, value.tag, number
-    except (ValueError, TypeError, KeyError, OSError, struct.error) as error:
+                if (number := _number(value)) is not None:
+                    yield event.step, event.wall_time, value.tag, number
+    except (*faults, *sizes) as error:
+        what = str(error)[:80] or type(error).__name__
         raise BadInput(
-            f"file: {file.name} is damaged ({str(error)[:80]}); allowed: TensorBoard event files"
+            f"file: {file.name} is damaged ({what}); allowed: TensorBoard event files"
         ) from None
+
+
+def _number(value: Any) -> float | None:
+    """Return the number of a scalar; None of a histogram, an image, a text.
+
+    Only one number is ever decoded: a shape of a few bytes may claim terabytes.
+    """
+    from tensorboard.compat.tensorflow_stub import dtypes
+    from tensorboard.util import tensor_util
+
+    if value.HasField("simple_value"):
+        return float(value.simple_value)
+    if not value.HasField("tensor") or any(d.size != 1 for d in value.tensor.tensor_shape.dim):
+        return None
+    kind = dtypes.as_dtype(value.tensor.dtype)
+    if not (kind.is_floating or kind.is_integer):
+        return None
+    return float(tensor_util.make_ndarray(value.tensor).reshape(()))

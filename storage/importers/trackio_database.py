@@ -2,12 +2,16 @@
 
 ``metrics(run_name, step, metrics, timestamp)`` holds a JSON object per logging, as bytes in newer
 versions, which also have a ``run_id``; of several runs of one name the newest is read. Numbers that
-are none are the words "NaN" and "Infinity". The file is opened to be read only.
+are none are the words "NaN" and "Infinity".
+
+The file may be anybody's. It is opened to be read only; one that holds more than tables and indexes
+is refused, because a view or a virtual table makes up rows without end; and both the work of a
+statement and the text that it yields are bounded.
 """
 
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +23,12 @@ from .logs import MOST_STEP, Log, decoded, ordered, shown, whole_step
 MARK = b"SQLite format 3\0"
 WORDS: dict[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 NEEDED = {"run_name", "step", "metrics"}
+STORED = ("CREATE TABLE ", "CREATE INDEX ", "CREATE UNIQUE INDEX ")
+"""How SQLite itself writes down what holds nothing but what was stored."""
+WORK_A_ROW = 500
+"""Steps of SQLite's machine per allowed row; a file full of other runs takes about twenty."""
+LONGEST = 8 * 2**20
+"""Bytes of the longest text or row."""
 
 
 def is_database(beginning: bytes) -> bool:
@@ -26,44 +36,61 @@ def is_database(beginning: bytes) -> bool:
     return beginning.startswith(MARK)
 
 
-def read_trackio(file: Path, *, most_rows: int, run: str | None = None) -> Log:
+def read_trackio(file: Path, *, most_bytes: int, most_rows: int, run: str | None = None) -> Log:
     """Read the rows of one run of a project.
 
     Args:
         file: the project's database.
+        most_bytes: largest size of what is read, in characters of text.
         most_rows: largest number of rows that is read.
         run: name of the run; None where the project has only one.
 
     Raises:
-        BadInput: it is no database of trackio, the run is not in it, or has too many rows.
+        BadInput: it is no database of trackio, the run is not in it, or it holds too much.
     """
-    with _opened(file) as database:
+    with _opened(file, WORK_A_ROW * most_rows) as database:
+        for (statement,) in database.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL"):
+            if not str(statement).startswith(STORED):
+                raise BadInput(f"file: {statement!r:.40}; allowed: tables and indexes alone")
         columns = {row[1] for row in database.execute("PRAGMA table_info(metrics)")}
         if not columns >= NEEDED:
             raise BadInput(
                 "file: an SQLite database without trackio's table metrics (run_name, step, "
                 "metrics); allowed: the database of a trackio project"
             )
-        names = [row[0] for row in database.execute("SELECT DISTINCT run_name FROM metrics")]
-        name = _chosen([str(each) for each in names], run)
+        names = database.execute("SELECT run_name FROM metrics")
+        name = _chosen(list({str(each): None for (each,) in _within(most_bytes, names)}), run)
         stamp = "timestamp" if "timestamp" in columns else "NULL"
         own = "run_id" if "run_id" in columns else "run_name"  # no text of a file is among these
         newest = f"SELECT {own} FROM metrics WHERE run_name = ? ORDER BY rowid DESC LIMIT 1"
         rows = f"SELECT step, metrics, {stamp} FROM metrics WHERE {own} = ({newest}) ORDER BY rowid"
-        return _log(name, database.execute(rows, (name,)), most_rows)
+        return _log(name, _within(most_bytes, database.execute(rows, (name,))), most_rows)
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+def _opened(file: Path, most_work: int) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+            database.set_progress_handler(lambda: 1, most_work)  # 1 ends the statement
             database.execute("PRAGMA trusted_schema = OFF")
             yield database
     except sqlite3.Error as error:
+        ended = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
+        what = f"takes more than {most_work} steps" if ended else error
         raise BadInput(
-            f"file: {file.name} cannot be read ({error}); allowed: the database of a trackio "
-            "project"
+            f"file: {file.name} cannot be read ({what}); allowed: the database of a trackio project"
         ) from None
+
+
+def _within(most_bytes: int, found: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows as long as their text would fit in a file: the same may be stored for many."""
+    size = 0
+    for row in found:
+        size += sum(len(each) for each in row if isinstance(each, str | bytes))
+        if size > most_bytes:
+            raise BadInput(f"metrics: more text than allowed; allowed: at most {most_bytes} bytes")
+        yield row
 
 
 def _chosen(names: list[str], run: str | None) -> str:
@@ -77,7 +104,7 @@ def _chosen(names: list[str], run: str | None) -> str:
     return run
 
 
-def _log(name: str, found: sqlite3.Cursor, most_rows: int) -> Log:
+def _log(name: str, found: Iterable[tuple[Any, ...]], most_rows: int) -> Log:
     rows: dict[int, dict[str, Any]] = {}
     times: dict[int, float] = {}
     faults: list[str] = []

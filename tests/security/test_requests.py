@@ -1,5 +1,6 @@
 """What foreign pages, and programs that have not logged in, can ask of a dashboard."""
 
+import time
 import tomllib
 from pathlib import Path
 
@@ -12,10 +13,14 @@ CLOSED = ("/feed/secret/run", "/media/file", "/_stcore/metrics", "/_stcore/agent
 
 
 @pytest.fixture(scope="module")
-def secret(locked):
+def secrets_file(locked):
+    return Path(locked.store.url.removeprefix("sqlite:///")).parents[1] / ".streamlit/secrets.toml"
+
+
+@pytest.fixture(scope="module")
+def secret(secrets_file):
     """Give the secret with which the locked dashboard signs who is logged in."""
-    written = Path(locked.store.url.removeprefix("sqlite:///")).parent.parent / ".streamlit"
-    return tomllib.loads((written / "secrets.toml").read_text())["auth"]["cookie_secret"]
+    return tomllib.loads(secrets_file.read_text())["auth"]["cookie_secret"]
 
 
 # -- pages of other sites, in the browser of somebody who may see the dashboard -----------------
@@ -62,6 +67,19 @@ def test_without_a_login_nothing_but_the_way_to_it_is_open(locked, path):
 def test_without_a_login_nothing_can_be_uploaded(locked):
     answer = ask(locked.port, UPLOAD, method="PUT", body=b"x")
     assert answer[::2] == (403, b"a login is needed")
+
+
+def test_a_login_is_needed_while_its_file_is_being_saved_too(locked, secrets_file, secret):
+    whole = secrets_file.read_text()
+    viewer = cookie_of(secret, email="vera@example.org")
+    try:
+        secrets_file.write_text("")
+        for _ in range(8):
+            time.sleep(0.2)  # Streamlit looks at the file as often
+            assert ask(locked.port, "/feed/secret/run")[::2] == (403, b"a login is needed")
+            assert ask(locked.port, "/media/x", headers=viewer)[0] == 404
+    finally:
+        secrets_file.write_text(whole)
 
 
 def test_the_way_to_the_login_holds_nothing_of_the_archive(locked):

@@ -2,17 +2,19 @@
 
 import ast
 import inspect
+from contextlib import suppress
 
 import pytest
 import streamlit as st
 from factories import fill
 from processes import PROJECT
 from states import healthy
+from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.runtime.secrets import secrets_singleton
 from streamlit.testing.v1 import AppTest
 
 from advisor.dashboard import operate
-from advisor.dashboard.access import Role, check_access, role_of
+from advisor.dashboard.access import Role, check_access, login, own_role, requires_login, role_of
 from storage.commandline import BadInput
 from storage.store import Store
 
@@ -37,6 +39,7 @@ def written(tmp_path):
         file = tmp_path / "secrets.toml"
         file.write_text("\n".join(["[auth]", *lines, "[etalon]", etalon]))
         _read_from([str(file)])
+        return file
 
     yield write
     _read_from(before)
@@ -45,6 +48,7 @@ def written(tmp_path):
 def _read_from(files):
     st.config._set_option("secrets.files", files, "test")
     secrets_singleton._reset()
+    login.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +74,29 @@ def test_an_operator_is_who_the_provider_verified_and_the_list_names(written, ch
 def test_without_a_list_nobody_is_an_operator(written):
     written(COMPLETE, etalon="")
     assert role_of(OLGA) is Role.VIEWER
+
+
+def test_what_becomes_of_the_file_while_the_process_lives_changes_nobodys_role(written):
+    file = written(COMPLETE)
+    assert requires_login()
+    for content in ("", "[auth", "[etalon]\noperators = ['vera@example.org']"):
+        file.write_text(content)
+        with suppress(StreamlitSecretNotFoundError):
+            secrets_singleton._on_secrets_changed(str(file))  # as Streamlit's watcher does
+        assert requires_login()
+        assert role_of(OLGA) is Role.OPERATOR
+        assert role_of(OLGA | {"email": "vera@example.org"}) is Role.VIEWER
+        assert own_role() is None
+
+
+@pytest.mark.parametrize("content", ["", "[auth", "\0"])
+def test_a_file_that_says_nothing_opens_nothing(written, content):
+    file = written(COMPLETE)
+    file.write_text(content)
+    _read_from([str(file)])
+    for address in ("0.0.0.0", "127.0.0.1"):
+        with pytest.raises(BadInput, match=r"secrets\.toml is empty or cannot be read; allowed"):
+            check_access(address)
 
 
 @pytest.mark.parametrize("missing", COMPLETE)

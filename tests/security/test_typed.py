@@ -197,19 +197,44 @@ def test_text_that_looks_like_sql_is_stored_as_it_is(store):
     assert inspect(store._engine).has_table("runs")
 
 
+EXECUTING = {"text", "exec_driver_sql", "execute", "executemany", "executescript"}
+PUT_TOGETHER = (ast.JoinedStr, ast.BinOp, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript)
+
+
+def is_put_together(what):
+    """Whether this need not be a constant text, nor a statement that SQLAlchemy builds."""
+    if isinstance(what, ast.Call) and isinstance(what.func, ast.Attribute):
+        return isinstance(what.func.value, ast.Constant)  # of a text: format, join, replace
+    return isinstance(what, PUT_TOGETHER)
+
+
 def test_no_statement_is_put_together_from_what_was_given():
-    """Every text that is handed over as SQL is a constant, or has a table's own name in it."""
+    """Every text that is handed over as SQL is a constant, or put together of own words alone."""
+    built = {"check", "copying", "rollups", "run_store", "step_store", "store"}
     allowed = {
-        "'BEGIN IMMEDIATE' if writes else 'BEGIN'",
-        "self.statement",  # compiled by SQLAlchemy, with its parameters bound
-        "f'LOCK TABLE {names} IN EXCLUSIVE MODE'",
-        "_GAPS",
+        # of SQLAlchemy, whose connections take no text
+        *((f"{name}.py", "query") for name in built),
+        ("rollups.py", "counted"),
+        ("check.py", "newest"),
+        ("run_store.py", "self._run_upsert"),
+        ("step_store.py", "self._run_upsert"),
+        # compiled by SQLAlchemy, with its parameters bound
+        ("rows.py", "self.statement"),
+        ("transactions.py", "upsert.statement"),
+        # constants, names of own tables and columns, and a number
+        ("check.py", "_GAPS"),
+        ("copying.py", "f'LOCK TABLE {names} IN EXCLUSIVE MODE'"),
+        ("engine.py", "'BEGIN IMMEDIATE' if writes else 'BEGIN'"),
+        ("engine.py", "f'PRAGMA {pragma}'"),
+        ("engine.py", "f'SET lock_timeout = {round(1000 * patience)}'"),
+        ("trackio_database.py", "rows"),
     }
     found = {
-        ast.unparse(node.args[0])
-        for _, name, node in CALLS
-        if name in ("text", "connection.exec_driver_sql")
-        and not isinstance(node.args[0], ast.Constant)
+        (file, ast.unparse(what))
+        for file, name, node in CALLS
+        if name.rpartition(".")[2] in EXECUTING
+        for what in [*node.args, *(keyword.value for keyword in node.keywords)][:1]
+        if is_put_together(what)
     }
     assert found == allowed
 

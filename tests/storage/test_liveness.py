@@ -1,11 +1,14 @@
 """A run is lost when its heartbeat has stood for 30 s *and* its process is gone, never before."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -165,6 +168,28 @@ def test_a_marked_process_is_known_by_its_mark_whatever_the_clock_says(reader, l
 def test_an_id_without_a_start_time_is_trusted(living):
     assert process_gone(run_by(living.pid, pid_started=None)) is False
     assert process_gone(a_live_run(pid=NO_SUCH_PID)) is True
+
+
+@pytest.fixture
+def no_descriptor_left():
+    """Have this process open no file: every descriptor up to its limit is taken."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as opened:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, limits[1]))
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        with suppress(OSError):
+            while True:
+                opened.enter_context(Path(os.devnull).open())
+        yield
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_process_that_cannot_be_looked_at_is_not_gone(living, request, marked):
+    run = run_by(living.pid, process_mark=process_mark(living.pid) if marked else None)
+    request.getfixturevalue("no_descriptor_left")
+    assert process_gone(run) is None
+    with pytest.raises(OSError, match="Too many open files"):
+        process_mark(living.pid)
 
 
 def test_a_process_that_ends_is_gone(reader, living):

@@ -141,10 +141,14 @@ def test_nobody_else_takes_a_run_that_a_process_is_about_to_carry_out(store):
     assert start_queued(store, most=9) is None
 
 
-def test_a_run_of_a_sweep_a_run_put_away_and_one_too_many_are_not_started(store, someone):
+@pytest.mark.parametrize("other", [{"kind": "sweep"}, {"archived": True}])
+def test_a_run_of_a_sweep_and_a_run_put_away_are_not_started(store, other):
+    store.create_run(a_run(**other))
+    assert start_queued(store, most=9) is None
+
+
+def test_one_run_too_many_is_not_started(store, someone):
     queue_run(store, a_config())
-    store.create_run(a_run(kind="sweep"))
-    store.create_run(a_run(archived=True))
     store.create_run(a_run(status=RunStatus.RUNNING, **process_columns(someone.pid)))
     assert start_queued(store, most=1) is None
 
