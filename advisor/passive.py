@@ -29,7 +29,7 @@ LONGER = 0.1
 """Doubt per ln of how much longer than the logs the asked horizon is, as in ``limits.transfer``."""
 MOST_ABOVE_TRIED = 2.0
 NO_HORIZON = (
-    "a log holds no displacement, so R_crit is not known; Etalon's callback or a probe measures it"
+    "drift in logs says nothing of R_crit, of which ended runs of this setting or a probe tell"
 )
 NO_UPDATE = "a log holds no size of an update, so the local step is not measured"
 

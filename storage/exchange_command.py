@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .commandline import print_json
+from .commandline import BadInput, print_json
 from .export import export_run
 from .importers.importing import Imported, import_file
 from .importers.told import pairs
@@ -45,24 +45,34 @@ def _follow(options: argparse.Namespace, archive: Callable[[], Store]) -> None:
         while True:
             began, now = time.monotonic(), _looks(options.paths)
             if now != seen:
-                done, seen = _imported(options, archive, live=True), now
-                if not said:
-                    _say(done, options)
+                seen = now
+                try:
+                    done = _imported(options, archive, live=True)
+                except BadInput as fault:
+                    if not said:
+                        raise
+                    print(f"read again when it changes: {fault}", file=sys.stderr, flush=True)
+                else:
+                    _say_growth(done, options, said=said)
                     said = True
-                elif not options.json and done.written:
-                    print(
-                        f"{done.run_id}  {done.rows} steps, {done.written} of them new", flush=True
-                    )
             time.sleep(max(FOLLOW_SECONDS, (time.monotonic() - began) / READING_SHARE))
     finally:
         if said:
             _imported(options, archive, live=False)
 
 
+def _say_growth(done: Imported, options: argparse.Namespace, *, said: bool) -> None:
+    if not said:
+        _say(done, options)
+    elif not options.json and done.written:
+        print(f"{done.run_id}  {done.rows} steps, {done.written} of them new", flush=True)
+
+
 def _looks(paths: Sequence[str]) -> object:
     """Return what changes when a log grows: of every file its size and time."""
-    folders = [sorted(each.iterdir()) if each.is_dir() else [each] for each in map(Path, paths)]
-    states = [(file, file.stat()) for files in folders for file in files if file.exists()]
+    beside = [Path(f"{path}-wal") for path in paths]  # of a database, what is newest
+    files = [sorted(p.iterdir()) if p.is_dir() else [p] for p in [*map(Path, paths), *beside]]
+    states = [(file, file.stat()) for each in files for file in each if file.exists()]
     return [(str(file), state.st_size, state.st_mtime_ns) for file, state in states]
 
 

@@ -25,7 +25,7 @@ from storage.store import new_run_id
 
 from .attached.archivist import Archivist, Look
 from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, UNSEEN, PolicyMeter, WeightMeter
-from .attached.setting import config_of, stack_of, updates_per_version
+from .attached.setting import clip_of, config_of, stack_of, updates_per_version
 from .attached.shoulder import Guard, Shoulder, logger
 from .launch import process_columns
 from .meter import CLIP_METRICS, STRUCTURAL
@@ -88,6 +88,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self._stack = stack_of(trainer)
         self._weights: WeightMeter | None = None
         self._row: StepMetrics | None = None
+        self._told = False
         self._shoulder = Shoulder(trainer, self.guard, self._note_generation)
 
     def _note_generation(self) -> None:
@@ -96,24 +97,29 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Create the run."""
+        if self.archivist is not None:  # an earlier training ended by an error
+            self.archivist.interrupted()
+            self._forget()
         if state.is_world_process_zero:
             self.guard(self._begin, args, state)
 
     def _begin(self, args: Any, state: Any) -> None:
         model, now = self._trainer.accelerator.unwrap_model(self._trainer.model), time.time()
         self._config = config_of(self._trainer, state.max_steps)
-        unmeasured = self._reasons(int(args.logging_steps))
+        window = max(1, int(state.logging_steps or args.logging_steps))
+        unmeasured = self._reasons(window)
         try:
             self._weights = WeightMeter(model)
         except ValueError as error:
             self._weights = None
             unmeasured |= dict.fromkeys(OF_THE_WEIGHTS, str(error))
-        self._policy = PolicyMeter(self._config)
+        unclipped = self._config.get("max_staleness") == 0
+        self._policy = PolicyMeter(clip_of(self._trainer), unclipped=unclipped)
         self._row = None
         self._source: dict[str, Any] = {
             "stack": self._stack,
             "format": "callback",
-            "window": int(args.logging_steps),
+            "window": window,
             **{name: {} for name in ("columns", "references")},
             "unknown_keys": [],
         }
@@ -136,7 +142,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         )
         self.run_id = run.id
         self.archivist = Archivist(run, self._db, self._look)
-        atexit.register(self._interrupted, self.archivist)
+        self._shoulder.begin()
+        atexit.register(self.archivist.interrupted)
+        logger.warning("recorded as run %s in %s", run.id, self._db or "the archive")
 
     def _reasons(self, window: int) -> dict[str, str]:
         """Say of every column that a row may lack why."""
@@ -149,7 +157,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             if name not in (*MEASURED, *TIMES)
         }
         reasons["reward_mean"] = "TRL logs it where it generates, averaged over logging_steps"
-        reasons |= dict.fromkeys(("staleness_mean", "staleness_max", "sampled_at_step"), UNSEEN)
+        reasons |= dict.fromkeys(
+            OF_THE_POLICY, "the log-probabilities of the sampler were not seen"
+        )
+        reasons |= dict.fromkeys(("staleness_mean", "staleness_max"), UNSEEN)
+        reasons["sampled_at_step"] = f"{UNSEEN}, or it was more than one version"
+        reasons["grad_norm"] = "the gradient's norm is not taken where max_grad_norm is 0"
         if not self._shoulder.sees_policy:
             why = "this trainer computes its loss where nobody can look on"
             reasons |= dict.fromkeys(OF_THE_POLICY, why)
@@ -162,8 +175,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         """Send the step before, of which everything is known now."""
         self._send()
         if self.archivist is not None and self.archivist.stop_requested:
-            logger.warning("a stop was asked for in the archive; the training ends")
-            control.should_training_stop = True
+            self._heed_stop(args, control)
         self._shoulder.begin_step()
         self.guard.seconds = 0.0
 
@@ -171,9 +183,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep what the update is made of."""
         optimizer = kwargs.get("optimizer") or self._trainer.optimizer
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         self._rate = float(optimizer.param_groups[0]["lr"])
         if self._weights is not None:
-            self._weights.before_update(self._rate)
+            self._weights.before_update(optimizer)
 
     @_harmless
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -183,7 +196,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         numbers: dict[str, Any] = {}
         reasons: dict[str, str] = {}
         if self._weights is not None:
-            numbers, reasons, lags = self._weights.after_update(step, float(args.weight_decay))
+            skipped = bool(self._trainer.accelerator.optimizer_step_was_skipped)
+            numbers, reasons, lags = self._weights.after_update(
+                skipped=skipped, ages=set(seen.ages)
+            )
             self._keep_lags(step, lags)
         of_policy, why = self._policy.measure(seen, numbers.get("cycle_drift"))
         self._row = StepMetrics(
@@ -192,13 +208,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             time=time.time(),
             learning_rate=self._rate,
             grad_norm=None if seen.grad_norm is None else float(seen.grad_norm),
-            sampled_at_step=self._shoulder.generated_at,
+            sampled_at_step=self._shoulder.generated_at if len(set(seen.ages)) == 1 else None,
             seconds_generate=seen.generating,
             seconds_learn=max(0.0, took),
             reasons=reasons | why,
             **numbers,
             **of_policy,
         )
+        if self.archivist is not None:
+            self.archivist.draft(self._row)
 
     @_harmless
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -219,6 +237,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             and (value := getattr(logged, name)) is not None
         }
         self._row = replace(row, extra={**row.extra, **logged.extra}, **added)
+        if self.archivist is not None:
+            self.archivist.draft(self._row)
         self._note_keys(plan)
 
     @_harmless
@@ -231,18 +251,32 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             self.archivist.end(RunStatus.STOPPED, "stopped from the archive")
         else:
             self.archivist.end(RunStatus.FINISHED)
-        atexit.unregister(self._interrupted)
-        self.archivist = None
+        self._forget()
 
-    def _interrupted(self, archivist: Archivist) -> None:
-        """Record, as the process ends, that the training did not come to its end."""
-        archivist.end(RunStatus.STOPPED, "the process ended before its training did")
+    def _forget(self) -> None:
+        """Hold nothing of a training that has ended."""
+        if self.archivist is not None:
+            atexit.unregister(self.archivist.interrupted)
+        self.archivist = self._weights = self._row = None
+        self._shoulder.end()
+
+    def _heed_stop(self, args: Any, control: Any) -> None:
+        """End the training as asked in the archive, where one process can decide that."""
+        if int(args.world_size) == 1:
+            logger.warning("a stop was asked for in the archive; the training ends")
+            control.should_training_stop = True
+        elif not self._told:
+            self._told = True
+            logger.warning(
+                "a stop was asked for in the archive; of several processes one cannot end the "
+                "training, which goes on"
+            )
 
     # -- sending --------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        if self._row is not None and self.archivist is not None:
-            self.archivist.step(replace(self._row, seconds_measure=self.guard.seconds))
+        if self.archivist is not None:
+            self.archivist.send(self.guard.seconds)
         self._row = None
 
     def _keep_lags(self, step: int, lags: list[tuple[int, float, float]]) -> None:

@@ -96,9 +96,9 @@ class DriftTracker:
         return found
 
     def after_update(
-        self, weights: Tensor, learning_rate: float, weight_decay: float
+        self, weights: Tensor, learning_rate: float, weight_decay: float | Tensor
     ) -> dict[str, Tensor]:
-        """Measure the update θ_t → θ_{t+1}.
+        """Measure the update θ_t → θ_{t+1}; the decay may be one of each weight.
 
         Returns:
             ``update_norm`` = ‖u_t‖ with θ_{t+1} − θ_t = −η_t·u_t after removing the decoupled
@@ -106,7 +106,9 @@ class DriftTracker:
         """
         moved = weights - self._before
         self._path_length += torch.linalg.vector_norm(moved)
-        if weight_decay:
+        if isinstance(weight_decay, Tensor):
+            moved.addcmul_(self._before, weight_decay, value=learning_rate)
+        elif weight_decay:
             moved.add_(self._before, alpha=learning_rate * weight_decay)
         return {
             "update_norm": torch.linalg.vector_norm(moved) / learning_rate,

@@ -83,7 +83,7 @@ def import_file(
     log = read_logs(
         sources, format=format, most_bytes=most_bytes, most_rows=most_rows, run=run_name
     )
-    title = name or (log.first[:120] if log.format == "trackio" else _name_of(sources[0]))
+    title = name or (log.name or _name_of(sources[0]))[:120]
     config_told(settings or {}, stack_named(stack) if stack else _betrayed(log))
     ending = hashlib.sha256(f"{title}\0{log.format}\0{log.first}".encode()).hexdigest()[:12]
     now = _written_at(sources[0])

@@ -45,7 +45,7 @@ class Log:
     ``first`` is the first row as text, by which the same log is known again when it has grown.
     ``times`` holds the seconds since 1970 of the rows that have them, ``window`` the number of
     steps that a row averages over (None when unknown), ``planned_steps`` the horizon, ``keys`` all
-    keys in the order in which they appear.
+    keys in the order in which they appear, ``name`` what the log calls its run.
     """
 
     format: str
@@ -54,6 +54,7 @@ class Log:
     keys: tuple[str, ...]
     times: Mapping[int, float]
     window: int | None = None
+    name: str | None = None
     planned_steps: int | None = None
     notes: tuple[str, ...] = ()
 

@@ -63,7 +63,8 @@ def read_trackio(file: Path, *, most_bytes: int, most_rows: int, run: str | None
         stamp = "timestamp" if "timestamp" in columns else "NULL"
         own = "run_id" if "run_id" in columns else "run_name"  # no text of a file is among these
         newest = f"SELECT {own} FROM metrics WHERE run_name = ? ORDER BY rowid DESC LIMIT 1"
-        rows = f"SELECT step, metrics, {stamp} FROM metrics WHERE {own} = ({newest}) ORDER BY rowid"
+        rows = f"SELECT step, metrics, {stamp}, {own} FROM metrics WHERE {own} = ({newest})"
+        rows += " ORDER BY rowid"
         return _log(name, _within(most_bytes, database.execute(rows, (name,))), most_rows)
 
 
@@ -108,7 +109,9 @@ def _log(name: str, found: Iterable[tuple[Any, ...]], most_rows: int) -> Log:
     rows: dict[int, dict[str, Any]] = {}
     times: dict[int, float] = {}
     faults: list[str] = []
-    for number, (at, text, stamp) in enumerate(found, start=1):
+    first = ""
+    for number, (at, text, stamp, own) in enumerate(found, start=1):
+        first = first or f"{own} {stamp}"  # another project may have a run of this name
         if number > most_rows:
             raise BadInput(f"rows: more than {most_rows}; allowed: at most {most_rows}")
         step, values = whole_step(at), _object(text)
@@ -124,7 +127,7 @@ def _log(name: str, found: Iterable[tuple[Any, ...]], most_rows: int) -> Log:
     if faults:
         raise BadInput(*shown(faults))
     by_step, keys = ordered(rows)
-    return Log(format="trackio", first=name, rows=by_step, keys=keys, times=times)
+    return Log(format="trackio", first=first, rows=by_step, keys=keys, times=times, name=name)
 
 
 def _object(text: Any) -> dict[str, Any] | None:

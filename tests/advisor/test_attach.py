@@ -172,18 +172,79 @@ def test_micro_batches_are_one_batch(trainer, db):
         assert row.tokens > 16  # of both micro-batches, eight rows each
 
 
-@pytest.mark.parametrize(
-    "changes", [{"loss_type": "cispo"}, {"importance_sampling_level": "sequence"}]
-)
-def test_other_losses_have_their_own_clip(trainer, db, changes):
-    trained = trainer(epsilon=0.02, epsilon_high=0.02, **changes)
+def test_an_answer_is_clipped_as_one_where_its_ratio_is_one(trainer, db):
+    trained = trainer(epsilon=0.02, epsilon_high=0.02, importance_sampling_level="sequence")
     recorder = record(trained, db=db)
     trained.train()
     run, rows, _ = recorded(db, recorder.run_id)
-    assert run.config["loss"] in ("cispo", "gspo")
+    assert run.config["loss"] == "gspo"
     assert any(row.clip_fraction_high for row in rows)
-    if run.config["loss"] == "cispo":
-        assert all(row.clip_fraction_low is None for row in rows)
+
+
+def test_the_cap_of_cispo_is_where_trl_has_it(trainer, db):
+    trained = trainer(loss_type="cispo", epsilon_high=1.05)
+    recorder = record(trained, db=db)
+    trained.train()
+    _, rows, _ = recorded(db, recorder.run_id)
+    advantaged = [row for row in rows if row.extra["cispo_clip_ratio"] > 0]
+    assert len(advantaged) > 4
+    for row in rows:
+        assert row.clip_fraction_low is None
+        # TRL counts among rollouts with A > 0 alone what is cut of either sign here.
+        assert (row.clip_fraction_high > 0) >= (row.extra["cispo_clip_ratio"] > 0)
+
+
+def test_a_loss_with_another_clip_has_no_clip_fraction(trainer, db):
+    trained = trainer(loss_type="sapo")
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    for row in rows:
+        assert row.clip_fraction_high is None
+        assert "sapo" in missing_reason(run, row, "clip_fraction_high")
+        assert row.log_ratio_rms is not None
+
+
+@pytest.mark.parametrize(
+    ("accumulated", "generated", "oldest"), [(3, 2, 1), (3, 5, 2), (2, 4, 1), (4, 4, 0)]
+)
+def test_the_bound_of_staleness_is_what_is_realised(trainer, db, accumulated, generated, oldest):
+    shape = {"gradient_accumulation_steps": accumulated, "steps_per_generation": generated}
+    trained = trainer(max_steps=12, num_iterations=1, **shape)
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    assert run.config["max_staleness"] == oldest
+    assert max(row.staleness_max for row in rows) == oldest
+    mixed = [row for row in rows if row.staleness_mean != row.staleness_max]
+    for row in mixed:
+        assert (row.cycle_drift, row.sampled_at_step) == (None, None)
+        assert "more than one version" in missing_reason(run, row, "cycle_drift")
+    assert bool(mixed) == (accumulated == 3)
+
+
+def test_every_training_of_a_trainer_is_a_run_of_its_own_and_an_error_ends_one(trainer, db):
+    trained = trainer(max_steps=10)
+    recorder = record(trained, db=db)
+
+    class Clumsy(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 6 and len(seen) == 1:
+                raise KeyError("the user's own")
+
+    seen = [1]
+    trained.add_callback(Clumsy())
+    with pytest.raises(KeyError):
+        trained.train()
+    first = recorder.run_id
+    seen.append(2)
+    trained.train()
+    broken, rows, _ = recorded(db, first)
+    assert (broken.status, rows[-1].step) == (RunStatus.STOPPED, 5)
+    whole, rows, _ = recorded(db, recorder.run_id)
+    assert (whole.status, [row.step for row in rows]) == (RunStatus.FINISHED, list(range(10)))
+    assert all(row.staleness_max is None or row.staleness_max >= 0 for row in rows)
+    assert recorder._shoulder.seen.batches == []
 
 
 # -- nothing is changed, nothing is broken ------------------------------------------------------
@@ -198,7 +259,12 @@ def alone(trainer):
     return witness.vector(), [log["loss"] for log in witness.logs if "loss" in log]
 
 
-def same(alone, trained, witness):
+def same(alone, trained, witness, recorder):
+    assert not recorder.guard.broken
+    return unchanged(alone, witness)
+
+
+def unchanged(alone, witness):
     losses = [log["loss"] for log in witness.logs if "loss" in log]
     return torch.equal(witness.vector(), alone[0]) and losses == alone[1]
 
@@ -206,9 +272,10 @@ def same(alone, trained, witness):
 def test_a_watched_training_is_the_same_to_the_bit(trainer, db, alone):
     trained = trainer()
     witness = Witness(trained)
-    attach(trained, db=db)
+    recorder = attach(trained, db=db)
     trained.train()
-    assert same(alone, trained, witness)
+    assert same(alone, trained, witness, recorder)
+    assert len(recorded(db, recorder.run_id)[1]) == 24
 
 
 def test_an_archive_that_goes_away_changes_nothing(trainer, tmp_path, alone, caplog, monkeypatch):
@@ -226,8 +293,7 @@ def test_an_archive_that_goes_away_changes_nothing(trainer, tmp_path, alone, cap
 
     trained.add_callback(Vandal())
     trained.train()
-    assert same(alone, trained, witness)
-    assert not recorder.guard.broken
+    assert same(alone, trained, witness, recorder)
     assert sum("the archive is away" in each.getMessage() for each in caplog.records) == 1
 
 
@@ -237,7 +303,7 @@ def test_an_archive_that_never_was_changes_nothing(trainer, tmp_path, alone, cap
     witness = Witness(trained)
     attach(trained, db="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
     trained.train()
-    assert same(alone, trained, witness)
+    assert unchanged(alone, witness)
 
 
 @pytest.mark.parametrize("place", ["begin", "step", "batch", "log"])
@@ -258,7 +324,7 @@ def test_an_error_of_our_own_is_said_once_and_changes_nothing(
     witness = Witness(trained)
     attach(trained, db=db)
     trained.train()
-    assert same(alone, trained, witness)
+    assert unchanged(alone, witness)
     assert sum("recording failed" in each.getMessage() for each in caplog.records) == 1
 
 

@@ -212,7 +212,7 @@ def test_a_sign_of_life_comes_before_what_is_kept(store, writer, monkeypatch):
         writer.write(a_step(RUN, 0))
     counted = []
     monkeypatch.setattr(
-        Writer, "_send_kept", lambda self: counted.append(store.run(RUN).heartbeat_count)
+        Writer, "_send_kept", lambda _: counted.append(store.run(RUN).heartbeat_count)
     )
     writer.beat()
     assert counted == [1]

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from storage.errors import RunExists, RunNotFound, StorageError, WriteRefused
 from storage.records import RunInfo, RunStatus, StepMetrics
@@ -19,6 +20,8 @@ logger = logging.getLogger("etalon")
 
 HEARTBEAT_SECONDS = 1.0
 LOOK_SECONDS = 10.0
+LOOKING_SHARE = 0.02
+"""Of the time, at most: a look at a long run takes seconds of the training's own process."""
 RETRY_SECONDS = 2.0
 LAST_WORDS_SECONDS = 10.0
 """How long the end of the process may wait for what is still to be written."""
@@ -40,15 +43,22 @@ class Archivist:
         self._pending: list[StepMetrics | Write] = []  # taken, and kept until it is written
         self._news = threading.Event()
         self._ended = threading.Event()
-        self._away = False
+        self._draft: StepMetrics | None = None
+        self._away = self._dead = False
         self._let_go = 0
         self.stop_requested = False
         self._thread = threading.Thread(target=self._work, name="etalon archivist", daemon=True)
         self._thread.start()
 
-    def step(self, row: StepMetrics) -> None:
-        """Write a learner step, soon."""
-        self._put(row)
+    def draft(self, row: StepMetrics) -> None:
+        """Keep the newest learner step, of which more may become known, until the next ``send``."""
+        self._draft = row
+
+    def send(self, seconds_measure: float) -> None:
+        """Write the draft, soon."""
+        if self._draft is not None:
+            self._put(replace(self._draft, seconds_measure=seconds_measure))
+            self._draft = None
 
     def do(self, write: Write) -> None:
         """Carry out another change of the archive, soon and in order."""
@@ -70,7 +80,16 @@ class Archivist:
         if self._unwritten:
             logger.warning("%d writes did not reach the archive", self._unwritten)
 
+    def interrupted(self) -> None:
+        """Record that the training ended before its end: by an error, or with its process."""
+        if self._draft is not None:
+            self._put(self._draft)
+            self._draft = None
+        self.end(RunStatus.STOPPED, "the training ended before its last step")
+
     def _put(self, item: StepMetrics | Write) -> None:
+        if self._dead:
+            return
         if len(self._waiting) >= MOST_UNWRITTEN:
             with suppress(IndexError):  # the thread may just have taken it
                 self._waiting.popleft()
@@ -83,7 +102,8 @@ class Archivist:
     def _work(self) -> None:
         given_up = None
         store: Store | None = None
-        beaten = looked = time.monotonic()
+        beaten = time.monotonic()
+        next_look = beaten + LOOK_SECONDS
         while True:
             over = self._ended.is_set()
             try:
@@ -96,9 +116,10 @@ class Archivist:
                 if now - beaten >= HEARTBEAT_SECONDS:
                     self.stop_requested = store.heartbeat(self._run.id, time.time())
                     beaten = now
-                if self._look is not None and (over or now - looked >= LOOK_SECONDS):
+                if self._look is not None and (over or now >= next_look):
                     self._look(store, self._run.id)
-                    looked = time.monotonic()
+                    took = time.monotonic() - now
+                    next_look = now + max(LOOK_SECONDS, took / LOOKING_SHARE)
                 self._back()
             except StorageError as error:
                 self._gone(error)
@@ -109,6 +130,7 @@ class Archivist:
                     given_up = time.monotonic() + LAST_WORDS_SECONDS
             except Exception:
                 logger.exception("recording failed; the training goes on")
+                self._dead = True
                 self._waiting.clear()
                 break
             if over and (not self._unwritten or (given_up and time.monotonic() > given_up)):

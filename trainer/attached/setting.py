@@ -1,11 +1,18 @@
 """What a trainer of TRL was told, in Etalon's names (``storage/importers/stacks.py``)."""
 
+import math
 from typing import Any
 
 from storage.importers.stacks import stack_named
 from storage.importers.staleness import completed, staleness_of
 
-LOSSES = {"grpo": "grpo", "bnpo": "grpo", "dapo": "grpo", "dr_grpo": "dr_grpo", "cispo": "cispo"}
+from .meters import Clip
+
+LOSSES = {
+    **dict.fromkeys(("grpo", "bnpo", "dapo", "luspo"), "grpo"),
+    "dr_grpo": "dr_grpo",
+    "cispo": "cispo",
+}
 """Etalon's loss with the same clip; those that are not here have a clip of their own."""
 DEFAULT_CLIP = 0.2
 
@@ -26,6 +33,35 @@ def _companions(trainer: Any) -> dict[str, float]:
     return {k: float(v) for k in table.companions if (v := getattr(trainer.args, k, None))}
 
 
+def clip_of(trainer: Any) -> Clip:
+    """Return the clip of a trainer.
+
+    TRL's cispo caps the weight at ``epsilon_high`` itself, and not at 1 + that.
+    """
+    args = trainer.args
+    low = float(getattr(args, "epsilon", None) or DEFAULT_CLIP)
+    high = float(getattr(args, "epsilon_high", None) or low)
+    name = str(getattr(args, "loss_type", None) or "grpo")
+    by_answer = getattr(args, "importance_sampling_level", "token") == "sequence"
+    fault = None if name in LOSSES else f"TRL's loss {name} has a clip of its own kind"
+    if getattr(args, "delta", None) is not None:
+        fault = "delta clips on a second side, of which nothing is measured"
+    loss = LOSSES.get(name, "grpo")
+    if loss == "cispo":
+        return Clip(loss=loss, low=low, high=high - 1, fault=fault)
+    return Clip(loss="gspo" if by_answer else loss, low=low, high=high, fault=fault)
+
+
+def staleness_bound(generated: int, accumulated: int) -> int:
+    """Return S of TRL's schedule: micro-batches that one generation serves, and of one update.
+
+    Generations begin at multiples of ``generated``, updates at multiples of ``accumulated``; the
+    oldest rollout of an update is the older, the less the two are aligned.
+    """
+    aligned = math.gcd(generated, accumulated)
+    return (accumulated - aligned + generated - 1) // accumulated
+
+
 def config_of(trainer: Any, steps: int) -> dict[str, Any]:
     """Return the setting of a training: Etalon's names, beside them TRL's own that have no other.
 
@@ -34,26 +70,30 @@ def config_of(trainer: Any, steps: int) -> dict[str, Any]:
         steps: learner steps that are planned.
     """
     args, table, beside = trainer.args, stack_named(stack_of(trainer)), _companions(trainer)
-    knob = getattr(args, table.knob, None)
-    epsilon = float(getattr(args, "epsilon", None) or DEFAULT_CLIP)
-    high = getattr(args, "epsilon_high", None)
-    loss = str(getattr(args, "loss_type", None) or "grpo")
-    by_answer = getattr(args, "importance_sampling_level", "token") == "sequence"
+    knob, clip = getattr(args, table.knob, None), clip_of(trainer)
     config: dict[str, Any] = {
         "learning_rate": float(args.learning_rate),
         "steps": int(steps),
-        "clip_epsilon": epsilon,
+        "clip_epsilon": clip.low,
         "group_size": int(getattr(args, "num_generations", None) or 1),
-        "loss": "gspo" if by_answer else LOSSES.get(loss, "grpo"),
+        "loss": clip.loss,
         "weight_decay": float(args.weight_decay),
         "adam_beta1": float(args.adam_beta1),
         "adam_beta2": float(args.adam_beta2),
         "seed": int(args.seed),
-        "trl": {"loss_type": loss, "beta": float(getattr(args, "beta", None) or 0.0), **beside},
+        "trl": {
+            "loss_type": str(getattr(args, "loss_type", None) or "grpo"),
+            "beta": float(getattr(args, "beta", None) or 0.0),
+            **beside,
+        },
     }
-    if high is not None:
-        config["clip_epsilon_high"] = float(high)
-    if knob is not None:
+    if clip.high > 0 and clip.high != clip.low:
+        config["clip_epsilon_high"] = clip.high
+    if table.name == "trl" and knob is not None:
+        generated = int(knob) * int(getattr(args, "num_iterations", None) or 1)
+        accumulated = int(args.gradient_accumulation_steps)
+        config["max_staleness"] = staleness_bound(generated, accumulated)
+    elif knob is not None:
         config["max_staleness"] = staleness_of(table, float(knob), beside)
     rows = int(args.per_device_train_batch_size) * int(args.gradient_accumulation_steps)
     prompts = rows * int(args.world_size) // config["group_size"]

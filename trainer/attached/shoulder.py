@@ -39,12 +39,14 @@ class Seen:
 
     ``batches`` are its micro-batches: ``log_prob`` and ``log_ratio`` to the policy that sampled,
     ``mask``, [B, T] each, and ``advantage``, [B]; ``ages`` how many learner steps old the rollouts
-    of each were. ``grad_norm`` is that before clipping, ``generating`` in seconds.
+    of each were. ``grad_norm`` is that before clipping, ``generating`` in seconds; ``by_engine``
+    says that another program sampled, with log-probabilities of its own.
     """
 
     batches: list[dict[str, Tensor]] = field(default_factory=list)
     ages: list[int] = field(default_factory=list)
     grad_norm: Any = None
+    by_engine: bool = False
     generating: float = 0.0
     began: float = field(default_factory=time.perf_counter)
 
@@ -55,6 +57,8 @@ class Shoulder:
     def __init__(self, trainer: Any, guard: Guard, generated: Callable[[], None]) -> None:
         """Look on; ``generated`` is called when rollouts for training were sampled."""
         self.seen = Seen()
+        self.looks = False
+        """Whether anything is noted: only while a training is recorded by this process."""
         self.generated_at: int | None = None
         """The learner step whose weights sampled the newest rollouts."""
         self._trainer, self._guard, self._generated = trainer, guard, generated
@@ -71,6 +75,14 @@ class Shoulder:
             if callable(done := getattr(trainer, name, None)):
                 setattr(trainer, name, around(done))
 
+    def begin(self) -> None:
+        """Begin to note, and forget an earlier training: what it generated may be used again."""
+        self.looks, self.generated_at, self.seen = True, None, Seen()
+
+    def end(self) -> None:
+        """Note nothing more, and hold nothing of what was."""
+        self.looks, self.seen, self._scored = False, Seen(), None
+
     def begin_step(self) -> None:
         """Forget the learner step before; what was generated for this one already stays."""
         self.seen = Seen(generating=0.0 if self.seen.batches else self.seen.generating)
@@ -79,7 +91,7 @@ class Shoulder:
         def generate(*given: Any, **named: Any) -> Any:
             began = time.perf_counter()
             found = done(*given, **named)
-            if self._trainer.model.training:
+            if self.looks and self._trainer.model.training:
                 self._guard(self._note_generation, time.perf_counter() - began)
             return found
 
@@ -97,7 +109,7 @@ class Shoulder:
 
     def _around_loss(self, done: Callable[..., Any]) -> Callable[..., Any]:
         def loss(model: Any, inputs: Any, *given: Any, **named: Any) -> Any:
-            self._scored, self._in_loss = None, bool(model.training)
+            self._scored, self._in_loss = None, self.looks and bool(model.training)
             try:
                 found = done(model, inputs, *given, **named)
             finally:
@@ -111,7 +123,8 @@ class Shoulder:
     def _around_clipping(self, done: Callable[..., Any]) -> Callable[..., Any]:
         def clip(*given: Any, **named: Any) -> Any:
             found = done(*given, **named)
-            self.seen.grad_norm = found
+            if self.looks:
+                self.seen.grad_norm = found
             return found
 
         return clip
@@ -125,11 +138,15 @@ class Shoulder:
         mask = inputs["completion_mask"]
         if "tool_mask" in inputs:
             mask = mask * inputs["tool_mask"]
-        new, old, advantage = (
-            scored.float(),
-            inputs.get("old_per_token_logps"),
-            inputs["advantages"],
-        )
+        new, advantage = scored.float(), inputs["advantages"]
+        old = inputs.get("old_per_token_logps")
+        if getattr(self._trainer, "use_vllm", False):
+            old = inputs.get("sampling_per_token_logps")
+            self.seen.by_engine = True
+            if old is None:
+                return  # what the engine sampled with was not kept
+            mask = mask * old.isfinite()
+            old = old.nan_to_num()
         log_ratio = torch.zeros_like(new) if old is None else new - old.float()
         self.seen.batches.append(
             {

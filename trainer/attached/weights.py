@@ -56,6 +56,17 @@ class ForeignWeights:
             [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self._parameters]
         )
 
+    @torch.no_grad()
+    def decays(self, optimizer: torch.optim.Optimizer) -> Tensor:
+        """Return the weight decay of each weight, [N]: norms and biases often have none."""
+        decay = {
+            id(p): float(group.get("weight_decay", 0.0))
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        full = [torch.full_like(p, decay.get(id(p), 0.0)) for p in self._parameters]
+        return self._read(full).div_(self._scale)
+
     def _read(self, tensors: Sequence[Tensor]) -> Tensor:
         device = tensors[0].device
         if self._rows is None:
