@@ -6,6 +6,7 @@ a step replaces itself, an event that is there is not added again. So a journal 
 beginning by whoever finds it, and removed when all of it was.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from .records import BiasProbe, Evaluation, Event, LagDrift, Sample, StepMetrics
 from .store import Store
 
 _JSON = FactJSON()
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +54,22 @@ def write(store: Store, record: Record) -> None:
 
 
 class Journal:
-    """The journal of one run, written by one process."""
+    """The journal of one run, written and sent by one process.
+
+    If somebody else removes the file or cuts it short, it goes on behind what is there.
+    """
 
     def __init__(self, path: Path) -> None:
         """Take up what is there; the file is made with the first write that it holds."""
         self.path = path
         self.size = _whole(path)  # bytes of whole lines
+        self._sent = 0  # bytes that were forgotten
+        self._read_to: int | None = None  # the byte behind what ``next`` returned
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether every write was forgotten."""
+        return self._sent == self.size
 
     def append(self, record: Record) -> None:
         """Add a write behind all others.
@@ -68,32 +80,46 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = _line(record)
         with self.path.open("ab", buffering=0) as file:
+            self._fit(file.tell())
             file.truncate(self.size)  # what a killed process, or a full disk, cut short
             if file.write(line) != len(line):
                 raise OSError(f"{self.path} was not written to its end")
         self.size += len(line)
 
-    def read(self, start: int, most: int) -> tuple[list[Record], int]:
-        """Return at most so many writes from byte ``start`` on, and the byte behind them."""
+    def next(self, most: int) -> list[Record]:
+        """Return the oldest writes that were not forgotten, at most so many."""
+        self._fit(_length(self.path))
+        if self.is_sent:
+            return []
         records: list[Record] = []
         with self.path.open("rb") as file:
-            file.seek(start)
-            while start < self.size and len(records) < most:
-                line = file.readline()
-                start += len(line)
-                records.append(_record(line))
-        return records, start
+            file.seek(self._sent)
+            while file.tell() < self.size and len(records) < most:
+                records.append(_record(file.readline()))
+            self._read_to = file.tell()
+        return records
+
+    def forget(self) -> None:
+        """Forget what ``next`` returned, for it was sent; the file goes with the last of it."""
+        if self._read_to is None:
+            return
+        self._sent, self._read_to = self._read_to, None
+        if self.is_sent:
+            self.path.unlink(missing_ok=True)
+            self.size = self._sent = 0
 
     def to_disk(self) -> None:
         """Let what is there outlive a power cut."""
+        self._fit(_length(self.path))
         if self.size:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def clear(self) -> None:
-        """Remove the file: all of it was sent."""
-        self.path.unlink(missing_ok=True)
-        self.size = 0
+    def _fit(self, length: int) -> None:
+        if length < self.size:
+            logger.warning("%s was removed or cut short by somebody else", self.path)
+            self.size = min(length, _whole(self.path))
+            self._sent, self._read_to = min(self._sent, self.size), None
 
 
 def all_journals() -> Sequence[str]:
@@ -130,6 +156,10 @@ def _records(path: Path) -> Iterator[Record]:
         for line in file:
             if line.endswith(b"\n"):
                 yield _record(line)
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _whole(path: Path) -> int:

@@ -128,6 +128,39 @@ def test_a_killed_process_leaves_the_kept_writes_and_half_a_line_is_none(store):
     assert stored(store) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("left", [0, 1, 1.5])
+def test_a_journal_that_somebody_removes_or_cuts_short_goes_on_without_a_hole(store, writer, left):
+    path = journal_file(RUN)
+    with locked(store):
+        for step in range(3):
+            writer.write(a_step(RUN, step))
+        whole = path.read_bytes()
+        path.unlink()
+        if left:
+            path.write_bytes(whole[: int(left * len(whole) / 3)])
+        writer.to_disk()
+        writer.write(a_step(RUN, 3))
+        assert b"\0" not in path.read_bytes()
+    writer.beat()
+    assert stored(store) == [*range(int(left)), 3]
+    assert writer.beat() is False
+    assert not path.exists()
+
+
+def test_what_is_written_while_the_journal_is_removed_is_sent_too(store):
+    store.create_run(a_run(id=RUN))
+    journal = Journal(journal_file(RUN))
+    journal.append(a_step(RUN, 0))
+    assert [row.step for row in journal.next(9)] == [0]
+    journal.path.unlink()
+    journal.append(a_step(RUN, 1))
+    journal.forget()
+    assert [row.step for row in journal.next(9)] == [1]
+    journal.path.unlink()
+    assert journal.next(9) == []
+    assert journal.is_sent
+
+
 def test_a_file_that_is_moved_away_gets_nothing_until_it_is_back(store, writer, tmp_path):
     path = tmp_path / "archive.db"
     writer.write(a_step(RUN, 0))
