@@ -10,10 +10,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .engine import journal_file, journals_folder
+from .errors import JournalDamaged
 from .models import FactJSON
 from .records import BiasProbe, Evaluation, Event, LagDrift, Sample, StepMetrics
 from .store import Store
@@ -87,17 +89,20 @@ class Journal:
         self.size += len(line)
 
     def next(self, most: int) -> list[Record]:
-        """Return the oldest writes that were not forgotten, at most so many."""
+        """Return the oldest writes that were not forgotten, at most so many.
+
+        Raises:
+            JournalDamaged: a line is no write.
+        """
         self._fit(_length(self.path))
         if self.is_sent:
             return []
-        records: list[Record] = []
         with self.path.open("rb") as file:
-            file.seek(self._sent)
-            while file.tell() < self.size and len(records) < most:
-                records.append(_record(file.readline()))
-            self._read_to = file.tell()
-        return records
+            found = list(islice(_records(file, self._sent), most))
+            if not found:  # the end of the line is what is damaged
+                raise _damaged(file, self._sent)
+        self._read_to = found[-1][1]
+        return [record for record, _ in found]
 
     def forget(self) -> None:
         """Forget what ``next`` returned, for it was sent; the file goes with the last of it."""
@@ -128,8 +133,16 @@ def all_journals() -> Sequence[str]:
 
 
 def kept_writes(run_id: str) -> int:
-    """Return how many writes of a run its journal holds."""
-    return sum(1 for _ in _records(journal_file(run_id)))
+    """Return how many writes of a run its journal holds.
+
+    Raises:
+        JournalDamaged: a line is no write.
+    """
+    path = journal_file(run_id)
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in _records(file))
 
 
 def send_journal(store: Store, run_id: str) -> int:
@@ -139,23 +152,41 @@ def send_journal(store: Store, run_id: str) -> int:
 
     Raises:
         ArchiveUnavailable: it does not answer; the journal stays as it is.
+        JournalDamaged: a line is no write; those before it are sent, and the journal stays.
         RunNotFound: the run is not in the archive.
     """
     path = journal_file(run_id)
-    count = 0
-    for count, record in enumerate(_records(path), start=1):  # noqa: B007  # it is the result
-        write(store, record)
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        count = 0
+        for count, (record, _) in enumerate(_records(file), start=1):  # noqa: B007  # the result
+            write(store, record)
     path.unlink(missing_ok=True)
     return count
 
 
-def _records(path: Path) -> Iterator[Record]:
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield _record(line)
+def _records(file: BinaryIO, start: int = 0) -> Iterator[tuple[Record, int]]:
+    """Read the whole lines from byte ``start`` on, each with the byte behind it."""
+    file.seek(start)
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        try:
+            record = _record(line)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise _damaged(file, start) from None
+        start += len(line)
+        yield record, start
+
+
+def _damaged(file: BinaryIO, start: int) -> JournalDamaged:
+    file.seek(0)
+    number = file.read(start).count(b"\n") + 1
+    return JournalDamaged(
+        f"journal: {file.name}, line {number} is damaged, so it and what follows is not sent; "
+        "remove that line, or move the file away, then: python -m storage check --repair"
+    )
 
 
 def _length(path: Path) -> int:

@@ -84,7 +84,7 @@ class Writer:
             asked = self._asked(lambda: self._store.heartbeat(self._run_id, time.time()))
             self._note_back()
             return asked
-        except StorageError as error:  # of another schema, if a copy was put in its place
+        except StorageError as error:  # a damaged journal too, or another schema put in its place
             with self._state:
                 self._note_away(error)
             return False
