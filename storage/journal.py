@@ -6,9 +6,11 @@ a step replaces itself, an event that is there is not added again. So a journal 
 beginning by whoever finds it, and removed when all of it was.
 """
 
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,8 +18,9 @@ from typing import Any, BinaryIO
 
 from .engine import journal_file, journals_folder
 from .errors import JournalDamaged
+from .liveness import process_gone
 from .models import FactJSON
-from .records import BiasProbe, Evaluation, Event, LagDrift, Sample, StepMetrics
+from .records import BiasProbe, Evaluation, Event, LagDrift, RunInfo, Sample, StepMetrics
 from .store import Store
 
 _JSON = FactJSON()
@@ -138,17 +141,16 @@ def kept_writes(run_id: str) -> int:
     Raises:
         JournalDamaged: a line is no write.
     """
-    path = journal_file(run_id)
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
+    with suppress(FileNotFoundError), journal_file(run_id).open("rb") as file:
         return sum(1 for _ in _records(file))
+    return 0
 
 
 def send_journal(store: Store, run_id: str) -> int:
     """Send what a run left in its journal, remove it, and return how many writes it held.
 
-    Only for a run that no process carries out: one that does sends its own.
+    Only of a run that no process carries out: one that does sends its own. Of several that send one
+    journal, one does, and the others wait for it: a run that went on is not written over.
 
     Raises:
         ArchiveUnavailable: it does not answer; the journal stays as it is.
@@ -156,14 +158,20 @@ def send_journal(store: Store, run_id: str) -> int:
         RunNotFound: the run is not in the archive.
     """
     path = journal_file(run_id)
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        count = 0
+    count = 0
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        is_there = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        if not is_there or _is_carried_out(store.run(run_id)):
+            return 0
         for count, (record, _) in enumerate(_records(file), start=1):  # noqa: B007  # the result
             write(store, record)
-    path.unlink(missing_ok=True)
+        path.unlink()
     return count
+
+
+def _is_carried_out(run: RunInfo) -> bool:
+    return run.status.alive and process_gone(run) is False
 
 
 def _records(file: BinaryIO, start: int = 0) -> Iterator[tuple[Record, int]]:

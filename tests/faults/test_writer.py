@@ -1,12 +1,15 @@
 """An archive that is locked, moved, full, away or restarted costs no write, and no order."""
 
+import fcntl
 import logging
 import os
 import sqlite3
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
+import psutil
 import pytest
 from factories import a_run, a_step, an_evaluation
 from processes import wait_until
@@ -18,6 +21,7 @@ from storage.journal import Journal, RunChange, send_journal
 from storage.records import BiasProbe, Event, LagDrift, RunStatus, Sample
 from storage.store import Store
 from trainer import writer as module
+from trainer.launch import process_columns
 from trainer.writer import Writer
 
 RUN = "20260101-120000-abcdef"
@@ -217,6 +221,37 @@ def test_an_end_that_the_archive_does_not_hear_of_is_kept_and_said(store):
             writer.close(0.0)
     assert send_journal(store, RUN) == 2
     assert (store.run(RUN).status, stored(store)) == (RunStatus.FINISHED, [0])
+
+
+def test_who_waited_for_another_to_send_a_journal_writes_nothing_over_what_came_after(store):
+    store.create_run(a_run(id=RUN))
+    path = journal_file(RUN)
+    Journal(path).append(a_step(RUN, 0, loss=1.0))
+
+    def times_open():
+        return [file.path for file in psutil.Process().open_files()].count(str(path))
+
+    with path.open("rb") as first, ThreadPoolExecutor() as pool:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = pool.submit(send_journal, store, RUN)
+        try:
+            wait_until(lambda: times_open() == 2, seconds=5)
+            assert stored(store) == []
+            path.unlink()
+            store.append_step(a_step(RUN, 0, loss=2.0))
+            Journal(path).append(a_step(RUN, 1))  # of the run that goes on
+        finally:
+            fcntl.flock(first, fcntl.LOCK_UN)
+        assert second.result(timeout=5) == 0
+    assert [(row.step, row.loss) for row in store.steps(RUN)] == [(0, 2.0)]
+    assert path.exists()
+
+
+def test_the_journal_of_a_run_that_was_taken_up_meanwhile_is_left_to_it(store):
+    store.create_run(a_run(id=RUN, status=RunStatus.RUNNING, **process_columns(os.getpid())))
+    Journal(journal_file(RUN)).append(a_step(RUN, 0))
+    assert send_journal(store, RUN) == 0
+    assert journal_file(RUN).exists()
 
 
 @pytest.fixture
