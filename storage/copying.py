@@ -151,12 +151,12 @@ def is_empty(connection: Connection, table: Table) -> bool:
 
 def _parts(old: Connection) -> Iterator[_Part]:
     run_ids = old.execute(select(runs.c.id).order_by(runs.c.id)).scalars().all()
-    for table in map(_as_held, metadata.sorted_tables):
+    for table in map(as_held, metadata.sorted_tables):
         for run_id in run_ids if "run_id" in table.c else (None,):
             yield _Part(table=table, run_id=run_id)
 
 
-def _as_held(table: Table) -> Table:
+def as_held(table: Table) -> Table:
     """Return the table with JSON as the text that it is."""
     columns = [
         Column(c.name, Text if isinstance(c.type, FactJSON) else c.type, primary_key=c.primary_key)
