@@ -16,7 +16,13 @@ from functools import partial
 from typing import TypeVar
 
 from storage.engine import journal_file
-from storage.errors import ArchiveUnavailable, RunNotFound, StorageError, WriteRefused
+from storage.errors import (
+    ArchiveUnavailable,
+    RunNotFound,
+    SchemaMismatch,
+    StorageError,
+    WriteRefused,
+)
 from storage.journal import Journal, Record, write
 from storage.patience import AGAIN_SECONDS, patiently
 from storage.records import Event
@@ -84,7 +90,7 @@ class Writer:
             asked = self._asked(lambda: self._store.heartbeat(self._run_id, time.time()))
             self._note_back()
             return asked
-        except StorageError as error:  # a damaged journal too, or another schema put in its place
+        except StorageError as error:  # a damaged journal too
             with self._state:
                 self._note_away(error)
             return False
@@ -126,7 +132,10 @@ class Writer:
         with self._state:
             if self._store.is_replaced:
                 self._store.close()
-                self._store = _opened(self._store.url)
+                try:
+                    self._store = _opened(self._store.url)
+                except SchemaMismatch as error:  # a backup that is not there to its end, say
+                    raise ArchiveUnavailable(str(error)) from error
         self._store.check_place()
         return question()
 

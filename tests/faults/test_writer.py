@@ -192,6 +192,29 @@ def test_a_copy_that_is_put_in_its_place_is_opened_anew(store, writer, tmp_path)
         assert stored(copy) == [0, 1]
 
 
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_what_is_no_archive_yet_in_its_place_is_waited_for(store, writer, tmp_path, is_empty):
+    path, other = tmp_path / "archive.db", tmp_path / "other.db"
+    writer.write(a_step(RUN, 0))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(tmp_path / "b")) as to:
+        source.backup(to)
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("PRAGMA user_version = 1")  # makes a page, and no table
+    begun = b"" if is_empty else other.read_bytes()
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink()
+    path.write_bytes(begun)
+    writer.write(a_step(RUN, 1))
+    assert writer.beat() is False
+    assert path.stat().st_size == len(begun), "nothing is written into a copy that begins"
+    with path.open("wb") as file:
+        file.write((tmp_path / "b").read_bytes())
+    writer.beat()
+    writer.write(a_step(RUN, 2))
+    with closing(Store.open(store.url, create=False)) as copy:
+        assert stored(copy) == [0, 1, 2]
+
+
 def test_where_nothing_takes_it_the_learner_waits_and_drops_nothing(store, writer, monkeypatch):
     """A file lies where the folder of journals would, as on a disk that takes none."""
     monkeypatch.setattr(module, "MOST_IN_MEMORY", 5)
