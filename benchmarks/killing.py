@@ -126,8 +126,7 @@ def _tell(pipe: int, steps: int) -> None:
 def committed_steps(store: Store, run_id: str) -> set[int]:
     """Return the learner steps of a run that the archive has, or its journal."""
     found = set(store.series(run_id, ["step"])["step"])
-    journal = Journal(journal_file(run_id))
-    records = journal.read(0, sys.maxsize)[0] if journal.size else []
+    records = Journal(journal_file(run_id)).next(sys.maxsize)
     return found | {record.step for record in records if isinstance(record, StepMetrics)}
 
 

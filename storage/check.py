@@ -7,7 +7,7 @@ from functools import partial
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, text, update
 
 from .engine import journal_file
-from .errors import ArchiveUnavailable
+from .errors import ArchiveUnavailable, JournalDamaged
 from .journal import all_journals, kept_writes, send_journal
 from .liveness import process_gone
 from .models import events, metadata, rollups, runs, steps
@@ -80,8 +80,12 @@ def _journals(known: list[RunInfo]) -> Iterator[Inconsistency]:
     for run_id in all_journals():
         run = by_id.get(run_id)
         if run is not None and (not run.status.alive or process_gone(run)):
-            what = f"journal: {kept_writes(run_id)} writes of run {run_id} were never sent"
-            yield Inconsistency(what=what, mend=partial(_send, run_id))
+            try:
+                what = f"journal: {kept_writes(run_id)} writes of run {run_id} were never sent"
+            except JournalDamaged as error:
+                yield Inconsistency(what=str(error))
+            else:
+                yield Inconsistency(what=what, mend=partial(_send, run_id))
 
 
 def _send(run_id: str, store: Store) -> str:

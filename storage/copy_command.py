@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .commandline import INTERRUPTED, print_json
-from .copying import copy_archive, is_empty, refuse_living
+from .copying import copy_archive, is_empty, refuse_living, refuse_unsent
 from .engine import database_url
 from .liveness import PulseReader
 from .models import runs
@@ -31,7 +31,8 @@ def copy(options: argparse.Namespace) -> int:
     """Copy an archive; what is interrupted leaves the new one as it was.
 
     Raises:
-        CopyRefused: the new archive holds something, or a run of the old one is alive.
+        CopyRefused: the new archive holds something, or a run of the old one is alive or was not
+            sent to its end.
     """
     given = vars(options)
     begun = time.monotonic()
@@ -39,6 +40,7 @@ def copy(options: argparse.Namespace) -> int:
     try:
         pulse = PulseReader()
         refuse_living(source, pulse)
+        refuse_unsent(source)
         with _new_archive(given["to"]) as target:
             with tqdm(unit="row", unit_scale=True, disable=None, file=sys.stderr) as bar:
 

@@ -29,9 +29,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, IntegrityError
 
 from .errors import CopyRefused
+from .journal import all_journals
 from .liveness import LOST_AFTER_SECONDS, PulseReader, process_gone
 from .models import FactJSON, events, metadata, recommendations, runs
-from .records import RunInfo, RunStatus
+from .records import RunInfo
 from .store import Store
 
 PORTION = 2000
@@ -80,8 +81,9 @@ def copy_archive(
         progress: told how many rows are done, of how many; those that are compared count too.
 
     Raises:
-        CopyRefused: the new archive holds something, a run of the old one came alive, or what the
-            new one holds is not what it was given. It is then as it was.
+        CopyRefused: the new archive holds something, a run of the old one came alive or was not
+            sent to its end, or what the new one holds is not what it was given. It is then as it
+            was.
     """
     with source.reading() as old, target.writing() as new:
         _refuse_filled(new, target)
@@ -97,6 +99,7 @@ def copy_archive(
                     progress(done, 2 * sum(counts.values()))
         _continue_numbers(new)
         refuse_living(source, pulse)
+        refuse_unsent(source)
     target.to_disk()
     return Copied(rows=counts, altered=altered)
 
@@ -113,22 +116,36 @@ def refuse_living(
     """
     for _ in range(round(LOST_AFTER_SECONDS) + 2):
         living = [run for run in source.runs() if _is_alive(run, pulse)]
-        if any(run.pid is None or process_gone(run) is not None for run in living) or not living:
+        if any(process_gone(run) is False for run in living) or not living:
             break
         sleep(1.0)
     if living:
         raise CopyRefused(
             "\n".join(
-                f"run: {run.id} is running; stop it first: python -m trainer stop {run.id}"
+                f"run: {run.id} is {run.status}; stop it first: python -m trainer stop {run.id}"
                 for run in living
             )
         )
 
 
 def _is_alive(run: RunInfo, pulse: PulseReader) -> bool:
-    """Whether a process writes a run; one that waits, or an imported log that grows, has none."""
-    has_process = run.status is RunStatus.RUNNING and run.kind != "imported"
-    return has_process and pulse.status(run) is RunStatus.RUNNING
+    """Whether a process writes a run, or is about to; one that waits, or an import, has none."""
+    has_process = run.pid is not None and not process_gone(run)
+    return has_process and pulse.status(run).alive
+
+
+def refuse_unsent(source: Store) -> None:
+    """Refuse to copy while a journal holds what the new archive would never hear of.
+
+    Raises:
+        CopyRefused: there is one of a run of the old archive.
+    """
+    known = {run.id for run in source.runs()}
+    if unsent := [run_id for run_id in all_journals() if run_id in known]:
+        raise CopyRefused(
+            f"from: not all of run {', '.join(unsent)} was sent to it; "
+            f"run: python -m storage check --repair --db '{source.shown_url}'"
+        )
 
 
 def _refuse_filled(new: Connection, target: Store) -> None:
@@ -151,12 +168,12 @@ def is_empty(connection: Connection, table: Table) -> bool:
 
 def _parts(old: Connection) -> Iterator[_Part]:
     run_ids = old.execute(select(runs.c.id).order_by(runs.c.id)).scalars().all()
-    for table in map(_as_held, metadata.sorted_tables):
+    for table in map(as_held, metadata.sorted_tables):
         for run_id in run_ids if "run_id" in table.c else (None,):
             yield _Part(table=table, run_id=run_id)
 
 
-def _as_held(table: Table) -> Table:
+def as_held(table: Table) -> Table:
     """Return the table with JSON as the text that it is."""
     columns = [
         Column(c.name, Text if isinstance(c.type, FactJSON) else c.type, primary_key=c.primary_key)

@@ -36,6 +36,10 @@ class WriteRefused(ArchiveUnavailable):
     """The database answers and refuses what it was told; to tell it again would not help."""
 
 
+class JournalDamaged(StorageError, ValueError):
+    """A line of a journal is none of its writes; the message names the file and the line."""
+
+
 class SchemaMismatch(StorageError, RuntimeError):
     """The database has another schema than this code; the message names the command to run."""
 

@@ -1,21 +1,19 @@
 """Mend what ``check`` found: a copy of the archive first, then one thing after the other."""
 
 import sqlite3
-import time
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import create_engine, insert, select
 
 from .check import found_in
+from .copying import PORTION, as_held
 from .engine import home
 from .errors import ArchiveUnavailable, StorageError
 from .models import metadata
 from .store import Store
-
-_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +53,7 @@ def copied(store: Store) -> Path:
     Raises:
         ArchiveUnavailable: there is no room, or the archive cannot be read.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     source = store.file
     copy = (source or home() / "etalon.db").with_suffix(f".before-repair-{stamp}.db")
     try:
@@ -74,11 +72,13 @@ def copied(store: Store) -> Path:
 
 
 def _copy_tables(store: Store, copy: Path) -> None:
+    from .migrate import upgrade  # alembic is slow to import
+
     engine = create_engine(f"sqlite:///{copy}")  # which keeps no foreign keys: orphans go along
-    metadata.create_all(engine)
+    upgrade(engine)
     with store.reading() as old, engine.begin() as new:
-        for table in metadata.sorted_tables:
-            rows = iter(old.execute(select(table)).mappings())
-            while portion := [dict(row) for row in islice(rows, _ROWS_AT_ONCE)]:
-                new.execute(insert(table), portion)
+        for table in map(as_held, metadata.sorted_tables):
+            rows = old.execute(select(table).execution_options(yield_per=PORTION)).mappings()
+            for portion in rows.partitions():
+                new.execute(insert(table), [dict(row) for row in portion])
     engine.dispose()

@@ -175,9 +175,12 @@ def only_writer(connection: Connection, what: str) -> None:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Tell a file from any other by device and inode; None where there is none."""
+    """Tell a file from any other by device and inode; None where there is none, or an empty one.
+
+    That is a copy that begins: SQLite would write into it.
+    """
     try:
         found = Path(path).stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if found.st_size else None

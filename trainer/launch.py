@@ -199,6 +199,7 @@ def config_to_resume(store: Store, run_id: str, steps: str | int | None = None) 
 
     Raises:
         RunNotFound, BadInput: as ``reopen``, but for another process that is first.
+        JournalDamaged: what its process left cannot be read.
     """
     run = _brought_in(store, store.run(run_id))
     if fault := _resume_fault(store, run):
@@ -292,6 +293,7 @@ def stop(store: Store, run_id: str) -> RunStatus:
     ended keeps its status.
 
     Raises:
+        JournalDamaged: what its process left cannot be read.
         RunNotFound: there is no such run.
     """
     run = store.run(run_id)

@@ -20,6 +20,7 @@ from storage.errors import (
     ArchiveUnavailable,
     RunNotFound,
     RunTakenOver,
+    SchemaMismatch,
     StorageError,
     WriteRefused,
 )
@@ -52,7 +53,6 @@ class Writer:
         self._taken_over: RunTakenOver | None = None
         self._store = patiently(partial(_opened, url), stopped=stopped)
         self._journal = Journal(journal_file(run_id))
-        self._sent = 0  # bytes of the journal that the archive has
         self._in_memory: deque[Record] = deque()  # behind those of the journal
         self._away_since: float | None = None
         self._kept = 0  # writes since then
@@ -113,7 +113,7 @@ class Writer:
                 self._state.notify_all()
             logger.error("%s; this process ends, and writes no more of it", error)
             return True
-        except StorageError as error:  # of another schema, if a copy was put in its place
+        except StorageError as error:  # a damaged journal too
             with self._state:
                 self._note_away(error)
             return False
@@ -150,7 +150,7 @@ class Writer:
 
     @property
     def _nothing_kept(self) -> bool:
-        return self._sent == self._journal.size and not self._in_memory
+        return self._journal.is_sent and not self._in_memory
 
     def _asked(self, question: Callable[[], Answer]) -> Answer:
         """Ask the archive that lies in its place, opened again if it was put back as another file.
@@ -160,7 +160,10 @@ class Writer:
         with self._state:
             if self._store.is_replaced:
                 self._store.close()
-                self._store = _opened(self._store.url)
+                try:
+                    self._store = _opened(self._store.url)
+                except SchemaMismatch as error:  # a backup that is not there to its end, say
+                    raise ArchiveUnavailable(str(error)) from error
         self._store.check_place()
         return question()
 
@@ -186,11 +189,11 @@ class Writer:
                     self._save()
                     if self._nothing_kept:
                         return
-                    records, end = self._next()
+                    records, in_journal = self._next()
                 for record in records:
                     self._send(record)
                 with self._state:
-                    self._forget(records, end)
+                    self._forget(records, in_journal)
 
     def _send(self, record: Record) -> None:
         """Send a write that was kept; one that the archive refuses is told by the next ``write``.
@@ -203,21 +206,17 @@ class Writer:
             logger.exception("a write that was kept is refused: %r", record)
             self._refused = error
 
-    def _next(self) -> tuple[list[Record], int | None]:
-        """Return the oldest writes that are kept, and where they end in the journal if there."""
-        if self._sent < self._journal.size:
-            return self._journal.read(self._sent, SENT_AT_ONCE)
-        return [self._in_memory[0]], None
+    def _next(self) -> tuple[list[Record], bool]:
+        """Return the oldest writes that are kept, and whether the journal holds them."""
+        if not self._journal.is_sent:
+            return self._journal.next(SENT_AT_ONCE), True
+        return [self._in_memory[0]], False
 
-    def _forget(self, records: list[Record], end: int | None) -> None:
-        if end is None:
-            if self._in_memory and self._in_memory[0] is records[0]:  # else it is in the journal
-                self._in_memory.popleft()
-        else:
-            self._sent = end
-            if end == self._journal.size:
-                self._journal.clear()
-                self._sent = 0
+    def _forget(self, records: list[Record], in_journal: bool) -> None:
+        if in_journal:
+            self._journal.forget()
+        elif self._in_memory and self._in_memory[0] is records[0]:  # else it is in the journal
+            self._in_memory.popleft()
         self._state.notify_all()
 
     # -- keeping ------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
 """An archive that is locked, moved, full, away or restarted costs no write, and no order."""
 
+import fcntl
 import logging
 import os
 import sqlite3
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
+import psutil
 import pytest
 from factories import a_run, a_step, an_evaluation
 from processes import wait_until
@@ -18,6 +21,7 @@ from storage.journal import Journal, RunChange, send_journal
 from storage.records import BiasProbe, Event, LagDrift, RunStatus, Sample
 from storage.store import Store
 from trainer import writer as module
+from trainer.launch import process_columns
 from trainer.writer import Writer
 
 RUN = "20260101-120000-abcdef"
@@ -128,6 +132,39 @@ def test_a_killed_process_leaves_the_kept_writes_and_half_a_line_is_none(store):
     assert stored(store) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("left", [0, 1, 1.5])
+def test_a_journal_that_somebody_removes_or_cuts_short_goes_on_without_a_hole(store, writer, left):
+    path = journal_file(RUN)
+    with locked(store):
+        for step in range(3):
+            writer.write(a_step(RUN, step))
+        whole = path.read_bytes()
+        path.unlink()
+        if left:
+            path.write_bytes(whole[: int(left * len(whole) / 3)])
+        writer.to_disk()
+        writer.write(a_step(RUN, 3))
+        assert b"\0" not in path.read_bytes()
+    writer.beat()
+    assert stored(store) == [*range(int(left)), 3]
+    assert writer.beat() is False
+    assert not path.exists()
+
+
+def test_what_is_written_while_the_journal_is_removed_is_sent_too(store):
+    store.create_run(a_run(id=RUN))
+    journal = Journal(journal_file(RUN))
+    journal.append(a_step(RUN, 0))
+    assert [row.step for row in journal.next(9)] == [0]
+    journal.path.unlink()
+    journal.append(a_step(RUN, 1))
+    journal.forget()
+    assert [row.step for row in journal.next(9)] == [1]
+    journal.path.unlink()
+    assert journal.next(9) == []
+    assert journal.is_sent
+
+
 def test_a_file_that_is_moved_away_gets_nothing_until_it_is_back(store, writer, tmp_path):
     path = tmp_path / "archive.db"
     writer.write(a_step(RUN, 0))
@@ -153,6 +190,29 @@ def test_a_copy_that_is_put_in_its_place_is_opened_anew(store, writer, tmp_path)
     writer.write(a_step(RUN, 1))
     with closing(Store.open(store.url, create=False)) as copy:
         assert stored(copy) == [0, 1]
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_what_is_no_archive_yet_in_its_place_is_waited_for(store, writer, tmp_path, is_empty):
+    path, other = tmp_path / "archive.db", tmp_path / "other.db"
+    writer.write(a_step(RUN, 0))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(tmp_path / "b")) as to:
+        source.backup(to)
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("PRAGMA user_version = 1")  # makes a page, and no table
+    begun = b"" if is_empty else other.read_bytes()
+    for end in ("", "-wal", "-shm"):
+        path.with_name(path.name + end).unlink()
+    path.write_bytes(begun)
+    writer.write(a_step(RUN, 1))
+    assert writer.beat() is False
+    assert path.stat().st_size == len(begun), "nothing is written into a copy that begins"
+    with path.open("wb") as file:
+        file.write((tmp_path / "b").read_bytes())
+    writer.beat()
+    writer.write(a_step(RUN, 2))
+    with closing(Store.open(store.url, create=False)) as copy:
+        assert stored(copy) == [0, 1, 2]
 
 
 def test_where_nothing_takes_it_the_learner_waits_and_drops_nothing(store, writer, monkeypatch):
@@ -217,6 +277,37 @@ def test_a_sign_of_life_comes_before_what_is_kept(store, writer, monkeypatch):
     writer.beat()
     assert counted == [1]
     monkeypatch.undo()
+
+
+def test_who_waited_for_another_to_send_a_journal_writes_nothing_over_what_came_after(store):
+    store.create_run(a_run(id=RUN))
+    path = journal_file(RUN)
+    Journal(path).append(a_step(RUN, 0, loss=1.0))
+
+    def times_open():
+        return [file.path for file in psutil.Process().open_files()].count(str(path))
+
+    with path.open("rb") as first, ThreadPoolExecutor() as pool:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = pool.submit(send_journal, store, RUN)
+        try:
+            wait_until(lambda: times_open() == 2, seconds=5)
+            assert stored(store) == []
+            path.unlink()
+            store.append_step(a_step(RUN, 0, loss=2.0))
+            Journal(path).append(a_step(RUN, 1))  # of the run that goes on
+        finally:
+            fcntl.flock(first, fcntl.LOCK_UN)
+        assert second.result(timeout=5) == 0
+    assert [(row.step, row.loss) for row in store.steps(RUN)] == [(0, 2.0)]
+    assert path.exists()
+
+
+def test_the_journal_of_a_run_that_was_taken_up_meanwhile_is_left_to_it(store):
+    store.create_run(a_run(id=RUN, status=RunStatus.RUNNING, **process_columns(os.getpid())))
+    Journal(journal_file(RUN)).append(a_step(RUN, 0))
+    assert send_journal(store, RUN) == 0
+    assert journal_file(RUN).exists()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -23,7 +24,9 @@ from storage.__main__ import main
 from storage.check import inconsistencies
 from storage.commandline import run_command
 from storage.copying import copy_archive, is_empty, refuse_living
+from storage.engine import journal_file
 from storage.errors import CopyRefused
+from storage.journal import Journal
 from storage.liveness import PulseReader
 from storage.models import metadata, steps
 from storage.records import Calibration, Event, RunStatus, Sample
@@ -145,17 +148,34 @@ def test_an_archive_that_holds_something_is_left_as_it_is(full, places, capsys):
     assert (code, err.startswith(f"to: {full.url} holds rows already (")) == (2, True)
 
 
-def test_a_run_that_lives_is_named_and_nothing_is_made(full, tmp_path, capsys):
+@pytest.mark.parametrize("status", [RunStatus.RUNNING, RunStatus.QUEUED])
+def test_a_run_that_has_a_process_is_named_and_nothing_is_made(full, tmp_path, capsys, status):
     here = {"host": socket.gethostname(), "pid": os.getpid()}
     here["pid_started"] = psutil.Process().create_time()
-    alive = a_run(status=RunStatus.RUNNING, **here)
+    alive = a_run(status=status, **here)
     full.create_run(alive)
     code, out, err = copied(capsys, full.url, str(tmp_path / "one.db"))
     assert (code, out) == (2, "")
-    assert err == f"run: {alive.id} is running; stop it first: python -m trainer stop {alive.id}\n"
+    assert err == f"run: {alive.id} is {status}; stop it first: python -m trainer stop {alive.id}\n"
     assert not (tmp_path / "one.db").exists()
     full.update_run(alive.id, pid=2**22 - 1)
     assert copied(capsys, full.url, str(tmp_path / "one.db"))[0] == 0
+
+
+def test_an_archive_that_was_not_sent_everything_is_refused_until_it_was(
+    full, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path / "home"))
+    run = full.runs()[0]
+    for run_id in (run.id, "elsewhere"):
+        Journal(journal_file(run_id)).append(a_step(run_id, 0))
+    words = [full.url, str(tmp_path / "one.db")]
+    code, out, err = copied(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"from: not all of run {run.id} was sent to it; run: python -m storage")
+    assert not (tmp_path / "one.db").exists()
+    assert main(shlex.split(err.split("run: ")[-1])[3:]) == 0
+    assert copied(capsys, *words)[0] == 0
 
 
 def test_a_run_of_another_host_is_watched_until_its_heart_has_stood_still(store):

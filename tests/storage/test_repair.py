@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 from contextlib import closing
 from dataclasses import replace
 
@@ -13,7 +12,8 @@ from factories import NOON, a_run, a_step, seed
 from storage.__main__ import main
 from storage.check import inconsistencies
 from storage.engine import journal_file
-from storage.journal import Journal, RunChange
+from storage.errors import JournalDamaged
+from storage.journal import Journal, RunChange, send_journal
 from storage.records import Event, RunStatus
 from storage.repair import repair
 from storage.store import Store
@@ -64,9 +64,11 @@ def test_everything_that_can_be_mended_is_and_the_rest_is_named(store):
     gap = f"steps: run {COLLAPSED} has 39 rows between step 0 and 39"
     assert found.left == (gap,)
     assert inconsistencies(store) == [gap]
-    with closing(sqlite3.connect(found.copy)) as copy:
-        [kept] = copy.execute("SELECT run_id FROM steps WHERE run_id = 'nobody'")
-    assert kept == ("nobody",)
+    with closing(Store.open(str(found.copy), create=False)) as copy:
+        assert inconsistencies(copy) == before[1:]  # the journal was sent
+        assert repr(copy.steps(COLLAPSED)) == repr(store.steps(COLLAPSED))
+    again = repair(store)
+    assert again.copy != found.copy
     gone, ended = store.run("gone"), store.run("ended")
     assert (gone.status, gone.outcome_reason) == (RunStatus.STOPPED, "its process was gone")
     assert gone.ended_at == gone.created_at
@@ -81,6 +83,38 @@ def test_a_journal_of_a_run_that_lives_or_of_another_archive_is_none_of_ours(sto
     for run_id in ("alive", "elsewhere"):
         Journal(journal_file(run_id)).append(a_step(run_id, 0))
     assert inconsistencies(store) == []
+
+
+def damaged_in_line_two(run_id, line):
+    journal = Journal(journal_file(run_id))
+    for step in range(2):
+        journal.append(a_step(run_id, step))
+    first, second = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(first + line + b"\n" + second)
+    return first + second
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\0\0", b"\xff", b"[]", b'{"No": {}}', b'{"StepMetrics": 1}', b'{"RunChange": {}}'],
+)
+def test_a_line_that_is_no_write_is_named(line):
+    damaged_in_line_two("a", line)
+    with pytest.raises(JournalDamaged, match=r"a.jsonl, line 2 is damaged.* remove that line"):
+        Journal(journal_file("a")).next(9)
+
+
+def test_a_damaged_journal_is_named_and_the_others_are_sent(store, capsys):
+    for run_id in ("damaged", "sound"):
+        store.create_run(a_run(id=run_id, status=RunStatus.STOPPED, ended_at=NOON))
+    mended = damaged_in_line_two("damaged", b"\0")
+    Journal(journal_file("sound")).append(a_step("sound", 0))
+    assert main(["check", "--repair", "--db", store.url]) == 1
+    named = f"not mended: journal: {journal_file('damaged')}, line 2 is damaged"
+    assert named in capsys.readouterr().out
+    assert len(store.steps("sound")) == 1
+    journal_file("damaged").write_bytes(mended)
+    assert send_journal(store, "damaged") == 2
 
 
 def test_an_event_that_is_sent_twice_is_there_once(store):

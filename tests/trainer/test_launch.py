@@ -11,7 +11,7 @@ from factories import a_config, a_run, a_step
 
 from storage.commandline import BadInput
 from storage.engine import journal_file
-from storage.errors import RunNotFound
+from storage.errors import JournalDamaged, RunNotFound
 from storage.journal import Journal, RunChange
 from storage.liveness import process_mark
 from storage.models import SCHEMA_REVISION
@@ -133,6 +133,20 @@ def test_a_run_that_ended_with_its_journal_unsent_is_not_stopped_but_ends_so(
         config_to_resume(store, run.id)
     assert stop(store, run.id) is RunStatus.FINISHED
     assert len(store.steps(run.id)) == 1
+
+
+def test_a_damaged_journal_is_named_by_whoever_stops_or_resumes_its_run(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    run = a_run(status=RunStatus.RUNNING, host=socket.gethostname(), pid=2**22 + 1)
+    store.create_run(run)
+    journal_file(run.id).parent.mkdir()
+    journal_file(run.id).write_bytes(b"\0\n")
+    for ask in (stop, config_to_resume):
+        with pytest.raises(JournalDamaged, match=r"line 1 is damaged.* remove that line"):
+            ask(store, run.id)
+    assert store.run(run.id).status is RunStatus.RUNNING
 
 
 def test_nobody_else_takes_a_run_that_a_process_is_about_to_carry_out(store):
