@@ -136,13 +136,18 @@ def _all_actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
                 yield from _all_actions(sub)
 
 
+USUAL_NAMES = {"--lr": "--learning-rate", "--epsilon": "--clip-epsilon", "-n": "--steps"}
+"""What options are called elsewhere, where another of ours would look nearer."""
+
+
 def _unknown_arguments(words: Sequence[str], known: set[str]) -> Iterable[str]:
     """One line for each word that no option takes; a word after an unknown option is its value."""
     for before, word in zip(["", *words], words, strict=False):
         name = _name(word)
         if before.startswith("-") and "=" not in before and not word.startswith("-"):
             continue
-        near = get_close_matches(name, known, n=1)
+        usual = USUAL_NAMES.get(name)
+        near = [usual] if usual in known else get_close_matches(name, known, n=1)
         if name in known:
             yield f"{name}: not an option of this command; see --help"
         elif near:

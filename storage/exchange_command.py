@@ -97,17 +97,14 @@ def _say(done: Imported, options: argparse.Namespace) -> None:
         return
     print(f"{done.run_id}  {done.rows} steps, {done.written} of them new  {done.stack or ''}")
     for key, column in done.mapped.items():
-        print(f"  {_printable(key)} -> {column}")
+        print(f"  {key} -> {column}")
+    for key, policy in done.kept_against.items():
+        print(f"  {key} is kept as it is: against the {policy} policy")
     if done.unknown:
-        print(f"kept as they are, not known: {_printable(', '.join(done.unknown))}")
+        print(f"kept as they are, not known: {', '.join(done.unknown)}")
     for line in done.notes:
         print(f"note: {line}")
     sys.stdout.flush()
-
-
-def _printable(key: str) -> str:
-    """Return a key of a log as text; JSON can hold halves of characters, a terminal cannot."""
-    return key.encode(errors="backslashreplace").decode()
 
 
 def export(store: Store, options: argparse.Namespace) -> int:

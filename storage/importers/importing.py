@@ -29,8 +29,9 @@ _NAMELESS = ("metrics", "trainer_state", "trainer", "orchestrator")
 class Imported:
     """What an import did: ``rows`` learner steps lie in the file, ``written`` of them were new.
 
-    ``mapped`` tells which key became which column; keys that the stack's table does not know are
-    in ``unknown`` and, like all others, kept in ``extra`` of each step.
+    ``mapped`` tells which key became which column. All others are kept in ``extra`` of each step:
+    ``kept_against`` are those measured against a policy (proximal, reference_model, or behavior
+    where it fills no column), ``unknown`` those that the stack's table does not know.
     """
 
     run_id: str
@@ -39,6 +40,7 @@ class Imported:
     format: str
     stack: str | None
     mapped: Mapping[str, str]
+    kept_against: Mapping[str, str]
     unknown: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -137,6 +139,11 @@ def import_file(
         written=written,
         format=log.format,
         stack=run.source["stack"],
+        kept_against={
+            key: policy
+            for key, policy in run.source["references"].items()
+            if key not in run.source["columns"]
+        },
         mapped=run.source["columns"],
         unknown=tuple(run.source["unknown_keys"]),
         notes=tuple(run.source["notes"]),
