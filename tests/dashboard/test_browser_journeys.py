@@ -163,6 +163,7 @@ def test_four_runs_are_compared_with_a_baseline_and_the_report_opens_offline(
     page.get_by_role("option").nth(1).click()
     headings = page.get_by_test_id("stDataFrame").locator("th")
     wait_for(page, lambda: "Δ last" in headings.all_inner_texts())
+    page.locator("[data-test-script-state=notRunning]").first.wait_for()  # a report of this page
     with page.expect_download() as downloading:
         page.get_by_role("button", name="Report").click()
     report = tmp_path / "report.html"
