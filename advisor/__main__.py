@@ -15,6 +15,8 @@ from trainer.config import TrainerConfig, add_config_options
 from .answer import answer, ask, calibration_of, diagnose, fitting_calibration, gather
 from .compare_command import add_compare_options
 from .compare_command import run as run_compare
+from .experiments.guard import add_guard_options
+from .experiments.guard import run as run_guard
 from .experiments.laws_command import add_laws_options
 from .experiments.laws_command import run as run_laws
 from .experiments.probe_command import add_probe_options
@@ -52,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
         "watch": run_watch,
         "laws": run_laws,
         "plan": run_plan,
+        "guard": run_guard,
     }
     return commands[options.command](options)
 
@@ -99,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     planned = commands.add_parser("plan", help=words, description=words)
     add_common_options(planned)
     add_plan_options(planned)
+    words = "a run under the governor, which lowers its learning rate where it must"
+    guard = commands.add_parser("guard", help=words, description=words)
+    add_common_options(guard)
+    add_guard_options(guard)
     return parser
 
 

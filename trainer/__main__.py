@@ -17,18 +17,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
+from storage.commandline import BadInput, Parser, add_common_options, parse, run_command
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, config_from_options
+from .foreground import carry_out, check_start, ended, exit_code, result, say, told
 from .launch import claim, config_to_resume, create_run, launch, queue_run, reopen, resume, stop
 from .pool import Carriers, WorkersFailed, carry_out_offered
 from .ray_cluster import ready_for
-from .sweep import add_sweep_options, cells_from_options, run_cells, steps_taken
-
-ENDS = ("reward_first", "reward_last", "reward_final")
+from .sweep import add_sweep_options, cells_from_options, run_cells
 
 
 def main(argv: Sequence[str]) -> int:
@@ -98,15 +97,15 @@ def _run(options: argparse.Namespace) -> int:
             at_the_end.callback(store.close)
             if not away:
                 import_module(".worker", __package__)  # for seconds: interrupted, it leaves no run
-                run = _ended(store, create_run(store, config))
+                run = ended(store, create_run(store, config))
         if not away:
-            return _told(store, options, run)
+            return told(store, options, run)
         if options.later:
             run_id = queue_run(store, config).id
-            _print(options, {"run_id": run_id}, f"{run_id} waits to be started")
+            say(options, {"run_id": run_id}, f"{run_id} waits to be started")
             return 0
         run_id = launch(store, config)
-        _print(options, {"run_id": run_id}, f"{run_id} is starting")
+        say(options, {"run_id": run_id}, f"{run_id} is starting")
         return 0
 
 
@@ -115,27 +114,12 @@ def _resume(store: Store, options: argparse.Namespace) -> int:
     _check_before(config, detached=options.detach)  # before what the run came to is forgotten
     if options.detach:
         resume(store, options.run, options.steps)
-        _print(options, {"run_id": options.run}, f"{options.run} goes on")
+        say(options, {"run_id": options.run}, f"{options.run} goes on")
         return 0
     import_module(".worker", __package__)  # for seconds: interrupted, nothing has changed
     with ready_for(config):
-        run = _ended(store, reopen(store, options.run, RunStatus.RUNNING, options.steps))
-    return _told(store, options, run)
-
-
-def _ended(store: Store, run: RunInfo) -> RunInfo:
-    """Carry a run out and return it as it ended."""
-    try:
-        return _carry_out(store, run)
-    except Exception as error:  # the worker has recorded it in the run with its traceback
-        print(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
-        return store.run(run.id)
-
-
-def _told(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
-    """Print how a run ended, and return its exit code."""
-    _print(options, result(store, run), _sentence(run))
-    return exit_code(run.status)
+        run = ended(store, reopen(store, options.run, RunStatus.RUNNING, options.steps))
+    return told(store, options, run)
 
 
 def _check_device(config: TrainerConfig) -> None:
@@ -148,15 +132,9 @@ def _check_device(config: TrainerConfig) -> None:
 def _check_before(config: TrainerConfig, *, detached: bool) -> None:
     """Refuse what cannot work; of a detached run its own process checks the rest."""
     if config.workload == "custom" or not detached:
-        _check_start(config)
+        check_start(config)
     else:
         _check_device(config)
-
-
-def _check_start(config: TrainerConfig, *, here: bool = True) -> None:
-    from .preflight import check  # torch and transformers take seconds to import
-
-    check(config, here=here)
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -175,7 +153,7 @@ def _sweep(options: argparse.Namespace) -> int:
     except WorkersFailed as error:
         print(error, file=sys.stderr)
         return 1
-    _print(options, answer, _table(answer))
+    say(options, answer, _table(answer))
     return 0
 
 
@@ -188,12 +166,12 @@ def _opened(
         from .ray_pool import on_ray  # Ray is optional
 
         if configs[0].workload == "custom":
-            _check_start(configs[0], here=False)
+            check_start(configs[0], here=False)
         with on_ray(options.db, configs, jobs) as found:
             yield found
         return
     if configs[0].workload == "custom":
-        _check_start(max(configs, key=lambda config: config.max_staleness))
+        check_start(max(configs, key=lambda config: config.max_staleness))
     else:
         _check_device(configs[0])
     store = Store.open(options.db)
@@ -256,24 +234,10 @@ def _shown(reward: float | None) -> str:
     return "-" if reward is None else f"{reward:.3f}"
 
 
-def _carry_out(store: Store, run: RunInfo) -> RunInfo:
-    from .worker import Worker  # torch and transformers take seconds to import
-
-    with tqdm(total=run.config["steps"], unit="step", disable=None, file=sys.stderr) as bar:
-
-        def progress(words: str, step: int, steps: int) -> None:
-            bar.set_description(words, refresh=False)
-            if bar.n == 0 and step > 1:  # what was done before says nothing about the time left
-                bar.initial = bar.n = step - 1
-            bar.update(step - bar.n)
-
-        return Worker(store, run, progress).run()
-
-
 def _work(store: Store, options: argparse.Namespace) -> int:
     if not patiently(partial(claim, store, options.run)):
         raise BadInput(f"run: {options.run} is {store.run(options.run).status}; allowed: queued")
-    return exit_code(_carry_out(store, store.run(options.run)).status)
+    return exit_code(carry_out(store, store.run(options.run)).status)
 
 
 def _pool(store: Store, options: argparse.Namespace) -> int:
@@ -284,58 +248,8 @@ def _pool(store: Store, options: argparse.Namespace) -> int:
 def _stop(store: Store, options: argparse.Namespace) -> int:
     status = stop(store, options.run)
     words = "will stop after its present step" if status.alive else f"is {status}"
-    _print(options, {"run_id": options.run, "status": status}, f"{options.run} {words}")
+    say(options, {"run_id": options.run, "status": status}, f"{options.run} {words}")
     return 0
-
-
-def exit_code(status: RunStatus) -> int:
-    """Return the exit code of a run that ended with this status."""
-    return 0 if status in (RunStatus.FINISHED, RunStatus.STOPPED) else 1
-
-
-def result(store: Store, run: RunInfo) -> dict[str, Any]:
-    """Return what ``run --json`` prints: every missing number with its reason."""
-    seconds = None
-    if run.started_at is not None and run.ended_at is not None:
-        seconds = run.ended_at - run.started_at
-        seconds = seconds if seconds >= 0 else None
-    answer: dict[str, Any] = {
-        "run_id": run.id,
-        "status": run.status,
-        "outcome": run.outcome,
-        "outcome_reason": run.outcome_reason,
-        "steps": steps_taken(store, run.id),
-        "collapse_step": run.collapse_step,
-        "reward_first": run.reward_first,
-        "reward_last": run.reward_last,
-        "reward_final": run.reward_final,
-        "gold_reward_first": run.gold_reward_first,
-        "gold_reward_last": run.gold_reward_last,
-        "gold_reward_final": run.gold_reward_final,
-        "seconds": seconds,
-    }
-    reasons = {
-        "outcome": run.outcome_reason or f"the run is {run.status}",
-        "collapse_step": "the run did not collapse",
-        **dict.fromkeys(ENDS, "no learner step was taken"),
-        "reward_final": "the last policy was not evaluated",
-        "seconds": "the run has no start or no end, or the clock was set back",
-    }
-    no_gold = run.unmeasured.get("gold_reward_mean")
-    reasons |= {f"gold_{n}": no_gold or reasons[n] for n in ENDS}
-    missing = {f"{n}_reason": why for n, why in reasons.items() if answer[n] is None}
-    return answer | missing
-
-
-def _sentence(run: RunInfo) -> str:
-    return f"{run.id} {run.status}: {run.outcome or 'no verdict'} ({run.outcome_reason or '-'})"
-
-
-def _print(options: argparse.Namespace, answer: dict[str, Any], words: str) -> None:
-    if options.json:
-        print_json(answer)
-    else:
-        print(words)
 
 
 _COMMANDS = {"resume": _resume, "stop": _stop, "work": _work, "pool": _pool}

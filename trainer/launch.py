@@ -25,6 +25,7 @@ from storage.records import RunInfo, RunStatus
 from storage.store import Store, new_run_id
 
 from .config import TrainerConfig, checked_config
+from .governing import GOVERNED, kept_by_governor
 
 VERSION = "0.1.0"
 SILENT_SECONDS = 300.0
@@ -38,9 +39,12 @@ _OUTCOME = (
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def create_run(store: Store, config: TrainerConfig) -> RunInfo:
+def create_run(
+    store: Store, config: TrainerConfig, *, kind: str = "train", **columns: Any
+) -> RunInfo:
     """Add a queued run that this process is about to start, or to carry out, and return it."""
-    run = replace(queued_run(config, code_version()), **process_columns(os.getpid()))
+    columns |= process_columns(os.getpid())
+    run = replace(queued_run(config, code_version(), kind=kind), **columns)
     store.create_run(run)
     return run
 
@@ -169,7 +173,14 @@ def claim(store: Store, run_id: str) -> bool:
     )
 
 
-def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None = None) -> RunInfo:
+def reopen(
+    store: Store,
+    run_id: str,
+    status: RunStatus,
+    steps: str | int | None = None,
+    *,
+    governed: bool = False,
+) -> RunInfo:
     """Take a run that has come to a halt for this process, and return it as it is now.
 
     Args:
@@ -177,13 +188,14 @@ def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None
         run_id: a run that was stopped, failed, or whose process is gone.
         status: what it shall be: running here, or queued for a process that claims it.
         steps: a longer horizon; None for the one it had.
+        governed: a governor will keep it; one that is kept by a governor goes on under none else.
 
     Raises:
         RunNotFound: there is no such run.
         BadInput: it lives or has come to its end, has no checkpoint, its configuration cannot be
             used, or another process was first.
     """
-    config = config_to_resume(store, run_id, steps)
+    config = config_to_resume(store, run_id, steps, governed=governed)
     run = store.run(run_id)
     ends = dict.fromkeys(("ended_at", "error", "outcome", "outcome_reason", *_OUTCOME))
     changes = {"stop_requested": False, "config": config.model_dump(mode="json"), **ends}
@@ -192,7 +204,9 @@ def reopen(store: Store, run_id: str, status: RunStatus, steps: str | int | None
     return store.run(run_id)
 
 
-def config_to_resume(store: Store, run_id: str, steps: str | int | None = None) -> TrainerConfig:
+def config_to_resume(
+    store: Store, run_id: str, steps: str | int | None = None, *, governed: bool = False
+) -> TrainerConfig:
     """Return the configuration with which a run that has come to a halt would go on.
 
     What its process left in its journal is brought in first: it may tell of the end of the run.
@@ -202,7 +216,7 @@ def config_to_resume(store: Store, run_id: str, steps: str | int | None = None) 
         JournalDamaged: what its process left cannot be read.
     """
     run = _brought_in(store, store.run(run_id))
-    if fault := _resume_fault(store, run):
+    if fault := _resume_fault(store, run, governed=governed):
         raise BadInput(f"run: {run_id} {fault}")
     planned = int(run.config["steps"])
     config = checked_config({**run.config, "steps": planned if steps is None else steps})
@@ -219,8 +233,12 @@ def _brought_in(store: Store, run: RunInfo) -> RunInfo:
     return store.run(run.id)
 
 
-def _resume_fault(store: Store, run: RunInfo) -> str | None:
+def _resume_fault(  # noqa: PLR0911 – one line per fault
+    store: Store, run: RunInfo, *, governed: bool
+) -> str | None:
     allowed = "allowed: a run that was stopped, failed, or whose process is gone"
+    if governed != (run.kind == GOVERNED):
+        return "is kept by no governor" if governed else f"is {kept_by_governor(run.id)}"
     if run.status.alive and not _is_lost(run):
         return f"is {run.status}; {allowed}"
     if not run.status.alive and run.status not in (RunStatus.STOPPED, RunStatus.FAILED):

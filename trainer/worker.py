@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from storage.commandline import BadInput
 from storage.engine import checkpoint_folder, home, policy_folder
 from storage.errors import RunTakenOver
 from storage.journal import RunChange
@@ -31,6 +32,7 @@ from storage.store import Store
 from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
+from .governing import GOVERNED, Governor, kept_by_governor, told, worth_telling
 from .launch import own_process, process_columns
 from .learner import Hooks, Learner, parameter_count
 from .lockstep import Lockstep
@@ -72,9 +74,22 @@ class Ends:
 class Worker:
     """Runs one queued run of the archive in this process."""
 
-    def __init__(self, store: Store, run: RunInfo, progress: Callable[[str, int, int], None]):
-        """``progress(words, step, steps)`` is told about every learner step and warm-start test."""
+    def __init__(
+        self,
+        store: Store,
+        run: RunInfo,
+        progress: Callable[[str, int, int], None],
+        govern: Governor | None = None,
+    ) -> None:
+        """``progress(words, step, steps)`` is told about every learner step and warm-start test.
+
+        Raises:
+            BadInput: the run is kept by a governor, and none was given.
+        """
+        if run.kind == GOVERNED and govern is None:
+            raise BadInput(f"run: {run.id} is {kept_by_governor(run.id)}")
         self._store, self._run, self._progress = store, run, progress
+        self._govern, self._factor = govern, 1.0
         self._config = TrainerConfig.model_validate(run.config)
         self._stop = threading.Event()
         self._ended = threading.Event()
@@ -204,6 +219,7 @@ class Worker:
                     on_samples=self._keep_samples,
                     on_rest=lambda step, stopping: self._rest(learner, step, stopping),
                     on_notice=self._keep_notice,
+                    govern=self._governed,
                 )
             )
             if self._interrupted:
@@ -236,6 +252,9 @@ class Worker:
         series = self._writer.ask(lambda store: store.series(run_id, rewards))
         for reward, gold in zip(*series.values(), strict=True):
             self._count(reward, gold)
+        if self._govern is not None:
+            for row in self._writer.ask(lambda store: store.steps(run_id)):
+                self._factor = self._govern(row)[0]
         words = f"goes on from the checkpoint after {found.step} steps"
         self._event("resumed", words, step=found.step, data={"steps_forgotten": taken - found.step})
         return True
@@ -309,6 +328,24 @@ class Worker:
 
     def _keep_notice(self, words: str, step: int) -> None:
         self._event("rollout_worker", words, level="warning", step=step)
+
+    def _governed(self, row: StepMetrics | None) -> float:
+        """Ask the governor for the next step's factor, and tell as an event what changes it.
+
+        Raises:
+            ValueError: the factor is not in (0, 1].
+        """
+        if self._govern is None:
+            return 1.0
+        factor, reason = self._govern(row)
+        if not 0 < factor <= 1:
+            raise ValueError(f"a governor's factor is in (0, 1], and {factor} is not")
+        if worth_telling(self._factor, factor):
+            self._factor = factor
+            step = 0 if row is None else row.step + 1
+            data = {"factor": factor, "learning_rate": factor * self._config.learning_rate_at(step)}
+            self._event("governor", told(factor, reason), level="warning", step=step, data=data)
+        return factor
 
     # -- end ----------------------------------------------------------------------------------
 
