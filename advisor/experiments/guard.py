@@ -1,13 +1,15 @@
 """``python -m advisor guard``: a run in this process, kept within bounds by the governor."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
 from typing import Any
 
 from storage.commandline import BadInput, print_json
+from storage.errors import RunNotFound
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options, checked_config, config_from_options
@@ -17,6 +19,8 @@ from trainer.launch import config_to_resume, create_run, reopen
 from trainer.ray_cluster import ready_for
 
 from ..answer import ask, calibration_of, consider, fitting_calibration, gather, keep
+from ..calibrated import Measured
+from ..calibration import RunFacts
 from ..governed_bounds import as_json, bounds_of, from_json, words
 from ..governor import Bounds, Governor
 from ..recommendation import Advice
@@ -45,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         return _go_on(options)
     config = config_from_options(options)
     risk = _risk(options.risk)
-    ask(settings={}, evidence=[], risk=risk)  # which checks it, before anything is made
+    ask(settings=config.model_dump(), evidence=[], risk=risk)  # checked before anything is made
     check_start(config)
     with ready_for(config), closing(Store.open(options.db)) as store:
         bounds, advice = found_bounds(store, config, risk, options.calibration)
@@ -98,12 +102,21 @@ def found_bounds(
     advice = consider(question, evidence, found)
     if advice.calibrated and advice.max_learning_rate is None:
         raise BadInput(f"learning_rate: no rate is safe for a governor to hold: {advice.reason}")
-    known = None if found is None else store.run(found.calibration.run_ids[0]).parameters
-    if known is None:
-        known = next((run.parameters for run in evidence if run.parameters is not None), None)
+    parameters = _parameters(store, config, evidence, found)
+    return bounds_of(question, advice, evidence, found, safe_levels(), parameters), advice
+
+
+def _parameters(
+    store: Store, config: TrainerConfig, evidence: Sequence[RunFacts], found: Measured | None
+) -> int | None:
+    """Return the size of the model, about; None where only loading it would tell."""
+    if found is not None:
+        with contextlib.suppress(RunNotFound):  # its segments may be deleted
+            return store.run(found.calibration.run_ids[0]).parameters
+    known = next((run.parameters for run in evidence if run.parameters is not None), None)
     if known is None and config.model is None:
-        known = config.layers * WEIGHTS_PER_LAYER * config.hidden_size**2
-    return bounds_of(question, advice, evidence, found, safe_levels(), known), advice
+        return config.layers * WEIGHTS_PER_LAYER * config.hidden_size**2
+    return known
 
 
 def create_guarded(
