@@ -136,13 +136,15 @@ def done(store: Store) -> dict[tuple[str, float, int], RunInfo]:
     }
 
 
-def run_all(cells: Sequence[Cell], jobs: int) -> None:
-    """Carry out what is not there yet."""
+def run_all(cells: Sequence[Cell], arms: Sequence[str], jobs: int) -> None:
+    """Carry out what is not there yet of some arms."""
     os.environ["ETALON_DB"] = database_url(None).render_as_string(hide_password=False)
     store = Store.open(None)
     calibrations = {cell.name: probed(store, cell) for cell in cells}
     there = done(store)
-    missing = [t for t in trials(cells) if (t.group, t.rate, t.seed) not in there]
+    missing = [
+        t for t in trials(cells) if t.arm in arms and (t.group, t.rate, t.seed) not in there
+    ]
     store.close()
     with (
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool,
@@ -254,12 +256,13 @@ def main(argv: Sequence[str]) -> int:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.governing")
     parser.add_argument("--cells", type=Path, default=CELLS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--report", action="store_true", help="only print what is there")
     options = parser.parse_args(argv)
     cells = read_cells(options.cells)
     if not options.report:
-        run_all(cells, options.jobs)
+        run_all(cells, options.arms, options.jobs)
     print(table(Store.open(None), cells))
     return 0
 
