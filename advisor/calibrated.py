@@ -275,11 +275,18 @@ def _suggested(
         if not any(g > 0 for _, g, _ in gains(found.stale, found.segments)):
             return None, "no hold gained on the start: the start is the best policy so far"
         return None, "no rate is safe at this risk on this evidence"
-    shares = [
-        x.median * levels.best_over_edge["horizon" if x.binding == "horizon" else "survival"]
-        for x in limits
-    ]
-    return min(*shares, largest), ""
+    return min(*(_best_by(limit, levels) for limit in limits), largest), ""
+
+
+def _best_by(limit: RateLimit, levels: SafeLevels) -> float:
+    """Return the rate that ends best by one limit.
+
+    How fast a learned reward is learned does not depend on how far it may be followed, so what is
+    taken off the edge because reward models differ is not taken off the best rate.
+    """
+    if limit.binding != "horizon":
+        return limit.median * levels.best_over_edge["survival"]
+    return limit.median / levels.other_reward_model.value * levels.best_over_edge["horizon"]
 
 
 def kappas_at(

@@ -103,8 +103,10 @@ class Governor:
             for clock in self._clocks:
                 clock.see(row)
         planned = self._config.learning_rate_at(self._next)
-        wishes = [self._safe_rate(), self._staleness(planned), self._sample_size()]
-        wishes += [clock.wish(self._next) for clock in self._clocks]
+        safe = self._safe_rate()
+        ceiling = planned if safe is None else safe.rate
+        wishes = [safe, self._staleness(ceiling), self._sample_size()]
+        wishes += [clock.wish(self._next, ceiling / planned) for clock in self._clocks]
         lowest = min((w for w in wishes if w is not None), key=lambda w: w.rate, default=None)
         wanted = 1.0 if lowest is None else min(1.0, max(FLOOR, lowest.rate / planned))
         reason = "every known limit is kept" if lowest is None or wanted == 1 else lowest.reason
@@ -124,17 +126,17 @@ class Governor:
             f"{written(level.safe)} is; the reward is expected to end best at {written(level.aim)}",
         )
 
-    def _staleness(self, planned: float) -> _Wish | None:
+    def _staleness(self, ceiling: float) -> _Wish | None:
         """Hold drift within a cycle well below R_batch once it has certainly passed it.
 
-        It is let go when the planned rate would not pass it again.
+        It is let go when ``ceiling``, the rate that nothing else lowers, would not pass it again.
         """
         found, per_rate = self._latest_radius(), self._drift_per_rate()
         if found is None or found.high is None or per_rate is None:
             return None
         drifts = [r.cycle_drift for r in self._recent if r.cycle_drift]
         beyond = sum(drift > found.high for drift in drifts) >= LEAST_RECENT
-        self._is_stale = beyond or (self._is_stale and per_rate * planned > found.high)
+        self._is_stale = beyond or (self._is_stale and per_rate * ceiling > found.high)
         if not self._is_stale:
             return None
         return _Wish(
@@ -218,15 +220,18 @@ class _Clock:
         if value is not None and value > 0:
             self._shown.append((row.step + 1, self._sum, value))
 
-    def wish(self, step: int) -> _Wish | None:
-        """Return the rate that ends at the level, if the planned ones certainly end beyond it."""
+    def wish(self, step: int, share: float) -> _Wish | None:
+        """Return the rate that ends at the aim, if this share of the plan ends beyond the level.
+
+        The level is passed for certain only: with the doubt of the projection in its favor.
+        """
         if not self._shown or step >= self._config.steps:
             return None
         now, used, value = self._shown[-1]
         gained = self._per_rate(now, used, value)
         if gained is None:
             return None
-        left = float(self._left[step])
+        left = float(self._left[step]) * share**POWER
         ends = (value**POWER + gained * left) ** USUAL_ALPHA
         doubt = math.exp(
             NINETY
@@ -239,9 +244,9 @@ class _Clock:
         if not self._passed:
             return None
         room = max(0.0, self._level.aim**POWER - value**POWER)
-        share = (room / (gained * left)) ** USUAL_ALPHA
+        part = (room / (gained * left)) ** USUAL_ALPHA
         return _Wish(
-            self._config.learning_rate_at(step) * share,
+            self._config.learning_rate_at(step) * share * min(1.0, part),
             f"κ_horizon: {self._name} is {value:.3g} after {now} steps and would be {ends:.3g} "
             f"after {self._config.steps}; up to {self._level.safe:.3g} is safe",
         )

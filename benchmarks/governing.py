@@ -142,9 +142,7 @@ def run_all(cells: Sequence[Cell], arms: Sequence[str], jobs: int) -> None:
     store = Store.open(None)
     calibrations = {cell.name: probed(store, cell) for cell in cells}
     there = done(store)
-    missing = [
-        t for t in trials(cells) if t.arm in arms and (t.group, t.rate, t.seed) not in there
-    ]
+    missing = [t for t in trials(cells) if t.arm in arms and (t.group, t.rate, t.seed) not in there]
     store.close()
     with (
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool,
