@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.losses import LOSSES
+
 WINDOW = 20
 """Rows of a metric that the end of a run means."""
 FIRST = 50
@@ -56,7 +58,7 @@ def red_flags(series: Mapping[str, Sequence[Any]], config: Mapping[str, Any]) ->
     """
     columns = {name: _floats(values) for name, values in series.items()}
     found = (
-        _few_effective_sequences(columns),
+        _few_effective_sequences(columns, config),
         _stale_and_unclipped(columns, config),
         _engine_mismatch(columns),
         _entropy_gone(columns),
@@ -75,8 +77,17 @@ def _known(columns: Mapping[str, NDArray[np.float64]], name: str) -> NDArray[np.
     return values[np.isfinite(values)]
 
 
-def _few_effective_sequences(columns: Mapping[str, NDArray[np.float64]]) -> RedFlag | None:
-    """Kish's effective share of the sequences of stale batches."""
+def _few_effective_sequences(
+    columns: Mapping[str, NDArray[np.float64]], config: Mapping[str, Any]
+) -> RedFlag | None:
+    """Kish's effective share of the sequences of stale batches, where their weights act.
+
+    A loss that clips single tokens gives no sequence such a weight; over long answers the share is
+    small for it in every healthy run.
+    """
+    loss = LOSSES.get(config.get("loss") or "")
+    if loss is not None and loss.clips == "token":
+        return None
     ess, age = columns.get("sequence_ess_fraction"), columns.get("staleness_max")
     if ess is None or age is None or len(ess) != len(age):
         return None

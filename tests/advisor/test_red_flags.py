@@ -7,7 +7,7 @@ import pytest
 from advisor.red_flags import FIRST, SERIES, WINDOW, red_flags
 
 STEPS = 200
-CONFIG = {"prompts": 16, "loss": "grpo"}
+CONFIG = {"prompts": 16, "loss": "cispo"}
 
 
 def a_run(**columns):
@@ -78,6 +78,12 @@ def test_each_failure_raises_its_own_flag_with_numbers_and_advice(columns, name)
 )
 def test_what_looks_like_a_failure_but_is_none_raises_nothing(columns):
     assert names(a_run(**columns)) == []
+
+
+def test_a_loss_that_clips_single_tokens_weighs_no_sequences():
+    few = a_run(sequence_ess_fraction=[0.02] * STEPS)
+    assert names(few, CONFIG | {"loss": "grpo"}) == []
+    assert names(few, {"prompts": 16}) == ["few effective sequences"]  # whose loss nobody knows
 
 
 def test_one_odd_batch_raises_nothing():

@@ -52,7 +52,7 @@ def test_a_second_watcher_repeats_nothing(store, limited):
 
 
 def test_a_red_flag_is_stored_once(store):
-    run = a_run(a_config(max_staleness=60), status=RunStatus.RUNNING)
+    run = a_run(a_config(max_staleness=60, loss="cispo"), status=RunStatus.RUNNING)
     fill(store, run, steps=60)  # the effective sample size falls by 3 % per step of age
     watcher = Watcher(store)
     watcher.look()
