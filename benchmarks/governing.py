@@ -145,7 +145,7 @@ def run_all(cells: Sequence[Cell], arms: Sequence[str], jobs: int) -> None:
     missing = [t for t in trials(cells) if t.arm in arms and (t.group, t.rate, t.seed) not in there]
     store.close()
     with (
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=20) as pool,
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
         tqdm(total=len(missing), unit="run") as bar,
     ):
         waiting = [pool.submit(carry_out, t, calibrations[t.cell.name]) for t in missing]
