@@ -1,22 +1,26 @@
-"""How early ``diagnose`` raises its alarm, and how often for nothing.
+"""How early ``diagnose`` raises its alarm, and how often for nothing, beside other rules.
 
     python -m benchmarks.alarms --db FILE [--db FILE …] --groups laws-horizon,laws-boundary
 
 Every ended run of the groups, in all of the archives, is judged as it stood after 25, 50, 75, …
 learner steps, by the code that ``diagnose`` uses, with the other runs of its setting as evidence
 and its own gold hidden. Counted are runs that collapsed, and runs that ended below their start
-without collapsing, with at least 50 healthy batches before their slide: how many were alarmed
-before it, and with which lead, as a share of the way to the slide that is left at that look; and
-runs that ended healthy: how many were alarmed at all. Plain rules stand beside it, each with the
-threshold that serves it best among those with at most 5 % false alarms, and other monitors, where
-they are installed, at the thresholds they ship (``other_tools.py``).
+without collapsing, with at least 50 healthy batches before their slide, and runs that ended
+healthy. Of a rule it says of how many it warned before the slide, and of how many collapses before
+the onset; the lead, as the share of the way to the slide that is left; how many healthy runs it
+alarmed; the AUC of its highest score, up to the slide of a lost run and to the end of a healthy
+one; and its processor time per learner step. Plain rules stand beside it, each with the threshold
+that serves it best, in hindsight, among those with at most 5 % false alarms, and other monitors,
+where they are installed, at the thresholds they ship (``other_tools.py``).
 """
 
 import argparse
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from advisor.answer import config_of, diagnosis_of
@@ -24,7 +28,7 @@ from advisor.calibration import SERIES, RunFacts, differences, run_facts
 from advisor.experiments.study import runs_of
 from advisor.red_flags import SERIES as FLAG_SERIES
 from advisor.red_flags import red_flags
-from benchmarks.other_tools import LEVELS, LOGGED, TOOLS, trl_log
+from benchmarks.other_tools import LEVELS, LOGGED, TOOLS, Looks, trl_log
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig
@@ -32,8 +36,11 @@ from trainer.config import TrainerConfig
 EVERY = 25
 HEALTHY_BATCHES = 50
 FALSE_AT_MOST = 0.05
+THRESHOLDS = 60
 LOST = ("collapsed", "damaged")
 COLUMNS = tuple(dict.fromkeys((*SERIES, *FLAG_SERIES, *LOGGED.values())))
+Scores = list[tuple[int, float]]
+"""Numbers of learner steps, and how alarming a rule finds the run then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,12 @@ class Ended:
             return True
         slide = self.run.slide_step
         return self.run.outcome in LOST and slide is not None and slide >= HEALTHY_BATCHES
+
+    @property
+    def until(self) -> float:
+        """The number of steps before which a warning is one: the slide, or for ever."""
+        slide = self.run.slide_step
+        return math.inf if self.run.outcome == "healthy" or slide is None else slide
 
 
 def facts_at(
@@ -95,66 +108,135 @@ def read(store: Store, groups: Sequence[str]) -> list[Ended]:
     return found
 
 
-def first_alarm(this: Ended, others: Sequence[RunFacts]) -> int | None:
-    """Return the number of steps after which the diagnosis first raises an alarm."""
+# -- rules: each scores a run as it stood at every look -------------------------------------------
+
+
+def diagnosed(this: Ended, others: Sequence[RunFacts]) -> Iterator[tuple[int, float]]:
+    """Score by the low end of the largest κ, at least 1 where ``diagnose`` raises an alarm."""
     for cut in range(EVERY, len(this.series["step"]) + 1, EVERY):
         hidden = {**{n: v[:cut] for n, v in this.series.items()}, "gold_reward_mean": [None] * cut}
         facts = facts_at(this.run, this.config, cut, this.series, this.radii[cut - 1])
-        if diagnosis_of(facts, others, red_flags(hidden, this.run.config)).alarm:
-            return cut
-    return None
+        found = diagnosis_of(facts, others, red_flags(hidden, this.run.config))
+        kappas = (found.kappa_staleness, found.kappa_horizon, found.kappa_slide, found.kappa_local)
+        yield cut, max(float(found.alarm), *(k.low or 0.0 for k in kappas))
 
 
-def plain_alarm(name: str, threshold: float) -> Callable[[Ended], int | None]:
-    """Return a rule that alarms when a column passes a threshold."""
+def fed(tool: Callable[[Sequence[Mapping[str, Any]], int], Looks], this: Ended) -> Looks:
+    """Score by the level of another monitor that is fed TRL's log of the run."""
+    return tool(trl_log(this.series, this.config.prompts), EVERY)
 
-    def rule(this: Ended) -> int | None:
-        best = -math.inf
+
+def column(name: str) -> Callable[[Ended], Scores]:
+    """Score by the largest value of a column so far."""
+
+    def rule(this: Ended) -> Scores:
+        best, scores = -math.inf, []
         for i, value in enumerate(this.series[name]):
-            if value is None:
-                continue
-            if name == "reward_mean":
+            if value is not None:
                 best = max(best, value)
-                if i >= EVERY and value < threshold * best:
-                    return i + 1
-            elif value > threshold:
-                return i + 1
-        return None
+            scores.append((i + 1, best))
+        return scores
 
     return rule
 
 
+def fallen_reward(this: Ended) -> Scores:
+    """Score by the share of its peak that the reward has lost."""
+    best, scores = -math.inf, []
+    for i, value in enumerate(this.series["reward_mean"]):
+        if value is not None:
+            best = max(best, value)
+            if i >= EVERY:
+                scores.append((i + 1, 1 - value / best))
+    return scores
+
+
+# -- what a rule is worth -------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """Of each kind of loss its number, the share caught and the median lead; and false alarms."""
+    """Of each kind of loss its number, how many were warned of, and the median lead; and the rest.
 
-    lost: Mapping[str, tuple[int, float, float]]
+    ``before_onset`` is of the collapses alone.
+    """
+
+    lost: Mapping[str, tuple[int, int, float]]
+    before_onset: int
     healthy: int
-    false: float
+    false: int
+    auc: float
 
     @property
-    def caught(self) -> float:
-        """How many losses were caught in all."""
-        return sum(n * share for n, share, _ in self.lost.values() if n)
+    def caught(self) -> int:
+        """How many losses were warned of in all."""
+        return sum(warned for _, warned, _ in self.lost.values())
 
 
-def judged(runs: Sequence[Ended], alarms: Mapping[str, int | None]) -> Judged:
-    """Hold alarms, numbers of steps by run, against what became of the runs."""
-    lost = {}
+def judged(runs: Sequence[Ended], scores: Mapping[str, Scores], threshold: float) -> Judged:
+    """Hold the scores of every run against what became of it."""
+    alarms = {
+        run_id: next((cut for cut, score in each if score >= threshold), math.inf)
+        for run_id, each in scores.items()
+    }
+    lost, highest = {}, {}
+    for this in runs:
+        seen = [score for cut, score in scores[this.run.id] if cut < this.until]
+        highest[this.run.id] = max(seen, default=-math.inf)
     for outcome in LOST:
         those = [r for r in runs if r.run.outcome == outcome]
-        leads = []
-        for each in those:
-            alarm, slide = alarms[each.run.id], each.run.slide_step or 0
-            if alarm is not None and alarm < slide:
-                leads.append(1 - alarm / slide)
-        share = len(leads) / len(those) if those else math.nan
-        lost[outcome] = len(those), share, statistics.median(leads) if leads else math.nan
+        leads = [1 - alarms[r.run.id] / r.until for r in those if alarms[r.run.id] < r.until]
+        lost[outcome] = len(those), len(leads), statistics.median(leads) if leads else math.nan
     healthy = [r for r in runs if r.run.outcome == "healthy"]
-    wrong = sum(alarms[r.run.id] is not None for r in healthy)
+    collapsed = [r for r in runs if r.run.outcome == "collapsed"]
     return Judged(
-        lost=lost, healthy=len(healthy), false=wrong / len(healthy) if healthy else math.nan
+        lost=lost,
+        before_onset=sum(alarms[r.run.id] < (r.run.collapse_step or 0) for r in collapsed),
+        healthy=len(healthy),
+        false=sum(alarms[r.run.id] < math.inf for r in healthy),
+        auc=_auc(
+            [highest[r.run.id] for r in runs if r.run.outcome in LOST],
+            [highest[r.run.id] for r in healthy],
+        ),
     )
+
+
+def _auc(lost: Sequence[float], healthy: Sequence[float]) -> float:
+    """Return the chance that a lost run scores above a healthy one; a tie is half of one."""
+    pairs = [(x > y) + 0.5 * (x == y) for x in lost for y in healthy]
+    return statistics.fmean(pairs) if pairs else math.nan
+
+
+def best_of(runs: Sequence[Ended], scores: Mapping[str, Scores]) -> Judged:
+    """Judge at the threshold that warns of most losses with few false alarms, in hindsight."""
+    values = sorted({score for each in scores.values() for _, score in each if score > -math.inf})
+    grid = [values[i * (len(values) - 1) // THRESHOLDS] for i in range(THRESHOLDS + 1)]
+    found = [judged(runs, scores, threshold) for threshold in grid]
+    allowed = [each for each in found if each.false <= FALSE_AT_MOST * each.healthy] or found
+    return max(allowed, key=lambda each: each.caught)
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def timed(
+    runs: Sequence[Ended], rule: Callable[[Ended], Iterator[tuple[int, float]] | Scores]
+) -> tuple[dict[str, Scores], float]:
+    """Return the scores of a rule by run, and its processor time in milliseconds a learner step."""
+    began = time.process_time()
+    scores = {this.run.id: list(rule(this)) for this in runs}
+    steps = sum(len(this.series["step"]) for this in runs)
+    return scores, 1e3 * (time.process_time() - began) / max(1, steps)
+
+
+def line(name: str, found: Judged, cost: float) -> None:
+    """Print one row."""
+    cells = [
+        f"{warned} of {number}, {lead:.0%}" if warned else f"0 of {number}"
+        for number, warned, lead in found.lost.values()
+    ]
+    cells += [f"{found.before_onset}", f"{found.false} of {found.healthy}"]
+    print(f"| {name} | {' | '.join(cells)} | {found.auc:.2f} | {cost:.3f} |", flush=True)
 
 
 def main() -> None:
@@ -166,46 +248,33 @@ def main() -> None:
     stores = [Store.open(db, create=False) for db in options.db or [None]]
     every = [run for store in stores for run in read(store, options.groups.split(","))]
     runs = [each for each in every if each.counts]
-    alarms = {}
-    for this in runs:
-        others = [
-            o.facts
-            for o in every
-            if o is not this
-            and o.facts.unsafe is not None
-            and not differences(o.config, this.config)
-        ]
-        alarms[this.run.id] = first_alarm(this, others)
-    print("| rule | collapses caught, median lead | damaged caught, median lead | false |")
-    print("|---|---|---|---|")
-    line("diagnose", judged(runs, alarms))
-    for name in ("learning_rate", "displacement", "cycle_drift"):
-        values = sorted({v for r in runs for v in r.series[name] if v is not None})
-        grid = [values[i * (len(values) - 1) // 60] for i in range(61)]
-        scored = [judged(runs, {r.run.id: plain_alarm(name, t)(r) for r in runs}) for t in grid]
-        allowed = [s for s in scored if s.false <= FALSE_AT_MOST] or scored
-        line(f"{name} above its best threshold", max(allowed, key=lambda s: s.caught))
-    line(
-        "reward below 0.8 of its peak",
-        judged(runs, {r.run.id: plain_alarm("reward_mean", 0.8)(r) for r in runs}),
+
+    def beside(this: Ended) -> list[RunFacts]:
+        decided = [o.facts for o in every if o is not this and o.facts.unsafe is not None]
+        return [facts for facts in decided if not differences(facts.config, this.config)]
+
+    print(
+        "| rule | collapses warned of before the slide, median lead | damaged, likewise "
+        "| collapses before the onset | false alarms | AUC | ms a step |"
     )
+    print("|---|---|---|---|---|---|---|")
+    neighbors = {this.run.id: beside(this) for this in runs}
+    scores, cost = timed(runs, lambda this: diagnosed(this, neighbors[this.run.id]))
+    line("`diagnose`", judged(runs, scores, 1), cost)
+    for name in ("learning_rate", "displacement", "cycle_drift"):
+        scores, cost = timed(runs, column(name))
+        line(f"{name} above a level, the best in hindsight", best_of(runs, scores), cost)
+    scores, cost = timed(runs, fallen_reward)
+    line("reward below 0.8 of its peak", judged(runs, scores, 0.2), cost)
+    line("reward below a share of its peak, the best in hindsight", best_of(runs, scores), cost)
     for name, tool in TOOLS.items():
         try:
-            warned = {r.run.id: tool(trl_log(r.series), EVERY) for r in runs}
+            scores, cost = timed(runs, partial(fed, tool))
         except ImportError:
-            print(f"| {name} | not installed | | |")
+            print(f"| {name} | not installed | | | | | |")
             continue
-        for level in LEVELS:
-            at = {run_id: alarms[level] for run_id, alarms in warned.items()}
-            line(f"{name}, {level}", judged(runs, at))
-
-
-def line(name: str, found: Judged) -> None:
-    """Print one row."""
-    cells = []
-    for number, share, lead in found.lost.values():
-        cells.append(f"{share:.0%} of {number}, {lead:.0%}" if number else "none")
-    print(f"| {name} | {' | '.join(cells)} | {found.false:.0%} of {found.healthy} |")
+        for level, words in enumerate(LEVELS, start=1):
+            line(f"{name}, {words}", judged(runs, scores, level), cost)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Alarms of other monitors on an archived run, each by its own code at the thresholds it ships.
 
 Each monitor is given what TRL's ``GRPOTrainer`` logs of the run (``kl`` is that to the starting
-policy, the newest known), step by step or as the log stood at each look, and says after how many
-learner steps it first warned and first called something critical. None of them is a requirement:
+policy, the newest known), step by step or as the log stood at each look, and says at each look how
+severe it calls the run. None of them is a requirement:
 
     pip install rlwatch==0.5.1 rldoctor==0.2.0 rlprobe==0.1.0
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 LOGGED = {
@@ -25,11 +25,11 @@ LOGGED = {
 }
 """Keys of TRL, and the metrics of the archive that they are."""
 LEVELS = ("warning", "critical")
-Alarms = dict[str, int | None]
-"""For each level the number of learner steps after which it was first reached, None for never."""
+Looks = Iterator[tuple[int, int]]
+"""Numbers of learner steps, and the level then: 0 for nothing, 1 a warning, 2 critical."""
 
 
-def trl_log(series: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def trl_log(series: Mapping[str, Sequence[Any]], prompts: int) -> list[dict[str, Any]]:
     """Return one record per learner step under TRL's keys; what was not measured is left out."""
     known: dict[str, Any] = {}
     records = []
@@ -37,47 +37,43 @@ def trl_log(series: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         measured = {key: series[name][i] for key, name in LOGGED.items()}
         known = {"kl": measured["kl"]} if measured["kl"] is not None else known
         record = known | {key: value for key, value in measured.items() if value is not None}
+        if "frac_reward_zero_std" in record:
+            record["frac_reward_zero_std"] /= prompts
         records.append({"step": step, **record})
     return records
 
 
-def rlwatch(log: Sequence[Mapping[str, Any]], every: int) -> Alarms:
+def rlwatch(log: Sequence[Mapping[str, Any]], every: int) -> Looks:
     """Feed rlwatch step by step."""
     from rlwatch.config import RLWatchConfig
     from rlwatch.detectors import DetectorSuite
 
     detectors = DetectorSuite(RLWatchConfig())
 
-    def levels() -> Iterator[tuple[int, set[str]]]:
-        for i, record in enumerate(log):
-            alerts = detectors.check_step(
-                record["step"],
-                entropy=record.get("entropy"),
-                kl_divergence=record.get("kl"),
-                reward_mean=record.get("reward"),
-                reward_std=record.get("reward_std"),
-                loss=record.get("loss"),
-                grad_norm=record.get("grad_norm"),
-            )
-            yield i + 1, {alert.severity for alert in alerts}
-
-    return _first(levels())
+    for i, record in enumerate(log):
+        alerts = detectors.check_step(
+            record["step"],
+            entropy=record.get("entropy"),
+            kl_divergence=record.get("kl"),
+            reward_mean=record.get("reward"),
+            reward_std=record.get("reward_std"),
+            loss=record.get("loss"),
+            grad_norm=record.get("grad_norm"),
+        )
+        yield i + 1, _highest(alert.severity for alert in alerts)
 
 
-def rldoctor(log: Sequence[Mapping[str, Any]], every: int) -> Alarms:
+def rldoctor(log: Sequence[Mapping[str, Any]], every: int) -> Looks:
     """Let rldoctor read the log as it stood at every look."""
     from rl_doctor.diagnosis import diagnose
     from rl_doctor.ingest.base import run_from_records
 
-    def levels() -> Iterator[tuple[int, set[str]]]:
-        for cut in range(every, len(log) + 1, every):
-            found = diagnose(run_from_records(log[:cut])).findings
-            yield cut, {finding.severity.name.lower() for finding in found}
-
-    return _first(levels())
+    for cut in range(every, len(log) + 1, every):
+        found = diagnose(run_from_records(log[:cut])).findings
+        yield cut, _highest(finding.severity.name.lower() for finding in found)
 
 
-def rlprobe(log: Sequence[Mapping[str, Any]], every: int) -> Alarms:
+def rlprobe(log: Sequence[Mapping[str, Any]], every: int) -> Looks:
     """Let rlprobe look at the recording as it stood at every look."""
     from rlprobe.doctor.engine import diagnose_view
     from rlprobe.doctor.runview import RunView
@@ -106,30 +102,20 @@ def rlprobe(log: Sequence[Mapping[str, Any]], every: int) -> Alarms:
         for record in log
     ]
 
-    def levels() -> Iterator[tuple[int, set[str]]]:
-        for cut in range(every, len(records) + 1, every):
-            found = diagnose_view(RunView(manifest, records[:cut]))
-            yield cut, {"warning" if f.severity == "warn" else f.severity for f in found}
-
-    return _first(levels())
+    for cut in range(every, len(records) + 1, every):
+        found = diagnose_view(RunView(manifest, records[:cut]))
+        yield cut, _highest("warning" if f.severity == "warn" else f.severity for f in found)
 
 
-TOOLS: dict[str, Callable[[Sequence[Mapping[str, Any]], int], Alarms]] = {
+TOOLS: dict[str, Callable[[Sequence[Mapping[str, Any]], int], Looks]] = {
     "rlwatch": rlwatch,
     "rldoctor": rldoctor,
     "rlprobe": rlprobe,
 }
 
 
-def _first(levels: Iterator[tuple[int, set[str]]]) -> Alarms:
-    alarms: Alarms = dict.fromkeys(LEVELS)
-    for steps, reached in levels:
-        for i, level in enumerate(LEVELS):
-            if alarms[level] is None and reached & set(LEVELS[i:]):
-                alarms[level] = steps
-        if None not in alarms.values():
-            break
-    return alarms
+def _highest(severities: Iterable[str]) -> int:
+    return max((LEVELS.index(s) + 1 for s in severities if s in LEVELS), default=0)
 
 
 def _sum(*values: float | None) -> float | None:
