@@ -10,7 +10,7 @@ beyond is brought to where the final reward is expected to be best, not to the e
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,9 @@ from .regime import Estimate
 from .staleness_radius import weight_radius
 from .wording import rate as written
 
+Schedule = Callable[[int], float]
+LEAST_RATE = 1e-30
+"""Stands for a planned rate of 0, of which any share is 0."""
 FLOOR = 1e-3
 """The smallest factor: a factor is positive, and at this one a run stands still."""
 RELEASE = 1.05
@@ -75,12 +78,18 @@ class _Wish:
 class Governor:
     """The rule for one run, with what it remembers of it; a function of the rows it was told."""
 
-    def __init__(self, config: TrainerConfig, bounds: Bounds) -> None:
-        """Govern a run of this configuration; its ``learning_rate_at`` is the schedule."""
+    def __init__(
+        self, config: TrainerConfig, bounds: Bounds, schedule: Schedule | None = None
+    ) -> None:
+        """Govern a run of this configuration; ``schedule`` gives the planned rate of every step.
+
+        Without one it is that of the configuration.
+        """
         self._config, self._bounds = config, bounds
+        self._schedule = schedule or config.learning_rate_at
         self._recent: deque[StepMetrics] = deque(maxlen=RECENT + config.max_staleness)
         self._clocks = [
-            _Clock(name, level, read, config)
+            _Clock(name, level, read, [self._schedule(t) for t in range(config.steps)])
             for name, level, read in (
                 ("displacement", bounds.displacement, lambda row: row.displacement),
                 ("√KL to the start", bounds.sqrt_kl, _sqrt_kl),
@@ -102,7 +111,7 @@ class Governor:
             self._recent.append(row)
             for clock in self._clocks:
                 clock.see(row)
-        planned = self._config.learning_rate_at(self._next)
+        planned = max(self._schedule(self._next), LEAST_RATE)
         safe = self._safe_rate()
         ceiling = planned if safe is None else safe.rate
         wishes = [safe, self._staleness(ceiling), self._sample_size()]
@@ -119,7 +128,7 @@ class Governor:
         level, own = self._bounds.learning_rate, self._config.learning_rate
         if level is None or own <= level.safe:
             return None
-        share = self._config.learning_rate_at(self._next) / own
+        share = self._schedule(self._next) / own
         return _Wish(
             level.aim * share,
             f"{written(own)} is not safe over {self._config.steps} steps, where up to "
@@ -189,7 +198,7 @@ class Governor:
 
     def _recent_rate(self) -> float:
         rates = [r.learning_rate for r in self._recent if r.learning_rate]
-        return float(np.mean(rates)) if rates else self._config.learning_rate_at(self._next)
+        return float(np.mean(rates)) if rates else self._schedule(self._next)
 
 
 class _Clock:
@@ -204,11 +213,10 @@ class _Clock:
         name: str,
         level: Level,
         read: Callable[[StepMetrics], float | None],
-        config: TrainerConfig,
+        planned: Sequence[float],
     ) -> None:
-        self._name, self._level, self._read, self._config = name, level, read, config
-        planned = [config.learning_rate_at(t) ** POWER for t in range(config.steps)]
-        self._left = np.append(np.cumsum(planned[::-1])[::-1], 0.0)
+        self._name, self._level, self._read, self._planned = name, level, read, planned
+        self._left = np.append(np.cumsum(np.array(planned)[::-1] ** POWER)[::-1], 0.0)
         self._sum = 0.0
         self._shown: list[tuple[int, float, float]] = []
         self._passed = False
@@ -225,7 +233,7 @@ class _Clock:
 
         The level is passed for certain only: with the doubt of the projection in its favor.
         """
-        if not self._shown or step >= self._config.steps:
+        if not self._shown or step >= len(self._planned):
             return None
         now, used, value = self._shown[-1]
         gained = self._per_rate(now, used, value)
@@ -236,7 +244,7 @@ class _Clock:
         doubt = math.exp(
             NINETY
             * ALPHA_SD
-            * math.log(self._config.steps / now)
+            * math.log(len(self._planned) / now)
             * USUAL_WEIGHT
             / (now + USUAL_WEIGHT)
         )
@@ -244,11 +252,11 @@ class _Clock:
         if not self._passed:
             return None
         room = max(0.0, self._level.aim**POWER - value**POWER)
-        part = (room / (gained * left)) ** USUAL_ALPHA
+        part = (room / (gained * left)) ** USUAL_ALPHA if left > 0 else 1.0
         return _Wish(
-            self._config.learning_rate_at(step) * share * min(1.0, part),
+            self._planned[step] * share * min(1.0, part),
             f"κ_horizon: {self._name} is {value:.3g} after {now} steps and would be {ends:.3g} "
-            f"after {self._config.steps}; up to {self._level.safe:.3g} is safe",
+            f"after {len(self._planned)}; up to {self._level.safe:.3g} is safe",
         )
 
     def _per_rate(self, now: int, used: float, value: float) -> float | None:
