@@ -54,7 +54,8 @@ class AlertStore(RunStore):
                 values = {"run_id": run_id, "rule": rule, "subject": subject, "episode": episode}
                 values |= {"time": time.time(), "message": message, "step": step, "due_at": now}
                 values |= {"state": DeliveryState.PENDING, "attempts": 0}
-                new = [{**values, "destination": d} for d in destinations if d not in addressed]
+                asked = dict.fromkeys(destinations)  # a file may name one twice
+                new = [{**values, "destination": d} for d in asked if d not in addressed]
                 if new:
                     connection.execute(insert(alert_deliveries), new)
         except IntegrityError:

@@ -35,7 +35,7 @@ def at_once(url, work, times=4):
 
 
 def test_an_episode_is_raised_once_and_the_next_when_it_was_cleared(store, run_id):
-    assert raised(store, run_id, "log", "phone") == 2
+    assert raised(store, run_id, "log", "phone", "log") == 2
     assert raised(store, run_id, "log", "phone") == 0
     assert raised(store, run_id, "log", "page") == 1, "a destination that came later"
     store.clear_alerts(run_id, [("limits", "horizon"), ("other", "staleness")])
