@@ -12,11 +12,13 @@ from storage.records import RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
 
+from .alerts_command import add_alerts_options
+from .alerts_command import run as run_alerts
 from .answer import answer, ask, calibration_of, diagnose, fitting_calibration, gather
 from .compare_command import add_compare_options
 from .compare_command import run as run_compare
-from .experiments.guard import add_guard_options
-from .experiments.guard import run as run_guard
+from .experiments.guard_command import add_guard_options
+from .experiments.guard_command import run as run_guard
 from .experiments.laws_command import add_laws_options
 from .experiments.laws_command import run as run_laws
 from .experiments.probe_command import add_probe_options
@@ -52,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
         "diagnose": _diagnose,
         "compare": run_compare,
         "watch": run_watch,
+        "alerts": run_alerts,
         "laws": run_laws,
         "plan": run_plan,
         "guard": run_guard,
@@ -90,10 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help=words, description=words)
     add_common_options(compare)
     add_compare_options(compare)
-    words = "judge live runs and store what changes"
+    words = "judge live runs, store what changes, and alert"
     watch = commands.add_parser("watch", help=words, description=words)
     add_common_options(watch)
     add_watch_options(watch)
+    words = "which alerts were raised, and how each delivery went"
+    alerts = commands.add_parser("alerts", help=words, description=words)
+    add_common_options(alerts)
+    add_alerts_options(alerts)
     words = "the paper's three laws on archived runs, with their intervals"
     laws = commands.add_parser("laws", help=words, description=words)
     add_common_options(laws)

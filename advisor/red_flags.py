@@ -39,6 +39,16 @@ SERIES = (
 )
 """The columns that ``red_flags`` reads; any may be missing."""
 
+FLAGS = (
+    "few effective sequences",
+    "stale and unclipped",
+    "engine mismatch",
+    "entropy gone",
+    "nothing to compare",
+    "reward rises, gold falls",
+)
+"""The names of all flags there are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedFlag:

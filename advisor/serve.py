@@ -22,6 +22,8 @@ from storage.store import Store
 from trainer.config import checked_config
 from trainer.launch import launch
 
+from .alerts.rules import alerting
+
 ADDRESS = "127.0.0.1"
 FIRST_PORT = 8501
 PORTS_TRIED = 100
@@ -40,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Prepare, then become the Streamlit server; returns only when that cannot be started."""
     options = parse(_parser(), argv)
     address = _checked_address(options.address)
+    alerting(None)  # told here: the process that reads it has no terminal
     port = free_port(options.port, address)
     store = Store.open(options.db)
     if not options.no_demo and (run_id := start_demonstration(store)):

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from advisor.experiments.guard import DEFAULT_RISK, found_bounds
+from advisor.experiments.guard import found_bounds
+from advisor.experiments.guard_command import DEFAULT_RISK
 from advisor.experiments.probe import default_budget, probe
 from advisor.experiments.validation import Cell, read_cells
 from advisor.governor import Governor as Rule

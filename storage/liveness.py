@@ -89,6 +89,10 @@ class PulseReader:
         standing = self._standing_seconds(run, gone is True)
         return RunStatus.LOST if standing >= LOST_AFTER_SECONDS else run.status
 
+    def silent_seconds(self, run: RunInfo) -> float:
+        """Return for how long a run has given no sign of life, as far as this reader saw it."""
+        return self._standing_seconds(run, process_gone(run) is True)
+
     def _standing_seconds(self, run: RunInfo, gone_from_here: bool) -> float:
         now = self._monotonic()
         count, since = self._seen.get(run.id, (None, now))

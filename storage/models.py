@@ -26,9 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from .records import BiasProbe, LagDrift, RunInfo, Sample, StepMetrics
+from .records import AlertDelivery, BiasProbe, LagDrift, RunInfo, Sample, StepMetrics
 
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 """The newest migration; a test holds it against the migration scripts."""
 
 metadata = MetaData()
@@ -82,6 +82,7 @@ _TYPES: dict[Any, Any] = {
     "bool": Boolean,
     "Mapping": FactJSON,
     "RunStatus": Text,
+    "DeliveryState": Text,
 }
 _LONG = BigInteger().with_variant(Integer, "sqlite")
 _LONG_COLUMNS = ("parameters", "tokens")
@@ -200,6 +201,20 @@ events = Table(
     Column("kind", String(32), nullable=False),
     Column("message", Text, nullable=False),
     Column("data", FactJSON),
+)
+
+_ALERT_KEY = ("run_id", "rule", "subject", "episode", "destination")
+
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("rule", String(64), primary_key=True),
+    Column("subject", String(64), primary_key=True),
+    Column("episode", Integer, primary_key=True, autoincrement=False),
+    Column("destination", String(64), primary_key=True),
+    *_columns_of(AlertDelivery, skip=_ALERT_KEY),
+    Index("alert_deliveries_by_state", "state"),
 )
 
 calibrations = Table(

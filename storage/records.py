@@ -257,6 +257,40 @@ class Event:
     id: int | None = None
 
 
+class DeliveryState(StrEnum):
+    """How a delivery of an alert stands; ``pending`` until it is settled one way or the other."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertDelivery:
+    """One alert on its way to one destination.
+
+    A rule alerts once per ``subject`` (which κ, which flag …) and ``episode``: from when it begins
+    to hold, at ``time``, until it has not held for a while, ``cleared_at``. A pending delivery is
+    tried at ``due_at``, and was ``attempts`` times; ``failure`` says why the last try did not
+    succeed.
+    """
+
+    run_id: str
+    rule: str
+    subject: str
+    episode: int
+    destination: str
+    time: float
+    message: str
+    step: int | None = None
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: int = 0
+    due_at: float | None = None
+    settled_at: float | None = None
+    cleared_at: float | None = None
+    failure: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """What a probe found out about one setting: facts of its segments, from which limits follow.

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from sqlalchemy import Table, select
 from sqlalchemy.exc import IntegrityError
 
+from .alert_store import AlertStore
 from .errors import CalibrationNotFound
 from .models import (
     bias_probes,
@@ -36,8 +37,8 @@ from .step_store import StepStore
 __all__ = ["Store", "new_run_id"]
 
 
-class Store(StepStore):
-    """The whole archive: runs, the facts of their steps, and what was advised."""
+class Store(StepStore, AlertStore):
+    """The whole archive: runs, the facts of their steps, what was advised and alerted."""
 
     # -- evaluations, events, recommendations ----------------------------------------------------
 

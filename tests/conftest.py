@@ -7,6 +7,7 @@ warm start (about 20 s), and ``archive_with_two_runs`` two real runs made throug
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,10 +26,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # two cores: threads of tiny matrices only fight over them
 
 
+@pytest.fixture(scope="session")
+def empty_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file of an empty archive, to be copied, which is faster than to make its tables."""
+    path = tmp_path_factory.mktemp("empty") / "archive.db"
+    Store.open(str(path)).close()
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, empty_archive: Path) -> Iterator[Store]:
     """Give an empty archive in a real file."""
-    opened = Store.open(str(tmp_path / "archive.db"))
+    opened = Store.open(str(shutil.copy(empty_archive, tmp_path)))
     yield opened
     opened.close()
 
@@ -43,10 +52,12 @@ def postgres_server() -> Iterator[postgres.Server]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def either_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def either_store(
+    request: pytest.FixtureRequest, tmp_path: Path, empty_archive: Path
+) -> Iterator[Store]:
     """Give an empty archive in a file, then one on a PostgreSQL server."""
     with ExitStack() as ends:
-        url = f"sqlite:///{tmp_path / 'archive.db'}"
+        url = f"sqlite:///{shutil.copy(empty_archive, tmp_path)}"
         if request.param == "postgresql":
             server: postgres.Server = request.getfixturevalue("postgres_server")
             url = ends.enter_context(server.archive())

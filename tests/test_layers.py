@@ -19,6 +19,7 @@ MODULES = [path for path in FILES if path.name != "__init__.py" and MIGRATIONS n
 
 IMPURE = {
     "__main__.py": "the command line",
+    "alerts_command.py": "the command line",
     "answer.py": "store to evidence to recommendation to store",
     "attach.py": "speaks in somebody else's process",
     "charts.py": "draws what answer.py learned",

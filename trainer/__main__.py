@@ -23,10 +23,10 @@ from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
 from .config import TrainerConfig, add_config_options, config_from_options
-from .foreground import carry_out, check_start, ended, exit_code, result, say, told
 from .launch import claim, config_to_resume, create_run, launch, queue_run, reopen, resume, stop
 from .pool import Carriers, WorkersFailed, carry_out_offered
 from .ray_cluster import ready_for
+from .run_command import carry_out, check_start, ended, exit_code, result, say, told
 from .sweep import add_sweep_options, cells_from_options, run_cells
 
 

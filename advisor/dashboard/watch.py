@@ -30,7 +30,7 @@ from advisor.overview import (
 )
 from advisor.regime import Diagnosis, Regime
 from advisor.wording import horizon, literal, pace
-from storage.records import Event, RunInfo
+from storage.records import AlertDelivery, DeliveryState, Event, RunInfo
 from storage.store import Store
 
 REFRESH_SECONDS, FEED_SECONDS = 2, 1  # of the words and numbers of the page, and of its charts
@@ -44,6 +44,11 @@ REGIMES = {
     Regime.DIVERGED: ("red", "✖"),
 }
 EVENT_ICONS = {"info": ":material/info:", "warning": ":material/warning:"}
+ALERT_ICONS = {
+    DeliveryState.PENDING: ":material/schedule_send:",
+    DeliveryState.DELIVERED: ":material/check:",
+    DeliveryState.FAILED: ":material/error:",
+}
 KAPPA_HELP = (
     "Each bar is how much of a limit this run uses, as an interval: **staleness** compares the "
     "drift within a staleness cycle with the drift at which clipping takes over, **horizon** the "
@@ -131,6 +136,7 @@ def _head(store: Store, run_id: str, was_alive: bool, drawn: bool) -> None:
 
 def _foot(store: Store, run_id: str) -> None:
     show_samples(store, [store.run(run_id)])
+    _alerts(store.deliveries(run_id))
     _events(store.events(run_id))
 
 
@@ -224,6 +230,18 @@ def _events(events: Sequence[Event]) -> None:
             icon = EVENT_ICONS.get(event.level, ":material/error:")
             kind = event.kind.replace("_", " ")
             st.markdown(f"{icon} `{when} UTC` **{kind}** {literal(event.message)}")
+
+
+def _alerts(deliveries: Sequence[AlertDelivery]) -> None:
+    if not deliveries:
+        return
+    with st.expander(f"Alerts ({len(deliveries)})"):
+        for each in deliveries:
+            when = time.strftime("%H:%M:%S", time.gmtime(each.time))
+            why = "" if each.failure is None else f", {each.failure}"
+            how = literal(f"{each.destination}: {each.state}{why}")
+            words = literal(f"{each.rule}: {each.message}")
+            st.markdown(f"{ALERT_ICONS[each.state]} `{when} UTC` {words} &nbsp;·&nbsp; {how}")
 
 
 page()

@@ -9,15 +9,18 @@ import time
 from collections.abc import Sequence
 
 from storage.liveness import PulseReader
-from storage.records import Event, RunInfo
+from storage.records import Event, RunInfo, RunStatus
 from storage.store import Store
 
+from ..alerts.conditions import Sight
 from ..answer import diagnose
 from ..regime import LIMITS, Diagnosis, Regime
 
 REGIME_EVENT = "regime"
 FLAG_EVENT = "red flag"
 AGREEING_LOOKS = 2
+NEWS_SECONDS = 24 * 3600.0
+"""A run that ended, or was heard of last, longer ago is no news to a watcher that starts."""
 
 
 class Watcher:
@@ -26,23 +29,45 @@ class Watcher:
     def __init__(self, store: Store) -> None:
         """Begin without a look."""
         self.store = store
+        self.sights: list[Sight] = []
+        """The last look: every run that is alive, and those that ended or were lost lately."""
         self._pulses = PulseReader()
         self._seen: dict[str, list[Regime]] = {}
 
     def look(self) -> tuple[list[RunInfo], list[Event]]:
         """Judge every run that is alive; return these runs and the events that were stored."""
-        runs = self.store.runs(archived=False)
-        alive = [run for run in runs if self._pulses.status(run).alive]
+        runs, tags = self.store.runs(archived=False), self.store.tags()
+        alive: list[RunInfo] = []
         events: list[Event] = []
-        for run in alive:
-            events += self.judge(run)
+        sights: list[Sight] = []
+        for run in runs:
+            status, silent, found = self._pulses.status(run), self._pulses.silent_seconds(run), None
+            if status.alive:
+                alive.append(run)
+                found = diagnose(self.store, run.id)
+                events += self._news(run, found)
+            elif not _is_lately(run, status, silent):
+                continue
+            sights.append(
+                Sight(
+                    run=run,
+                    status=status,
+                    step=self.store.last_step(run.id),
+                    silent=silent,
+                    diagnosis=found,
+                    tags=tags.get(run.id, ()),
+                )
+            )
+        self.sights = sights
         for run_id in self._seen.keys() - {run.id for run in alive}:
             del self._seen[run_id]
         return alive, events
 
     def judge(self, run: RunInfo) -> list[Event]:
         """Judge one run and return the events that were stored."""
-        found = diagnose(self.store, run.id)
+        return self._news(run, diagnose(self.store, run.id))
+
+    def _news(self, run: RunInfo, found: Diagnosis) -> list[Event]:
         return [*self._regime_event(run, found), *self._flag_events(run, found)]
 
     def _regime_event(self, run: RunInfo, found: Diagnosis) -> Sequence[Event]:
@@ -97,3 +122,9 @@ class Watcher:
         )
         self.store.append_event(event)
         return event
+
+
+def _is_lately(run: RunInfo, status: RunStatus, silent: float) -> bool:
+    if status is RunStatus.LOST:
+        return silent < NEWS_SECONDS
+    return run.ended_at is not None and time.time() - run.ended_at < NEWS_SECONDS

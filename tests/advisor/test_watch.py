@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from factories import NOON, a_config, a_run, fill
-from processes import command, ended, start
+from processes import command, ended, start, wait_until
 
 from advisor.__main__ import main
 from advisor.experiments.watch import Watcher
@@ -97,15 +97,17 @@ def test_mistyped_options_are_refused_in_one_line(words, line):
         main(["watch", *words])
 
 
-def test_it_ends_when_nothing_is_alive_and_prints_one_object(tmp_path, limited, store, capsys):
-    timer = threading.Timer(
-        0.7, lambda: store.update_run(limited.id, status=RunStatus.FINISHED, outcome="healthy")
-    )
-    timer.start()
+def test_it_ends_when_nothing_is_alive_and_prints_one_object(limited, store, capsys):
+    def end():
+        wait_until(lambda: store.events(limited.id))
+        store.update_run(limited.id, status=RunStatus.FINISHED, outcome="healthy")
+
+    ending = threading.Thread(target=end)
+    ending.start()
     code = main(["watch", "--db", store.url, "--every", "0.2", "--until-idle", "--json"])
-    timer.join()
+    ending.join()
     assert code == 0
-    assert json.loads(capsys.readouterr().out) == {"events": 1}
+    assert json.loads(capsys.readouterr().out) == {"events": 1, "alerts": 0}
 
 
 def test_it_ends_with_the_process_that_it_stands_beside(limited, store):

@@ -1,5 +1,6 @@
 """Fixtures of the dashboard: the real app under AppTest on a real archive."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from storage.store import Store
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def archive(
+    tmp_path: Path, empty_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
     """Give the empty archive that the pages open."""
-    opened = Store.open(str(tmp_path / "archive.db"))
+    opened = Store.open(str(shutil.copy(empty_archive, tmp_path)))
     monkeypatch.setenv("ETALON_DB", opened.url)
     monkeypatch.setenv("ETALON_HOME", str(tmp_path))
     _forget()

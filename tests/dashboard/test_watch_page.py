@@ -201,3 +201,16 @@ def test_a_run_whose_process_is_gone_reads_as_lost_and_is_not_rewritten(archive,
     fill(archive, run, steps=40)
     assert "lost" in visit("watch").markdown[0].value
     assert archive.run(run.id).status == RunStatus.RUNNING
+
+
+def test_alerts_of_a_run_are_shown_with_how_each_was_delivered(archive, visit):
+    fill(archive, live(), steps=40)
+    [run] = archive.runs()
+    about = {"rule": "limits", "subject": "s", "message": "κ *is* 1.2", "step": 7}
+    archive.raise_alert(run_id=run.id, **about, destinations=["log", "phone"])
+    archive.settle_delivery(archive.claim_delivery("phone", seconds=9), "HTTP 404")
+    page = visit("watch")
+    assert [each.label for each in page.expander if "Alerts" in each.label] == ["Alerts (2)"]
+    shown = [text.partition("UTC` ")[2] for text in words(page) if "limits" in text]
+    alert = r"limits\: κ \*is\* 1.2 &nbsp;·&nbsp; "
+    assert shown == [rf"{alert}log\: pending", rf"{alert}phone\: failed, HTTP 404"]

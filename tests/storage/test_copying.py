@@ -54,6 +54,8 @@ def written(tmp_path_factory):
     store.append_steps([a_step(run.id, t, loss=math.sin(t) / 3) for t in range(BLOCK + 9)])
     store.append_step(a_step(run.id, BLOCK + 9, tokens=2**40, loss=math.inf, grad_norm=NAN))
     store.tag_run(run.id, ["b", "a", "B", "-a", "ß", "ä"])
+    alert = {"run_id": run.id, "rule": "r", "subject": "ß", "message": "m", "step": None}
+    store.raise_alert(**alert, destinations=["b", "a", "B"])
     store.save_calibration(
         Calibration(
             id="K",

@@ -15,7 +15,7 @@ from storage.errors import SchemaMismatch
 from storage.models import SCHEMA_REVISION
 from storage.store import Store
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

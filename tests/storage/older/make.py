@@ -7,7 +7,8 @@ writes the archive with the ``storage`` package in OLDER, into a new file or int
 at a URL, and prints it as SQL. Every field of every record of that time is filled, and some are
 NaN, infinite or None. The files beside this one were made so:
 
-    0001 of 1c1cced, 0002 of cb35a25, 0003 of a538cd3, 0004 of 633438a
+    0001 of 1c1cced, 0002 of cb35a25, 0003 of a538cd3, 0004 of 633438a, 0005 of 8436725,
+    0006 of c893c8c
 """
 
 import math
@@ -76,6 +77,9 @@ def write(url: str) -> None:
         if hasattr(store, "append_samples"):
             store.append_samples([filled(records.Sample, n, run_id=run_id) for n in range(3)])
             store.tag_run(run_id, ["A", "a", "ß"][number:])
+        if hasattr(store, "raise_alert"):
+            of_run = {"run_id": run_id, "rule": "r", "subject": "üλ", "step": number}
+            store.raise_alert(**of_run, message="m", destinations=("log", "phone"))
     store.save_recommendation(filled(records.Recommendation, 1))
     if hasattr(store, "save_calibration"):
         store.save_calibration(filled(records.Calibration, 1, id="c", segments=({"a": math.inf},)))

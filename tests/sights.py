@@ -1,0 +1,21 @@
+"""What a watcher may see of a run at one look, made by hand."""
+
+from factories import a_config, a_run
+
+from advisor.alerts.conditions import Sight
+from advisor.regime import Diagnosis, Regime, unknown
+from storage.records import RunStatus
+
+NOT_YET = unknown("not yet")
+PLANNED = a_config(steps=1000)
+
+
+def a_diagnosis(regime=Regime.STABLE, **changes):
+    kappas = ("staleness", "horizon", "slide", "used", "local")
+    values = {f"kappa_{name}": NOT_YET for name in kappas} | {"horizon_step": NOT_YET}
+    return Diagnosis(regime=regime, reason="why", **(values | changes))
+
+
+def a_sight(diagnosis=None, *, status=RunStatus.RUNNING, step=99, silent=0.0, tags=(), **run):
+    found = a_run(**{"config": PLANNED, "status": status, **run})
+    return Sight(run=found, status=status, step=step, silent=silent, diagnosis=diagnosis, tags=tags)
