@@ -46,7 +46,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 Limit = Literal["staleness", "horizon", "slide", "local_step"]
 BadRegime = Literal["staleness_limited", "horizon_limited", "step_limited", "collapsed", "diverged"]
 End = Literal["collapsed", "diverged", "damaged", "failed", "stopped", "finished"]
-Kind = Literal["train", "sweep", "probe", "attached", "imported"]
+Kind = Literal["train", "guarded", "sweep", "probe", "attached", "imported"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Rule(_Part):
     red_flags: Annotated[tuple[Flag, ...], Some] | None = None
 
     kappa: Annotated[tuple[Limit, ...], Some] = ("staleness", "horizon", "slide", "local_step")
-    kinds: Annotated[tuple[Kind, ...], Some] = ("train", "attached")
+    kinds: Annotated[tuple[Kind, ...], Some] = ("train", "guarded", "attached")
     groups: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
