@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _started(store: Store, most: int) -> Iterator[RunInfo]:
     """Start runs that wait until as many live here as may."""
-    while (run := patiently(lambda: start_queued(store, most))) is not None:
+    while (run := start_queued(store, most)) is not None:
         yield run
 
 
