@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
+from storage.commandline import (
+    A_RUN,
+    BadInput,
+    Parser,
+    add_common_options,
+    parse,
+    print_json,
+    run_command,
+)
 from storage.engine import database_url
 from storage.records import RunStatus
 from storage.store import Store
@@ -29,6 +37,14 @@ from .recommendation import Advice
 from .regime import Diagnosis, Regime
 
 ALARM = 3
+RATES = {
+    "max_learning_rate": "max_learning_rate",
+    "suggested_learning_rate": "suggested_learning_rate",
+    "edge": "edge (half fail)",
+    "low": "edge, at least (95%)",
+    "high": "edge, at most (95%)",
+}
+"""What the rates of an answer are called in its text: of what low and high are, it has to say."""
 EXIT_CODES = {
     Regime.STABLE: 0,
     Regime.COLLAPSED: 1,
@@ -66,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--risk", default="0.05", metavar="X", help="accepted P(unsafe); 0 < risk < 1 (0.05)"
     )
     source = recommend.add_mutually_exclusive_group()
-    source.add_argument("--run", metavar="RUN", help="take this run alone as evidence")
+    source.add_argument("--run", metavar="RUN", help=f"take this run alone as evidence: {A_RUN}")
     source.add_argument("--group", metavar="G", help="take the runs of this group")
     source.add_argument("--calibration", metavar="ID", help="take this probe alone as evidence")
     source.add_argument("--literature", action="store_true", help="published settings only")
@@ -82,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     words = "the regime of a run, with its reasons"
     judge = commands.add_parser("diagnose", help=words, description=words)
     add_common_options(judge)
-    judge.add_argument("run", help="id of the run")
+    judge.add_argument("run", help=A_RUN)
     words = "what differs between runs, and how each ended"
     compare = commands.add_parser("compare", help=words, description=words)
     add_common_options(compare)
@@ -120,7 +136,8 @@ def _recommend(options: argparse.Namespace) -> int:
             calibration_of(store, options.calibration) if options.calibration is not None else None
         )
         none = options.literature or probed is not None
-        found = [] if none else gather(store, group=options.group, run_id=options.run)
+        run_id = None if options.run is None else store.run_id_of(options.run)
+        found = [] if none else gather(store, group=options.group, run_id=run_id)
         if options.group is not None and not found:
             raise BadInput(f"group: {options.group!r} has no run in the archive; see storage list")
         question = ask(settings=settings, evidence=found, risk=risk, found=probed)
@@ -149,10 +166,10 @@ def _risk(text: str) -> float:
 
 def _advice_text(advice: Advice) -> str:
     lines = [advice.reason]
-    for name in ("max_learning_rate", "suggested_learning_rate", "edge", "low", "high"):
+    for name, label in RATES.items():
         value = getattr(advice, name)
         shown = f"{value:.3g}" if value is not None else f"- ({advice.reasons.get(name)})"
-        lines.append(f"{name:<24} {shown}")
+        lines.append(f"{label:<24} {shown}")
     lines.append(f"{'binding':<24} {advice.binding}")
     lines.append(f"{'regime':<24} {advice.regime} ({advice.reasons['regime']})")
     return "\n".join([*lines, *(f"evidence: {each}" for each in advice.evidence)])
@@ -160,8 +177,8 @@ def _advice_text(advice: Advice) -> str:
 
 def _diagnose(options: argparse.Namespace) -> int:
     with closing(Store.open(options.db, create=False)) as store:
-        found = diagnose(store, options.run)
-        run = store.run(options.run)
+        run = store.run(store.run_id_of(options.run))
+        found = diagnose(store, run.id)
     if options.json:
         print_json(found.as_json())
     else:

@@ -343,9 +343,13 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
 def diagnosis_of(
     facts: RunFacts, others: Sequence[RunFacts], flags: Sequence[RedFlag]
 ) -> Diagnosis:
-    """Judge a run by its own facts and by ended runs of the same setting."""
-    constants = constants_of(others, learning_rate=facts.config.learning_rate)
-    criterion = clip_criterion(others, facts.parameters, facts.config.loss)
+    """Judge a run by its own facts and by ended runs of the same setting, of which it may be one.
+
+    A run that has survived shows, as any other that did, what such runs bear.
+    """
+    known = [*others, facts] if facts.unsafe is False else others
+    constants = constants_of(known, learning_rate=facts.config.learning_rate)
+    criterion = clip_criterion(known, facts.parameters, facts.config.loss)
     r_batch = staleness_radius(facts, criterion)
     kappas = {
         "staleness": staleness_kappa(facts, r_batch),

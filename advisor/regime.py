@@ -144,7 +144,7 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
         worst = max(passed, key=lambda name: passed[name])
         return LIMITS[worst], f"κ_{worst} is at least {passed[worst]:.2g}, beyond its limit of 1"
     if verdict in ("healthy", "finished"):
-        return Regime.STABLE, f"the run ended {verdict}; one seed is no proof for the next"
+        return Regime.STABLE, f"the run ended {verdict}; {_proven(kappas)}"
     open_ended = [_open(name, kappa) for name, kappa in kappas.items() if not _below_one(kappa)]
     if open_ended:
         return Regime.INSUFFICIENT_DATA, "; ".join(open_ended)
@@ -178,6 +178,15 @@ def change_of(
     return rate
 
 
+def _proven(kappas: Mapping[str, Estimate]) -> str:
+    """Say what a survivor leaves open: its end decides, whatever its intervals of κ allow."""
+    words = "one seed is no proof for the next"
+    open_ended = [f"κ_{n} {_span(k)}" for n, k in kappas.items() if not _below_one(k)]
+    if not open_ended:
+        return words
+    return f"{words}, and {' and '.join(open_ended)} alone would not say that it was safe"
+
+
 def _below_one(kappa: Estimate) -> bool:
     return kappa.high is not None and kappa.high < 1
 
@@ -190,7 +199,7 @@ def _open(name: str, kappa: Estimate) -> str:
 
 def _span(kappa: Estimate) -> str:
     if kappa.low is None:
-        return f"of at most {kappa.high:.2g}"
+        return "(unknown)" if kappa.high is None else f"of at most {kappa.high:.2g}"
     if kappa.high is None:
         return f"of at least {kappa.low:.2g}"
     return f"of {kappa.low:.2g} to {kappa.high:.2g}"

@@ -12,6 +12,7 @@ from advisor.dashboard.live_plot import live_plot
 from advisor.dashboard.question import UNSAFE, Asked, asked
 from advisor.figures import kappa_figure
 from advisor.recommendation import Advice
+from advisor.regime import Regime
 from advisor.wording import MISSING, chance, literal
 from advisor.wording import rate as written
 from storage.commandline import BadInput
@@ -127,9 +128,17 @@ def _limits(advice: Advice) -> None:
         "horizon": advice.kappa_horizon,
         "local step": advice.kappa_local,
     }
+    if advice.kappa_slide.value is not None:
+        kappas["slide"] = advice.kappa_slide
     live_plot(kappa_figure(kappas), key="advise-kappa", alt="κ of each limit at this rate")
     regime = advice.regime.replace("_", " ")
-    st.caption(f"Regime at this rate: **{regime}**, because {literal(advice.reasons['regime'])}.")
+    open_ended = advice.regime is Regime.INSUFFICIENT_DATA
+    words = (
+        "Which regime this rate is in is **not decided**"
+        if open_ended
+        else (f"Regime at this rate: **{regime}**")
+    )
+    st.caption(f"{words}: {literal(advice.reasons['regime'])}.")
     with st.expander("Where these numbers come from"):
         for name, kappa in kappas.items():
             st.markdown(f"- **κ {name}**: {kappa.reason or 'measured on runs of this setting'}")

@@ -36,8 +36,8 @@ MORE = (
 RISKS = (0.02, 0.05, 0.10, 0.30)
 UNSAFE = "Unsafe: collapsed, diverged, or ended worse than it began."
 SOURCES = {
-    "best": "A fitting probe, else archived runs, else published settings",
-    "archive": "Archived runs of this setting, else published settings",
+    "best": "Probe, else runs, else published",
+    "archive": "Runs, else published settings",
     "literature": "Published settings only",
 }
 PROBE, GROUP = "probe ", "group "
@@ -94,6 +94,7 @@ def asked(store: Store) -> Asked:
         ),
         key="evidence",
         bind="query-params",
+        help="A fitting probe, else archived runs of this setting, else published settings.",
     )
     entered, faults = _entered(base)
     try:

@@ -124,7 +124,7 @@ def test_a_probe_answers_before_archived_runs_and_may_be_chosen(archive, visit):
     assert headline(page)[0] == rate(advice.max_learning_rate)
     named = f"Probe of arithmetic, S = 3, T = 300 ({probe.id})"
     assert headline(visit("advise", evidence=named)) == headline(page)
-    runs_only = visit("advise", evidence="Archived runs of this setting, else published settings")
+    runs_only = visit("advise", evidence="Runs, else published settings")
     assert headline(runs_only) == without
 
 
