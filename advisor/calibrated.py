@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from storage.records import Calibration
+from storage.words import counted
 from trainer.config import TrainerConfig
 
 from .calibration import RunFacts, differences
@@ -110,7 +111,8 @@ def held(found: Measured) -> list[Trial]:
             max_staleness=s.max_staleness,
             steps=s.steps,
             unsafe=s.gain is None or not s.gain > 0,
-            label=f"hold {s.run_id}: η={s.learning_rate:g}, S={s.max_staleness}, {s.steps} steps",
+            label=f"hold {s.run_id}: η={s.learning_rate:g}, S={s.max_staleness}, "
+            f"{counted(s.steps, 'step')}",
         )
         for s in found.holds
     ]
@@ -221,7 +223,7 @@ def advise(question: Question, found: Measured, levels: SafeLevels) -> Advice:
         evidence=(
             *(
                 f"run {s.run_id}: {'ramp to' if s.is_ramp else 'hold at'} η={s.learning_rate:g}, "
-                f"S={s.max_staleness}, {s.steps} steps"
+                f"S={s.max_staleness}, {counted(s.steps, 'step')}"
                 for s in found.segments
             ),
             *(trial_of(run).label for run in found.outcomes),
@@ -388,7 +390,7 @@ def _forecast(question: Question, found: Measured, levels: SafeLevels) -> tuple[
     log_sum = (target - drift.c - drift.b * math.log(own)) / drift.alpha
     step = math.exp(log_sum) / own + question.setting.warmup_steps / 2
     if step > question.setting.steps:
-        return None, f"none within {question.setting.steps} steps"
+        return None, f"none within {counted(question.setting.steps, 'step')}"
     return step, ""
 
 
@@ -438,10 +440,10 @@ def _sentence(
     binding: RateLimit,
 ) -> str:
     setting = question.setting
-    where = f"at S = {setting.max_staleness} over {setting.steps} steps"
-    basis = f"a probe of {found.calibration.learner_steps} learner steps"
+    where = f"at S = {setting.max_staleness} over {counted(setting.steps, 'step')}"
+    basis = f"a probe of {counted(found.calibration.learner_steps, 'learner step')}"
     if found.outcomes:
-        basis += f" and {len(found.outcomes)} archived runs"
+        basis += f" and {counted(len(found.outcomes), 'archived run')}"
     which = binding.binding.replace("_", " ")
     unclipped = no_clipping_radius(setting)
     if largest is None:

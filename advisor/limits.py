@@ -13,11 +13,13 @@ from statistics import NormalDist
 
 import numpy as np
 
+from storage.words import counted
 from trainer.config import TrainerConfig
 from trainer.losses import LOSSES
 
 from .safe_levels import Level, SafeLevels, signature
 from .segments import FRESH_ABOVE, Segment, crossing, gains, is_learned_reward
+from .wording import rate as written
 
 NORMAL = NormalDist()
 ONE_SIDED_LOG_SD = 0.7
@@ -122,7 +124,7 @@ def survival_limit(
             binding=which,
             median=found[0] * level.value,
             log_sd=math.hypot(found[1], level.log_sd),
-            reason=f"holds from the start stop gaining at {found[0]:.2g}{why}",
+            reason=f"holds from the start stop gaining at {written(found[0])}{why}",
         )
     points = gains(stale, segments)
     if not points:
@@ -135,7 +137,7 @@ def survival_limit(
             median=rate * 2,
             log_sd=ONE_SIDED_LOG_SD,
             bound="low",
-            reason=f"holds gained up to {rate:.2g} and none above lost: the edge lies above",
+            reason=f"holds gained up to {written(rate)} and none above lost: the edge lies above",
         )
     rate = math.exp(points[0][0])
     return RateLimit(
@@ -143,7 +145,7 @@ def survival_limit(
         median=rate / 2,
         log_sd=ONE_SIDED_LOG_SD,
         bound="high",
-        reason=f"no hold gained, down to {rate:.2g}: the edge lies below",
+        reason=f"no hold gained, down to {written(rate)}: the edge lies below",
     )
 
 
@@ -161,8 +163,8 @@ def _what_binds(
         return "staleness", ""
     _, gain, error = points[0]
     if gain > -error:
-        return "staleness", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} still gains"
-    return "local_step", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} loses too"
+        return "staleness", f"; with fresh rollouts {written(fresh[-1].learning_rate)} still gains"
+    return "local_step", f"; with fresh rollouts {written(fresh[-1].learning_rate)} loses too"
 
 
 # -- horizon: how far from the start a learned reward can be followed -------------------------
@@ -200,8 +202,8 @@ def horizon_limit(
         median=math.exp(log_rate) * level.value * levels.other_reward_model.value,
         log_sd=math.hypot(own, levels.other_reward_model.log_sd),
         reason=f"the learned reward is followed too far at a displacement of {critical.value:.2g}, "
-        f"which {setting.steps} steps reach at {math.exp(log_rate):.2g}; how far one may be "
-        "followed differs between reward models, and outcomes of your own runs narrow it",
+        f"which {counted(setting.steps, 'step')} reach at {written(math.exp(log_rate))}; how far "
+        "one may be followed differs between reward models, which outcomes of your runs narrow",
     )
 
 
@@ -268,7 +270,7 @@ def transfer(
     limit = _to_staleness(limit, probed, asked, segments)
     if asked.steps > probed.steps:
         further = math.log(asked.steps / probed.steps)
-        limit = limit.moved(1.0, 0.1 * further, f"probed for {probed.steps} steps")
+        limit = limit.moved(1.0, 0.1 * further, f"probed for {counted(probed.steps, 'step')}")
     batches = asked.prompts * asked.group_size / (probed.prompts * probed.group_size)
     limit = _by_rule(limit, math.sqrt(batches), 0.6, "√batch rule")
     _check_width_rule(probed, asked)

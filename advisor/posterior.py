@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr
 
+from storage.words import counted
+
 from .limits import RateLimit
 
 SEED_LOG_SD = 0.15
@@ -54,8 +56,8 @@ class Shift:
             median=limit.median * math.exp(self.mean),
             log_sd=min(spread, limit.log_sd),
             bound=None if seen else limit.bound,
-            reason=f"{limit.reason}; outcomes of {runs} archived runs move it by "
-            f"{math.expm1(self.mean):+.0%}",
+            reason=f"{limit.reason}; outcomes of {counted(runs, 'archived run')} "
+            f"{'lower' if self.mean < 0 else 'raise'} it by {abs(math.expm1(self.mean)):.0%}",
         )
 
 

@@ -27,6 +27,7 @@ from storage.journal import RunChange
 from storage.patience import patiently
 from storage.records import Evaluation, Event, RunInfo, RunStatus, Sample, StepMetrics
 from storage.store import Store
+from storage.words import counted
 
 from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
@@ -236,7 +237,7 @@ class Worker:
         series = self._writer.ask(lambda store: store.series(run_id, rewards))
         for reward, gold in zip(*series.values(), strict=True):
             self._count(reward, gold)
-        words = f"goes on from the checkpoint after {found.step} steps"
+        words = f"goes on from the checkpoint after {counted(found.step, 'step')}"
         self._event("resumed", words, step=found.step, data={"steps_forgotten": taken - found.step})
         return True
 
@@ -256,7 +257,7 @@ class Worker:
                 self._event("checkpoint", words, level="warning", step=step)
             else:
                 if stopping:
-                    self._event("checkpoint", f"can go on after {step} steps", step=step)
+                    self._event("checkpoint", f"can go on after {counted(step, 'step')}", step=step)
             self._pace.saved(time.monotonic() - started)
         if self._interrupted:
             raise KeyboardInterrupt

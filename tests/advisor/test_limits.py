@@ -135,7 +135,7 @@ def test_with_fresh_rollouts_only_the_local_step_can_bind():
 def test_holds_that_all_gained_bound_the_edge_from_below():
     found = survival_limit(a_config(), [a_hold(1e-3), a_hold(2e-3)], LEVELS)
     assert (found.bound, found.median) == ("low", pytest.approx(4e-3))
-    assert "holds gained up to 0.002 and none above lost" in found.reason
+    assert "holds gained up to 2.0e-3 and none above lost" in found.reason
 
 
 @pytest.mark.parametrize("gains", [(-0.1, -0.2), (-0.1, -math.inf), (-math.inf, -math.inf), (0, 0)])
