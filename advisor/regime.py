@@ -11,6 +11,9 @@ from typing import Any
 from .red_flags import RedFlag
 
 
+ROUNDING = 1e-9
+
+
 class Regime(StrEnum):
     """What decides about a run, in the words that people read."""
 
@@ -179,9 +182,13 @@ def change_of(
 
 
 def _proven(kappas: Mapping[str, Estimate]) -> str:
-    """Say what a survivor leaves open: its end decides, whatever its intervals of κ allow."""
+    """Say what a survivor leaves open: its end decides, whatever its intervals of κ allow.
+
+    Held against what it bore itself, its κ is at most 1.
+    """
     words = "one seed is no proof for the next"
-    open_ended = [f"κ_{n} {_span(k)}" for n, k in kappas.items() if not _below_one(k)]
+    beyond = {n: k for n, k in kappas.items() if k.high is None or k.high > 1 + ROUNDING}
+    open_ended = [f"κ_{name} {_span(kappa)}" for name, kappa in beyond.items()]
     if not open_ended:
         return words
     return f"{words}, and {' and '.join(open_ended)} alone would not say that it was safe"
