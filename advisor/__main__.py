@@ -35,6 +35,7 @@ from .plan_command import add_plan_options
 from .plan_command import run as run_plan
 from .recommendation import Advice
 from .regime import Diagnosis, Regime
+from .wording import probe_command
 
 ALARM = 3
 RATES = {
@@ -148,6 +149,8 @@ def _recommend(options: argparse.Namespace) -> int:
         print_json(advice.as_json())
     else:
         print(_advice_text(advice))
+        if not advice.calibrated:
+            print(f"to measure it: {probe_command(question.setting)}")
     return 0
 
 
@@ -168,7 +171,11 @@ def _advice_text(advice: Advice) -> str:
     lines = [advice.reason]
     for name, label in RATES.items():
         value = getattr(advice, name)
-        shown = f"{value:.3g}" if value is not None else f"- ({advice.reasons.get(name)})"
+        shown = (
+            f"{value:.3g}".replace("e-0", "e-")
+            if value is not None
+            else f"- ({advice.reasons.get(name)})"
+        )
         lines.append(f"{label:<24} {shown}")
     lines.append(f"{'binding':<24} {advice.binding}")
     lines.append(f"{'regime':<24} {advice.regime} ({advice.reasons['regime']})")

@@ -231,7 +231,10 @@ def map_figure(
     """
     x = [s + 1 for s in staleness]
     data = [
-        trace for i, (label, y) in enumerate(boundaries.items()) for trace in traces(x, y, label, i)
+        trace
+        for i, (label, y) in enumerate(boundaries.items())
+        if any(value is not None for value in y)
+        for trace in traces(x, y, label, i)
     ]
     data += _dots("survived", "circle", GREEN, [t for t in trials if not t[2]])
     data += _dots("unsafe", "x", VERMILION, [t for t in trials if t[2]])

@@ -323,7 +323,7 @@ def _binding(kappas: dict[str, Estimate]) -> tuple[str, str]:
         return "none", "Which limit binds is not measured for this setting."
     name = max(known, key=lambda n: known[n])
     bounded = [n for n, k in kappas.items() if k.value is None]
-    rest = f"; {' and '.join(bounded)} not measured" if bounded else ""
+    rest = f"; {' and '.join(bounded)} not measured".replace("_", " ") if bounded else ""
     return name, f"The binding limit is {name.replace('_', ' ')} (κ ≈ {known[name]:.2g}{rest})."
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from .red_flags import RedFlag
 
-
 ROUNDING = 1e-9
 
 
@@ -145,14 +144,16 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
     passed = {n: k.low for n, k in kappas.items() if k.low is not None and k.low >= 1}
     if passed:
         worst = max(passed, key=lambda name: passed[name])
-        return LIMITS[worst], f"κ_{worst} is at least {passed[worst]:.2g}, beyond its limit of 1"
+        how = f"is at least {passed[worst]:.2g}, beyond its limit of 1"
+        return LIMITS[worst], f"{_symbol(worst)} {how}"
     if verdict in ("healthy", "finished"):
         return Regime.STABLE, f"the run ended {verdict}; {_proven(kappas)}"
     open_ended = [_open(name, kappa) for name, kappa in kappas.items() if not _below_one(kappa)]
     if open_ended:
         return Regime.INSUFFICIENT_DATA, "; ".join(open_ended)
     highest = max(kappas, key=lambda name: kappas[name].high or 0.0)
-    return Regime.STABLE, f"every κ is below 1; the largest is κ_{highest} {_span(kappas[highest])}"
+    largest = f"{_symbol(highest)} {_span(kappas[highest])}"
+    return Regime.STABLE, f"every κ is below 1; the largest is {largest}"
 
 
 def change_of(
@@ -188,7 +189,7 @@ def _proven(kappas: Mapping[str, Estimate]) -> str:
     """
     words = "one seed is no proof for the next"
     beyond = {n: k for n, k in kappas.items() if k.high is None or k.high > 1 + ROUNDING}
-    open_ended = [f"κ_{name} {_span(kappa)}" for name, kappa in beyond.items()]
+    open_ended = [f"{_symbol(name)} {_span(kappa)}" for name, kappa in beyond.items()]
     if not open_ended:
         return words
     return f"{words}, and {' and '.join(open_ended)} alone would not say that it was safe"
@@ -200,8 +201,12 @@ def _below_one(kappa: Estimate) -> bool:
 
 def _open(name: str, kappa: Estimate) -> str:
     if kappa.high is None and kappa.low is None:
-        return f"κ_{name} is unknown: {kappa.reason}"
-    return f"κ_{name} {_span(kappa)} does not decide: {kappa.reason or 'it straddles 1'}"
+        return f"{_symbol(name)} is unknown: {kappa.reason}"
+    return f"{_symbol(name)} {_span(kappa)} does not decide: {kappa.reason or 'it straddles 1'}"
+
+
+def _symbol(limit: str) -> str:
+    return f"κ_{limit.removesuffix('_step')}"
 
 
 def _span(kappa: Estimate) -> str:

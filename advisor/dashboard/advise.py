@@ -13,7 +13,7 @@ from advisor.dashboard.question import UNSAFE, Asked, asked
 from advisor.figures import kappa_figure
 from advisor.recommendation import Advice
 from advisor.regime import Regime
-from advisor.wording import MISSING, chance, literal
+from advisor.wording import MISSING, chance, literal, probe_command
 from advisor.wording import rate as written
 from storage.commandline import BadInput
 from storage.store import Store
@@ -79,16 +79,19 @@ def _ask_there(x: float, y: float) -> None:
 def _headline(question: Asked, advice: Advice) -> None:
     if not advice.calibrated:
         st.warning(
-            "Uncalibrated: learned from published settings, not from yours.",
+            "Uncalibrated: learned from published settings, not from yours. A probe measures yours "
+            "with short runs; for a model that trains elsewhere, `python -m advisor plan` names "
+            "them.",
             icon=":material/straighten:",
         )
+        st.code(probe_command(question.question.setting), language="bash", wrap_lines=True)
     reasons, rate = advice.reasons, advice.max_learning_rate
     risk = chance(question.question.risk)
     left, right = st.columns([5, 4], vertical_alignment="center")
     with left.container(border=True):
         st.caption(f"Largest safe learning rate at a risk of {risk}", help=UNSAFE)
         binding = advice.binding.replace("_", " ")
-        limit = "nothing measured binds" if binding == "none" else f"the {binding} binds"
+        limit = "nothing measured binds" if binding == "none" else f"{binding} is what limits it"
         why = reasons.get("max_learning_rate", "")
         words = f"{_interval(advice)}; {limit}" if rate is not None else why
         number = MISSING if rate is None else written(rate)
@@ -113,8 +116,10 @@ def _headline(question: Asked, advice: Advice) -> None:
 
 
 def _interval(advice: Advice) -> str:
-    low = "?" if advice.low is None else written(advice.low)
-    high = "?" if advice.high is None else written(advice.high)
+    low, high = (None if end is None else written(end) for end in (advice.low, advice.high))
+    if low is None or high is None:
+        end = f"at most {high}" if low is None else f"at least {low}"
+        return f"half of the runs fail at {end} (95% sure)"
     return f"half of the runs fail at {low} … {high} (90% interval)"
 
 
@@ -153,8 +158,16 @@ def _what_if(question: Asked, advice: Advice) -> None:
     st.subheader("What would change it", anchor=False)
     for card, (name, rate) in zip(st.columns(len(known)), known.items(), strict=True):
         now = advice.max_learning_rate
-        delta = None if now is None else f"{100 * (rate / now - 1):+.0f}%"
-        card.metric(WHAT_IF[name], written(rate), delta=delta, border=True)
+        percent = 0 if now is None else round(100 * (rate / now - 1))
+        delta = f"{percent:+d}%" if percent else None if now is None else "no change"
+        card.metric(
+            WHAT_IF[name],
+            written(rate),
+            delta=delta,
+            delta_color="normal" if percent else "off",
+            delta_arrow="auto" if percent else "off",
+            border=True,
+        )
 
 
 def _trade(store: Store, question: Asked, places: list[Boundary]) -> None:

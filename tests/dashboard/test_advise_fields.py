@@ -42,7 +42,7 @@ def unit_of(stack):
 
 
 def asked_staleness(page):
-    command = shlex.split(page.code[0].value)[3:]
+    command = shlex.split(page.code[-1].value)[3:]
     return config_from_options(parse(_parser(), command)).max_staleness
 
 
@@ -240,6 +240,9 @@ def test_without_a_stack_the_command_of_the_trainer_is_written(archive, visit):
     fill(archive, fresh(), steps=40)
     fill_evidence(archive)
     page = visit("advise", max_staleness="0", prompts="24")
-    assert page.code[0].value.startswith("python -m trainer run --workload arithmetic")
-    assert "--prompts 24" in page.code[0].value
+    probe, train = (each.value for each in page.code)
+    assert probe.startswith("python -m advisor probe --workload arithmetic")
+    assert train.startswith("python -m trainer run --workload arithmetic")
+    assert "--prompts 24" in probe
+    assert "--prompts 24" in train
     assert any("Etalon" in str(each) for each in words(page))
