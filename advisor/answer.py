@@ -13,7 +13,7 @@ from storage.records import Recommendation, RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, bounded_config, changed
 
-from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal, with_outcomes
+from .calibrated import WHAT_IF, advise
 from .calibration import (
     RunFacts,
     clip_criterion,
@@ -31,8 +31,9 @@ from .imported import (
     logs_beside,
 )
 from .learning_rate import Edge, Trial
-from .limits import ProbedEdge, RefusedTransfer
+from .limits import ProbedEdge
 from .literature import literature_trials, published_runs
+from .measured import Measured, held, limits_at, measured, refusal, with_outcomes
 from .passive import advise_from_logs, learned_limit
 from .recommendation import (
     Advice,
@@ -49,6 +50,7 @@ from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .run_facts import ENDED, ends_of, facts_of
 from .safe_levels import safe_levels
 from .staleness_radius import staleness_radius
+from .transfers import RefusedTransfer
 
 LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5
 NEAREST = 40

@@ -27,7 +27,7 @@ COUNTED_SHARE = 0.5
 SHORTER = 0.25
 """A limit of t < T steps lies up to (T/t)^0.5 higher: the middle of that, and as much doubt."""
 LONGER = 0.1
-"""Doubt per ln of how much longer than the logs the asked horizon is, as in ``limits.transfer``."""
+"""Doubt per ln of how much longer than the logs the asked horizon is, as in ``transfers``."""
 MOST_ABOVE_TRIED = 2.0
 NO_HORIZON = (
     "drift in logs says nothing of R_crit, of which ended runs of this setting or a probe tell"

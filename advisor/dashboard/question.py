@@ -8,9 +8,9 @@ import streamlit as st
 from pydantic import ValidationError
 
 from advisor.answer import ask, calibration_of, config_of, fitting_calibration, gather, learned_from
-from advisor.calibrated import Measured
 from advisor.calibration import RunFacts
 from advisor.dashboard.config_form import label_and_help, linked_fields
+from advisor.measured import Measured
 from advisor.recommendation import Question
 from advisor.wording import chance, shortened
 from storage.commandline import BadInput

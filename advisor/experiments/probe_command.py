@@ -12,7 +12,7 @@ from storage.records import Calibration
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options, checked_config
 
-from ..calibrated import measured
+from ..measured import measured
 from ..probed_constants import constants
 from ..regime import Estimate, explained
 from ..safe_levels import safe_levels

@@ -10,11 +10,12 @@ import pytest
 from factories import a_config
 from probed import KL_SCALE, LEVELS, SCALE, a_calibration, a_hold, a_ramp, linear_holds, travelled
 
-from advisor.calibrated import advise, measured, refusal
-from advisor.limits import RefusedTransfer
+from advisor.calibrated import advise
+from advisor.measured import measured, refusal
 from advisor.probed_constants import constants
 from advisor.recommendation import Question
 from advisor.regime import Regime
+from advisor.transfers import RefusedTransfer
 
 CROSSING = 2e-3
 EDGE = 1.25 * CROSSING

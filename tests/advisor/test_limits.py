@@ -10,7 +10,6 @@ from probed import KL_SCALE, LEVELS, NORMS, SCALE, a_hold, a_ramp, linear_holds,
 
 from advisor.limits import (
     RateLimit,
-    RefusedTransfer,
     alpha_of,
     critical_displacement,
     drift_of,
@@ -18,10 +17,10 @@ from advisor.limits import (
     horizon_limit,
     rate_at,
     survival_limit,
-    transfer,
     unsafe_probability,
 )
 from advisor.safe_levels import Level, safe_levels, signature
+from advisor.transfers import RefusedTransfer, transfer
 
 EDGE = 2e-3
 RISKS = (0.001, 0.02, 0.05, 0.1, 0.3, 0.5, 0.9)

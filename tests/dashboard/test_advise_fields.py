@@ -10,7 +10,7 @@ from probed import a_calibration, linear_holds
 from states import fill_evidence, fresh
 
 from advisor.answer import ask, consider
-from advisor.calibrated import measured
+from advisor.measured import measured
 from advisor.wording import rate
 from storage.commandline import parse
 from storage.importers.snippets import settings
