@@ -14,6 +14,7 @@ from trainer.config import TrainerConfig, checked_config
 
 from .literature import published_runs
 from .plan import Plan, PlannedRun, plan
+from .wording import rate as written
 
 UNUSED_RATE = 1e-6
 MOST_PARAMETERS = 1e15
@@ -204,7 +205,7 @@ def _text(answer: dict[str, Any]) -> str:
     for number, each in enumerate(answer["runs"], start=1):
         lines += [
             "",
-            f"{number}. {each['name']}: η = {each['learning_rate']:g}, S = "
+            f"{number}. {each['name']}: η = {written(each['learning_rate'])}, S = "
             f"{each['max_staleness']}, {counted(each['steps'], 'step')}; {each['why']}",
             "",
             *(f"    {line}" for line in each["settings"].splitlines()),
