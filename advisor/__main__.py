@@ -35,7 +35,7 @@ from .plan_command import add_plan_options
 from .plan_command import run as run_plan
 from .recommendation import Advice
 from .regime import Diagnosis, Regime
-from .wording import probe_command
+from .wording import probe_command, span
 
 ALARM = 3
 RATES = {
@@ -200,7 +200,17 @@ def _diagnosis_text(found: Diagnosis) -> str:
     lines = [f"{found.regime}: {found.reason}"]
     if found.change is not None:
         lines.append(f"to change: {found.change}")
-    return "\n".join([*lines, *(f"{f.name}: {f.evidence}; {f.advice}" for f in found.red_flags)])
+    lines += [f"{f.name}: {f.evidence}; {f.advice}" for f in found.red_flags]
+    kappas = {
+        "staleness": found.kappa_staleness,
+        "horizon": found.kappa_horizon,
+        "slide": found.kappa_slide,
+        "local step": found.kappa_local,
+    }
+    lines.append("how much of each limit is used, where 1 is all of it:")
+    for name, kappa in kappas.items():
+        lines.append(f"  {name:<11}{span(kappa):<16}{kappa.reason or 'measured on this run'}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,12 @@ def test_as_text_a_missing_rate_is_a_dash_with_its_reason(seeded, capsys):
 
 def test_as_text_a_diagnosis_is_its_regime_and_why(seeded, capsys):
     assert run_command(main, ["diagnose", COLLAPSED[-6:], "--db", seeded.url]) == 1
-    assert capsys.readouterr().out == "collapsed: the run has collapsed\n"
+    regime, words, *limits = capsys.readouterr().out.splitlines()
+    assert regime == "collapsed: the run has collapsed"
+    assert words == "how much of each limit is used, where 1 is all of it:"
+    assert [line[2:13].strip() for line in limits] == [
+        *("staleness", "horizon", "slide", "local step")
+    ]
 
 
 # -- exit codes of diagnose -------------------------------------------------------------------
