@@ -45,6 +45,13 @@ class Shift:
     safe: int
     unsafe: int
 
+    @property
+    def _change(self) -> str:
+        percent = round(100 * math.expm1(self.mean))
+        if percent == 0:
+            return "leave it where it is"
+        return f"{'lower' if percent < 0 else 'raise'} it by {abs(percent)}%"
+
     def applied(self, limit: RateLimit) -> RateLimit:
         """Return a limit moved and narrowed by the outcomes."""
         own = limit.log_sd**2 - self.prior_log_sd**2
@@ -56,8 +63,7 @@ class Shift:
             median=limit.median * math.exp(self.mean),
             log_sd=min(spread, limit.log_sd),
             bound=None if seen else limit.bound,
-            reason=f"{limit.reason}; outcomes of {counted(runs, 'archived run')} "
-            f"{'lower' if self.mean < 0 else 'raise'} it by {abs(math.expm1(self.mean)):.0%}",
+            reason=f"{limit.reason}; outcomes of {counted(runs, 'archived run')} {self._change}",
         )
 
 

@@ -34,7 +34,9 @@ COLUMNS = {
     "outcome": st.column_config.TextColumn(width=100),
     "reward first": st.column_config.NumberColumn(format="%.3f", help="mean of the first 20 steps"),
     "reward last": st.column_config.NumberColumn(format="%.3f", help="mean of the last 20 steps"),
-    "collapse step": st.column_config.NumberColumn(help="learner step at which the collapse began"),
+    "collapse step": st.column_config.NumberColumn(
+        "collapse", help="learner step at which the collapse began"
+    ),
 }
 
 
