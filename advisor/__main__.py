@@ -171,11 +171,9 @@ def _advice_text(advice: Advice) -> str:
     lines = [advice.reason]
     for name, label in RATES.items():
         value = getattr(advice, name)
-        shown = (
-            f"{value:.3g}".replace("e-0", "e-")
-            if value is not None
-            else f"- ({advice.reasons.get(name)})"
-        )
+        shown = f"- ({advice.reasons.get(name)})"
+        if value is not None:
+            shown = f"{value:.3g}".replace("e-0", "e-")
         lines.append(f"{label:<24} {shown}")
     lines.append(f"{'binding':<24} {advice.binding}")
     lines.append(f"{'regime':<24} {advice.regime} ({advice.reasons['regime']})")

@@ -110,9 +110,9 @@ def _told(name: str, value: Any) -> str:
     """Write a field of a run: a time as one, of a mapping one line for each entry."""
     if name in TIMES and value is not None:
         return moment(value)
-    if isinstance(value, Mapping) and value:
-        return "".join(f"\n  {key:<24} {_shown(each)}" for key, each in value.items())
-    return _shown(value or None) if isinstance(value, Mapping) else _shown(value)
+    if isinstance(value, Mapping):
+        return "".join(f"\n  {key:<24} {_shown(each)}" for key, each in value.items()) or "-"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:

@@ -138,12 +138,8 @@ def _limits(advice: Advice) -> None:
     live_plot(kappa_figure(kappas), key="advise-kappa", alt="κ of each limit at this rate")
     regime = advice.regime.replace("_", " ")
     open_ended = advice.regime is Regime.INSUFFICIENT_DATA
-    words = (
-        "Which regime this rate is in is **not decided**"
-        if open_ended
-        else (f"Regime at this rate: **{regime}**")
-    )
-    st.caption(f"{words}: {literal(advice.reasons['regime'])}.")
+    words = f"Regime at this rate: **{'not decided' if open_ended else regime}**"
+    st.caption(f"{words}, because {literal(advice.reasons['regime'])}.")
     with st.expander("Where these numbers come from"):
         for name, kappa in kappas.items():
             st.markdown(f"- **κ {name}**: {kappa.reason or 'measured on runs of this setting'}")
