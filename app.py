@@ -5,6 +5,7 @@ charts and plotly.js, so that no refresh sends them again, and what live charts 
 then runs it as the script.
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ PAGES = Path(__file__).parent / "advisor" / "dashboard"
 PLOTLY = Path(plotly.__file__).parent / "package_data"
 
 if get_script_run_ctx(suppress_warning=True) is None:
+    # Imported by the server, before its runtime begins, our cached functions have no store yet.
+    logging.getLogger("streamlit.runtime.caching.cache_data_api").setLevel(logging.ERROR)
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
+from storage.commandline import (
+    A_RUN,
+    BadInput,
+    Parser,
+    add_common_options,
+    parse,
+    print_json,
+    run_command,
+)
 from storage.engine import database_url
 from storage.records import RunStatus
 from storage.store import Store
@@ -31,8 +39,17 @@ from .plan_command import add_plan_options
 from .plan_command import run as run_plan
 from .recommendation import Advice
 from .regime import Diagnosis, Regime
+from .wording import probe_command, span
 
 ALARM = 3
+RATES = {
+    "max_learning_rate": "max_learning_rate",
+    "suggested_learning_rate": "suggested_learning_rate",
+    "edge": "edge (half fail)",
+    "low": "edge, at least (95%)",
+    "high": "edge, at most (95%)",
+}
+"""What the rates of an answer are called in its text: of what low and high are, it has to say."""
 EXIT_CODES = {
     Regime.STABLE: 0,
     Regime.COLLAPSED: 1,
@@ -72,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--risk", default="0.05", metavar="X", help="accepted P(unsafe); 0 < risk < 1 (0.05)"
     )
     source = recommend.add_mutually_exclusive_group()
-    source.add_argument("--run", metavar="RUN", help="take this run alone as evidence")
+    source.add_argument("--run", metavar="RUN", help=f"take this run alone as evidence: {A_RUN}")
     source.add_argument("--group", metavar="G", help="take the runs of this group")
     source.add_argument("--calibration", metavar="ID", help="take this probe alone as evidence")
     source.add_argument("--literature", action="store_true", help="published settings only")
@@ -88,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     words = "the regime of a run, with its reasons"
     judge = commands.add_parser("diagnose", help=words, description=words)
     add_common_options(judge)
-    judge.add_argument("run", help="id of the run")
+    judge.add_argument("run", help=A_RUN)
     words = "what differs between runs, and how each ended"
     compare = commands.add_parser("compare", help=words, description=words)
     add_common_options(compare)
@@ -134,7 +151,8 @@ def _recommend(options: argparse.Namespace) -> int:
             calibration_of(store, options.calibration) if options.calibration is not None else None
         )
         none = options.literature or probed is not None
-        found = [] if none else gather(store, group=options.group, run_id=options.run)
+        run_id = None if options.run is None else store.run_id_of(options.run)
+        found = [] if none else gather(store, group=options.group, run_id=run_id)
         if options.group is not None and not found:
             raise BadInput(f"group: {options.group!r} has no run in the archive; see storage list")
         question = ask(settings=settings, evidence=found, risk=risk, found=probed)
@@ -145,6 +163,8 @@ def _recommend(options: argparse.Namespace) -> int:
         print_json(advice.as_json())
     else:
         print(_advice_text(advice))
+        if not advice.calibrated:
+            print(f"to measure it: {probe_command(question.setting)}")
     return 0
 
 
@@ -163,10 +183,12 @@ def _risk(text: str) -> float:
 
 def _advice_text(advice: Advice) -> str:
     lines = [advice.reason]
-    for name in ("max_learning_rate", "suggested_learning_rate", "edge", "low", "high"):
+    for name, label in RATES.items():
         value = getattr(advice, name)
-        shown = f"{value:.3g}" if value is not None else f"- ({advice.reasons.get(name)})"
-        lines.append(f"{name:<24} {shown}")
+        shown = f"- ({advice.reasons.get(name)})"
+        if value is not None:
+            shown = f"{value:.3g}".replace("e-0", "e-")
+        lines.append(f"{label:<24} {shown}")
     lines.append(f"{'binding':<24} {advice.binding}")
     lines.append(f"{'regime':<24} {advice.regime} ({advice.reasons['regime']})")
     return "\n".join([*lines, *(f"evidence: {each}" for each in advice.evidence)])
@@ -174,8 +196,8 @@ def _advice_text(advice: Advice) -> str:
 
 def _diagnose(options: argparse.Namespace) -> int:
     with closing(Store.open(options.db, create=False)) as store:
-        found = diagnose(store, options.run)
-        run = store.run(options.run)
+        run = store.run(store.run_id_of(options.run))
+        found = diagnose(store, run.id)
     if options.json:
         print_json(found.as_json())
     else:
@@ -190,7 +212,17 @@ def _diagnosis_text(found: Diagnosis) -> str:
     lines = [f"{found.regime}: {found.reason}"]
     if found.change is not None:
         lines.append(f"to change: {found.change}")
-    return "\n".join([*lines, *(f"{f.name}: {f.evidence}; {f.advice}" for f in found.red_flags)])
+    lines += [f"{f.name}: {f.evidence}; {f.advice}" for f in found.red_flags]
+    kappas = {
+        "staleness": found.kappa_staleness,
+        "horizon": found.kappa_horizon,
+        "slide": found.kappa_slide,
+        "local step": found.kappa_local,
+    }
+    lines.append("how much of each limit is used, where 1 is all of it:")
+    for name, kappa in kappas.items():
+        lines.append(f"  {name:<11}{span(kappa):<16}{kappa.reason or 'measured on this run'}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

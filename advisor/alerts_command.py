@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     last = count(options.last)
     with closing(Store.open(options.db, create=options.db is None)) as store:
         if options.run is not None:
-            store.run(options.run)  # which names the nearest of an id that is none
+            options.run = store.run_id_of(options.run)
         found = store.deliveries(options.run, last=last)
     if options.json:
         print_json({"deliveries": [explained(asdict(each), _why(each)) for each in found]})

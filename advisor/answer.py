@@ -13,7 +13,7 @@ from storage.records import Recommendation, RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, bounded_config, changed
 
-from .calibrated import WHAT_IF, Measured, advise, held, limits_at, measured, refusal, with_outcomes
+from .calibrated import WHAT_IF, advise
 from .calibration import (
     RunFacts,
     clip_criterion,
@@ -31,8 +31,9 @@ from .imported import (
     logs_beside,
 )
 from .learning_rate import Edge, Trial
-from .limits import ProbedEdge, RefusedTransfer
+from .limits import ProbedEdge
 from .literature import literature_trials, published_runs
+from .measured import Measured, held, limits_at, measured, refusal, with_outcomes
 from .passive import advise_from_logs, learned_limit
 from .recommendation import (
     Advice,
@@ -49,6 +50,7 @@ from .regime import Diagnosis, Regime, change_of, regime_of, unknown
 from .run_facts import ENDED, ends_of, facts_of
 from .safe_levels import safe_levels
 from .staleness_radius import staleness_radius
+from .transfers import RefusedTransfer
 
 LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5
 NEAREST = 40
@@ -343,9 +345,13 @@ def diagnose(store: Store, run_id: str) -> Diagnosis:
 def diagnosis_of(
     facts: RunFacts, others: Sequence[RunFacts], flags: Sequence[RedFlag]
 ) -> Diagnosis:
-    """Judge a run by its own facts and by ended runs of the same setting."""
-    constants = constants_of(others, learning_rate=facts.config.learning_rate)
-    criterion = clip_criterion(others, facts.parameters, facts.config.loss)
+    """Judge a run by its own facts and by ended runs of the same setting, of which it may be one.
+
+    A run that has survived shows, as any other that did, what such runs bear.
+    """
+    known = [*others, facts] if facts.unsafe is False else others
+    constants = constants_of(known, learning_rate=facts.config.learning_rate)
+    criterion = clip_criterion(known, facts.parameters, facts.config.loss)
     r_batch = staleness_radius(facts, criterion)
     kappas = {
         "staleness": staleness_kappa(facts, r_batch),

@@ -15,6 +15,7 @@ from scipy.optimize import least_squares
 from scipy.special import stdtrit
 
 from storage.records import BiasProbe
+from storage.words import counted
 
 from .regime import Estimate, unknown
 
@@ -67,9 +68,10 @@ def exponent(probes: Sequence[BiasProbe], correction: str, along: str = "drift")
     """
     points = usable(probes, correction)
     runs = sorted({p.run_id for p in points})
-    if len(runs) < LEAST_RUNS or len({p.staleness for p in points}) < LEAST_LAGS:
+    lags = len({p.staleness for p in points})
+    if len(runs) < LEAST_RUNS or lags < LEAST_LAGS:
         return unknown(
-            f"{len(runs)} runs with {len({p.staleness for p in points})} usable lags; "
+            f"{counted(len(runs), 'run')} with {counted(lags, 'usable lag')}; "
             f"{LEAST_RUNS} runs and {LEAST_LAGS} lags are needed"
         )
     return _over_runs(points, lambda chosen: _fit(chosen, along))
@@ -153,7 +155,8 @@ def ratio_at_equal_drift(
             ratios.append(float(np.mean([v - np.interp(u, x, y) for u, v in inside])))
     if len(ratios) < LEAST_RUNS:
         return unknown(
-            f"{len(ratios)} seeds have both rates at equal drift; {LEAST_RUNS} are needed"
+            f"{counted(len(ratios), 'seed')} with both rates at equal drift; "
+            f"{LEAST_RUNS} are needed"
         )
     half = float(stdtrit(len(ratios) - 1, (1 + INTERVAL) / 2)) * float(
         np.std(ratios, ddof=1) / math.sqrt(len(ratios))

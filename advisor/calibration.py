@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from storage.words import counted
 from trainer.config import TrainerConfig
 from trainer.losses import LOSSES
 
@@ -271,7 +272,7 @@ def clip_criterion(
     borne = _borne(runs)
     if borne and max(borne) > low:
         low = max(borne)
-        source = f"{len(borne)} survived runs of this setting bore {low:.2%} of active clipping"
+        source = _bore(len(borne), low)
     return low, max(low, high), source
 
 
@@ -284,8 +285,12 @@ def _criterion_of_answers(runs: Sequence[RunFacts], loss: str) -> tuple[float, f
     nowhere = f"how much clipping of answers {loss} bears is published nowhere"
     if not (borne := _borne(runs)):
         return math.nan, math.inf, f"{nowhere}, and no run of this setting has survived"
-    words = f"{len(borne)} survived runs of this setting bore {max(borne):.2%} of active clipping"
-    return max(borne), math.inf, f"{words}; {nowhere}"
+    return max(borne), math.inf, f"{_bore(len(borne), max(borne))}; {nowhere}"
+
+
+def _bore(runs: int, clip_fraction: float) -> str:
+    survived = counted(runs, "survived run")
+    return f"{survived} of this setting bore {clip_fraction:.2%} of active clipping"
 
 
 def batch_radius(
@@ -358,14 +363,14 @@ def critical_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Esti
         if causes.get(run.run_id) == "horizon" and run.displacement_at_onset
     ]
     if events:
-        return _with_few_events(events, "horizon collapses")
+        return _with_few_events(events, "horizon collapse")
     reached = [run.displacement for run in runs if run.unsafe is False and run.displacement]
     if reached:
         return Estimate(
             low=max(reached),
             is_bound=True,
-            reason=f"no horizon collapse of this setting is archived; {len(reached)} runs "
-            f"survived displacements up to {max(reached):.2g}",
+            reason="no horizon collapse of this setting is archived; "
+            f"{counted(len(reached), 'run')} survived displacements up to {max(reached):.2g}",
         )
     return unknown("no run of this setting has survived, nor collapsed at its horizon")
 
@@ -383,7 +388,7 @@ def slide_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Estimat
     ]
     if not events:
         return unknown("no run of this setting has begun to fall at its horizon")
-    return _with_few_events(events, "falls")
+    return _with_few_events(events, "fall")
 
 
 def _with_few_events(events: Sequence[float], what: str) -> Estimate:
@@ -397,7 +402,7 @@ def _with_few_events(events: Sequence[float], what: str) -> Estimate:
         value=math.exp(centre),
         low=math.exp(centre - half),
         high=math.exp(centre + half),
-        reason=f"{len(events)} {what if len(events) > 1 else what[:-1]} of this setting",
+        reason=f"{counted(len(events), what)} of this setting",
     )
 
 
@@ -424,5 +429,5 @@ def step_radius(runs: Sequence[RunFacts], causes: Mapping[str, str]) -> Estimate
         value=math.sqrt(low * high),
         low=low,
         high=high,
-        reason=f"{len(borne)} runs survived and {len(broke)} broke at their first steps",
+        reason=f"{counted(len(borne), 'run')} survived and {len(broke)} broke at the first steps",
     )

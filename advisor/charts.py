@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .answer import learned_edge
-from .calibrated import Measured
 from .calibration import RunFacts
 from .drawing import BLUE, COLORS, DASHES, GRAY, GREEN, VERMILION, Figure, figure, say, traces
 from .learning_rate import Trial
-from .limits import RefusedTransfer
+from .measured import Measured
 from .recommendation import Advice, Question
+from .transfers import RefusedTransfer
 from .wording import in_chart
 from .wording import rate as written
 
@@ -231,7 +231,10 @@ def map_figure(
     """
     x = [s + 1 for s in staleness]
     data = [
-        trace for i, (label, y) in enumerate(boundaries.items()) for trace in traces(x, y, label, i)
+        trace
+        for i, (label, y) in enumerate(boundaries.items())
+        if any(value is not None for value in y)
+        for trace in traces(x, y, label, i)
     ]
     data += _dots("survived", "circle", GREEN, [t for t in trials if not t[2]])
     data += _dots("unsafe", "x", VERMILION, [t for t in trials if t[2]])

@@ -16,6 +16,8 @@ import numpy as np
 from scipy.special import log_ndtr
 from scipy.stats import chi2
 
+from storage.words import counted
+
 from .regime import Estimate, unknown
 
 LEAST_EVENTS = 6
@@ -63,7 +65,7 @@ def collapse_exponents(runs: Sequence[Lifetime]) -> dict[str, Estimate]:
     events = [run for run in runs if run.collapsed]
     names = {"rate": "log_rate", "period": "log_period"}
     if len(events) < LEAST_EVENTS or len({run.learning_rate for run in events}) < 2:
-        why = f"{len(events)} collapses; {LEAST_EVENTS} at two learning rates are needed"
+        why = f"{counted(len(events), 'collapse')}; {LEAST_EVENTS} at two learning rates are needed"
         return dict.fromkeys(names, unknown(why))
     varied = [c for c in names.values() if len({_covariates(run)[c] for run in runs}) > 1]
     with _quiet():
@@ -234,8 +236,8 @@ def _slope(edges: Sequence[tuple[int, int, float, float]], least: float, most: f
     stalenesses = {edge[0] for edge in bracketed}
     if len(bracketed) < LEAST_EVENTS or len(stalenesses) < 2:
         return unknown(
-            f"{len(bracketed)} seeds with an edge between two tried rates at {len(stalenesses)} "
-            f"values of S; {LEAST_EVENTS} at two are needed"
+            f"{counted(len(bracketed), 'seed')} with an edge between two tried rates, at "
+            f"{counted(len(stalenesses), 'value')} of S; {LEAST_EVENTS} at two are needed"
         )
     with _quiet():
         import pandas as pd

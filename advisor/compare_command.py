@@ -3,11 +3,12 @@
 import argparse
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import A_RUN, BadInput, print_json
+from storage.errors import RunNotFound
 from storage.liveness import PulseReader
 from storage.records import RunInfo
 from storage.store import Store
@@ -22,7 +23,7 @@ WIDTH = 36
 
 def add_compare_options(parser: argparse.ArgumentParser) -> None:
     """Add which runs."""
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="ids of two runs or more")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=f"two or more; each: {A_RUN}")
     parser.add_argument("--baseline", metavar="RUN", help="run that the others are held against")
 
 
@@ -33,21 +34,27 @@ def run(options: argparse.Namespace) -> int:
         BadInput: fewer than two different runs, or a baseline that is none of them.
         RunNotFound: one is not in the archive.
     """
-    ids = list(dict.fromkeys(options.runs))
-    if len(ids) < 2:
-        raise BadInput("run: two different runs are needed to compare; see python -m storage list")
-    if options.baseline is not None and options.baseline not in ids:
-        raise BadInput(
-            f"baseline: {options.baseline!r} is not allowed; allowed: one of {', '.join(ids)}"
-        )
     with closing(Store.open(options.db, create=False)) as store:
+        ids = list(dict.fromkeys(map(store.run_id_of, options.runs)))
+        baseline = options.baseline
+        if baseline is not None:
+            with suppress(RunNotFound):
+                baseline = store.run_id_of(baseline)
+        _check(ids, baseline)
         runs = [store.run(run_id) for run_id in ids]
         summaries = {name: _summaries(store, runs, name) for name in METRICS}
     if options.json:
-        print_json(_as_json(runs, summaries, options.baseline))
+        print_json(_as_json(runs, summaries, baseline))
     else:
-        print(_text(runs, summaries, options.baseline))
+        print(_text(runs, summaries, baseline))
     return 0
+
+
+def _check(ids: Sequence[str], baseline: str | None) -> None:
+    if len(ids) < 2:
+        raise BadInput("run: two different runs are needed to compare; see python -m storage list")
+    if baseline is not None and baseline not in ids:
+        raise BadInput(f"baseline: {baseline!r} is not allowed; allowed: one of {', '.join(ids)}")
 
 
 def _summaries(store: Store, runs: Sequence[RunInfo], name: str) -> dict[str, dict[str, Any]]:

@@ -190,7 +190,7 @@ def kappa_figure(kappas: Mapping[str, Estimate]) -> Figure:
     chart = figure("How much of each limit is used", data, "", "κ = used / limit")
     chart["layout"] |= {
         "showlegend": False,
-        "height": 80 + 48 * len(kappas),
+        "height": 94 + 48 * len(kappas),
         "hovermode": "closest",
         "margin": {"l": 100, "r": 12, "t": 38, "b": 46},
     }
@@ -202,7 +202,7 @@ def kappa_figure(kappas: Mapping[str, Estimate]) -> Figure:
     chart["layout"]["yaxis"] = {
         "type": "category",
         "categoryarray": list(kappas),
-        "range": [len(kappas) - 0.5, -0.5],
+        "range": [len(kappas) - 0.5, -0.8],  # the words "beyond limit" stand above the first bar
         "showgrid": False,
         "tickvals": list(kappas),
         "ticktext": [f"{name}<br><b>{span(kappa)}</b>" for name, kappa in kappas.items()],

@@ -8,12 +8,12 @@ from typing import Any
 
 from trainer.config import TrainerConfig
 
-from .calibrated import Measured
 from .calibration import RunFacts, clip_criterion
 from .constants import constants_of
 from .governor import Bounds, Level
 from .horizon import USUAL_ALPHA
 from .limits import critical_displacement
+from .measured import Measured
 from .recommendation import Advice, Question, deciding_runs
 from .safe_levels import Level as Scattered
 from .safe_levels import SafeLevels

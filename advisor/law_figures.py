@@ -88,8 +88,8 @@ def collapse_figure(lifetimes: Sequence[Lifetime]) -> Figure:
         data,
         "learner step of onset",
         "learning rate η",
-        xaxis={"type": "log", "exponentformat": "e"},
-        yaxis={"type": "log"},
+        xaxis={"type": "log", "dtick": "D2", "exponentformat": "e"},
+        yaxis={"type": "log", "dtick": "D2"},
     )
     chart["layout"] |= WIDE
     for axis in ("xaxis", "yaxis"):
@@ -126,7 +126,7 @@ def clock_figure(lifetimes: Sequence[Lifetime], fits: Sequence[ClockFit]) -> Fig
         data,
         "",
         "clock at onset, relative to its median",
-        xaxis={"type": "log", "exponentformat": "e"},
+        xaxis={"type": "log", "dtick": "D2", "exponentformat": "e"},
         yaxis={"type": "category"},
     )
     chart["layout"] |= WIDE | {"showlegend": False}

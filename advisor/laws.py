@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.records import BiasProbe, LagDrift
+from storage.words import counted
 
 from . import bias_laws, collapse_laws
 from .collapse_laws import Lifetime, Tried
@@ -56,7 +57,7 @@ def drift_by_rate(drifts: Mapping[float, Sequence[Sequence[LagDrift]]], beta1: f
                 value=known[len(known) // 2] if known else None,
                 low=known[0] if known else None,
                 high=known[-1] if known else None,
-                reason=f"median and range over {len(known)} runs"
+                reason=f"median and range over {counted(len(known), 'run')}"
                 if known
                 else (found[0].reason if found else "no run"),
             ),

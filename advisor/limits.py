@@ -2,8 +2,8 @@
 
 Pure. A limit is log-normal: P(unsafe by it) at rate η is Φ((ln η − ln median)/log_sd), which holds
 the error of the measurement, the scatter of the safe level between settings, and that of seeds.
-Asked about another S, T, batch, width or clip than was probed, a limit is carried over by the rules
-of ``transfer`` and widened, or refused.
+Asked about another S, T, batch, width or clip than was probed, a limit is carried over or refused
+(``transfers``).
 """
 
 import math
@@ -13,11 +13,12 @@ from statistics import NormalDist
 
 import numpy as np
 
+from storage.words import counted
 from trainer.config import TrainerConfig
-from trainer.losses import LOSSES
 
 from .safe_levels import Level, SafeLevels, signature
-from .segments import FRESH_ABOVE, Segment, crossing, gains, is_learned_reward
+from .segments import Segment, crossing, gains, is_learned_reward
+from .wording import rate as written
 
 NORMAL = NormalDist()
 ONE_SIDED_LOG_SD = 0.7
@@ -27,8 +28,6 @@ PRIOR_ALPHA, PRIOR_WEIGHT = 0.7, 2.0
 PRIOR_KL_SLOPE = 0.7
 EXTRAPOLATED_LOG_SD = 0.12
 """Added uncertainty per unit of ln Σ η beyond what the holds have travelled."""
-REFUSED_BEYOND = 4.0
-"""S + 1 may differ from what was probed by at most this factor, unless fresh rollouts say more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +121,7 @@ def survival_limit(
             binding=which,
             median=found[0] * level.value,
             log_sd=math.hypot(found[1], level.log_sd),
-            reason=f"holds from the start stop gaining at {found[0]:.2g}{why}",
+            reason=f"holds from the start stop gaining at {written(found[0])}{why}",
         )
     points = gains(stale, segments)
     if not points:
@@ -135,7 +134,7 @@ def survival_limit(
             median=rate * 2,
             log_sd=ONE_SIDED_LOG_SD,
             bound="low",
-            reason=f"holds gained up to {rate:.2g} and none above lost: the edge lies above",
+            reason=f"holds gained up to {written(rate)} and none above lost: the edge lies above",
         )
     rate = math.exp(points[0][0])
     return RateLimit(
@@ -143,7 +142,7 @@ def survival_limit(
         median=rate / 2,
         log_sd=ONE_SIDED_LOG_SD,
         bound="high",
-        reason=f"no hold gained, down to {rate:.2g}: the edge lies below",
+        reason=f"no hold gained, down to {written(rate)}: the edge lies below",
     )
 
 
@@ -161,8 +160,8 @@ def _what_binds(
         return "staleness", ""
     _, gain, error = points[0]
     if gain > -error:
-        return "staleness", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} still gains"
-    return "local_step", f"; with fresh rollouts {fresh[-1].learning_rate:.2g} loses too"
+        return "staleness", f"; with fresh rollouts {written(fresh[-1].learning_rate)} still gains"
+    return "local_step", f"; with fresh rollouts {written(fresh[-1].learning_rate)} loses too"
 
 
 # -- horizon: how far from the start a learned reward can be followed -------------------------
@@ -200,8 +199,8 @@ def horizon_limit(
         median=math.exp(log_rate) * level.value * levels.other_reward_model.value,
         log_sd=math.hypot(own, levels.other_reward_model.log_sd),
         reason=f"the learned reward is followed too far at a displacement of {critical.value:.2g}, "
-        f"which {setting.steps} steps reach at {math.exp(log_rate):.2g}; how far one may be "
-        "followed differs between reward models, and outcomes of your own runs narrow it",
+        f"which {counted(setting.steps, 'step')} reach at {written(math.exp(log_rate))}; how far "
+        "one may be followed differs between reward models, which outcomes of your runs narrow",
     )
 
 
@@ -241,110 +240,6 @@ def _displacement_at(holds: Sequence[Segment], sqrt_kl: Level, warmup_steps: int
     residual = float(np.std(y - y.mean() - slope * (x - x.mean())))
     error = math.hypot(sqrt_kl.log_sd, residual / math.sqrt(len(near) / 4)) / slope
     return Level(value=math.exp(at), log_sd=error)
-
-
-# -- transfer ---------------------------------------------------------------------------------
-
-
-class RefusedTransfer(ValueError):
-    """What was measured says nothing about the setting that is asked."""
-
-
-def transfer(
-    limit: RateLimit, probed: TrainerConfig, asked: TrainerConfig, segments: Sequence[Segment]
-) -> RateLimit:
-    """Carry a survival limit to another S, T, batch, width or clip range.
-
-    Assumptions: within a cycle the weights drift as k^α, so where staleness binds the edge goes as
-    S^−α; noise lets the edge grow with the square root of the batch; Adam moves a layer's output as
-    far at a rate ∝ 1/width; a drift reaches the clip in proportion to ln(1 + ε), below in
-    proportion to −ln(1 − ε). A rule that lowers the edge is applied in full and widens it; one that
-    raises it counts half, at most to where fresh rollouts were held, and does not widen: what was
-    safe stays so in an easier setting.
-
-    Raises:
-        RefusedTransfer: no rule leads there.
-    """
-    limit = _to_staleness(limit, probed, asked, segments)
-    if asked.steps > probed.steps:
-        further = math.log(asked.steps / probed.steps)
-        limit = limit.moved(1.0, 0.1 * further, f"probed for {probed.steps} steps")
-    batches = asked.prompts * asked.group_size / (probed.prompts * probed.group_size)
-    limit = _by_rule(limit, math.sqrt(batches), 0.6, "√batch rule")
-    _check_width_rule(probed, asked)
-    if probed.optimizer == "adamw":
-        limit = _by_rule(limit, probed.hidden_size / asked.hidden_size, 0.4, "1/width rule")
-    elif asked.hidden_size != probed.hidden_size:
-        limit = limit.moved(1.0, 0.4, "another width")
-    if limit.binding == "staleness":
-        _check_clip_rule(probed, asked)
-        limit = _by_rule(limit, _clip_factor(probed, asked), 0.4, "clip-range rule")
-    return limit
-
-
-def _clip_factor(probed: TrainerConfig, asked: TrainerConfig) -> float:
-    """Return how much further a drift may go; of two sides that of the lesser counts."""
-    factor = math.log1p(asked.epsilon_high) / math.log1p(probed.epsilon_high)
-    if LOSSES[probed.loss].clips_below and LOSSES[asked.loss].clips_below:
-        factor = min(factor, math.log1p(-asked.epsilon_low) / math.log1p(-probed.epsilon_low))
-    return factor
-
-
-def _check_width_rule(probed: TrainerConfig, asked: TrainerConfig) -> None:
-    """Refuse another width with adapters: of their two factors only one is as wide as the layer.
-
-    Raises:
-        RefusedTransfer: adapters are trained, and the widths differ.
-    """
-    if probed.lora_rank is not None and probed.hidden_size != asked.hidden_size:
-        raise RefusedTransfer(
-            "adapters are trained, and no rule carries their limits from hidden_size "
-            f"{probed.hidden_size} to {asked.hidden_size}"
-        )
-
-
-def _check_clip_rule(probed: TrainerConfig, asked: TrainerConfig) -> None:
-    """Refuse another clip range where none is reached by drift, so that no rule says what it does.
-
-    Raises:
-        RefusedTransfer: the loss has no clipping radius, and the ranges differ.
-    """
-    ranges = [(each.epsilon_low, each.epsilon_high) for each in (probed, asked)]
-    if ranges[0] != ranges[1] and not LOSSES[probed.loss].has_clipping_radius:
-        raise RefusedTransfer(
-            f"the loss {probed.loss} has no clipping radius, so no rule carries a staleness limit "
-            f"from clip_epsilon_high {probed.epsilon_high:g} to {asked.epsilon_high:g}"
-        )
-
-
-def _by_rule(limit: RateLimit, factor: float, price: float, why: str) -> RateLimit:
-    """Apply a rule: in full and widened by price·|ln factor| downwards, by half upwards."""
-    if factor == 1:
-        return limit
-    if factor > 1:
-        return limit.moved(min(math.sqrt(factor), FRESH_ABOVE), 0.0, f"half of the {why}")
-    return limit.moved(factor, price * abs(math.log(factor)), why)
-
-
-def _to_staleness(
-    limit: RateLimit, probed: TrainerConfig, asked: TrainerConfig, segments: Sequence[Segment]
-) -> RateLimit:
-    old, new = probed.max_staleness, asked.max_staleness
-    if old == new:
-        return limit
-    if old == 0:
-        raise RefusedTransfer(
-            "it was probed with fresh rollouts only, so where staleness limits is not measured"
-        )
-    if new > old and (new + 1) / (old + 1) > REFUSED_BEYOND:
-        raise RefusedTransfer(
-            f"it was probed at S = {old}; S = {new} is more than {REFUSED_BEYOND:g} times beyond"
-        )
-    if limit.binding != "staleness" and new < old:
-        return limit.moved(1.0, 0.0, f"staleness does not bind at S = {old} already")
-    alpha = alpha_of(segments)
-    factor = math.pow(old / max(new, 1), alpha)
-    return _by_rule(limit, factor, 0.4, f"rule drift ∝ k^{alpha:.2f}, from S = {old}")
 
 
 def alpha_of(segments: Sequence[Segment]) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .clip_curve import NINETY, ClipCurve, clip_curve
 from .regime import Estimate, unknown
+from .wording import rate as written
 
 Unit = Literal["log_ratio", "rate"]
 ALPHAS = (0.5, 0.75, 1.0)
@@ -170,8 +171,8 @@ def _near(found: Estimate, rate_S: NDArray[np.float64]) -> Estimate:
         return Estimate(
             low=min(found.low or math.inf, MOST_BEYOND * most),
             is_bound=True,
-            reason=f"the clip is far from taking hold at {most:.2g}, the highest logged rate: log "
-            "a run at a higher one",
+            reason=f"the clip is far from taking hold at {written(most)}, the highest logged rate: "
+            "log a run at a higher one",
         )
     beyond = max(found.value / most, least / found.value) / WIDEN_BEYOND
     factor = max(1.0, beyond) ** WIDENED

@@ -9,6 +9,7 @@ horizon limit is not known from it, and the answer says so.
 import math
 from collections.abc import Sequence
 
+from storage.words import counted
 from trainer.losses import LOSSES
 
 from .calibration import RunFacts, clip_criterion
@@ -26,7 +27,7 @@ COUNTED_SHARE = 0.5
 SHORTER = 0.25
 """A limit of t < T steps lies up to (T/t)^0.5 higher: the middle of that, and as much doubt."""
 LONGER = 0.1
-"""Doubt per ln of how much longer than the logs the asked horizon is, as in ``limits.transfer``."""
+"""Doubt per ln of how much longer than the logs the asked horizon is, as in ``transfers``."""
 MOST_ABOVE_TRIED = 2.0
 NO_HORIZON = (
     "drift in logs says nothing of R_crit, of which ended runs of this setting or a probe tell"
@@ -62,7 +63,7 @@ def staleness_limit(question: Question, runs: Sequence[RunFacts]) -> RateLimit |
     if isinstance(limit, str) or setting.steps <= longest:
         return limit
     return limit.moved(
-        1.0, LONGER * math.log(setting.steps / longest), f"logged for {longest} steps"
+        1.0, LONGER * math.log(setting.steps / longest), f"logged for {counted(longest, 'step')}"
     )
 
 
@@ -198,7 +199,7 @@ def logged_label(run: RunFacts) -> str:
     ended = run.verdict or "no outcome yet"
     return (
         f"run {run.run_id} ({run.name}): η={config.learning_rate:g}, S={config.max_staleness}, "
-        f"{run.steps} steps logged: {ended}"
+        f"{counted(run.steps, 'step')} logged: {ended}"
     )
 
 
@@ -212,13 +213,15 @@ def _sentence(
     setting = question.setting
     longest = max(run.steps for run in runs)
     words = (
-        f"Up to {written(largest)} at S = {setting.max_staleness} over {setting.steps} steps the "
-        f"risk of an unsafe run stays within {100 * question.risk:.3g}% as far as staleness goes"
+        f"Up to {written(largest)} at S = {setting.max_staleness} over "
+        f"{counted(setting.steps, 'step')} the risk of an unsafe run stays within "
+        f"{100 * question.risk:.3g}% as far as staleness goes"
     )
     if limit.bound is None:
         words += f"; half of such runs fail at {written(rate_at([limit], 0.5))}"
-    words += f" ({len(runs)} logged runs, the longest of {longest} steps). The binding limit is "
-    words += f"staleness: {limit.reason}. The horizon is not measured: {NO_HORIZON}."
+    words += f" ({counted(len(runs), 'logged run')}, the longest of {counted(longest, 'step')}). "
+    words += f"The binding limit is staleness: {limit.reason}. "
+    words += f"The horizon is not measured: {NO_HORIZON}."
     if own is not None:
         words += f" {_distance(own, rate_at([limit], 0.5), limit.bound)}"
     return words

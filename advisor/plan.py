@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from storage.words import counted
 from trainer.config import TrainerConfig
 
 from .literature import PublishedRun
@@ -126,7 +127,7 @@ def _rates(
     low, high = edge.quantile(INTERVAL_LOW), edge.rate_at(0.5)
     factor = min(MOST_FACTOR, max(LEAST_FACTOR, high / low))
     middle = math.sqrt(low * high)
-    where = f"S = {setting.max_staleness} over {setting.steps} steps"
+    where = f"S = {setting.max_staleness} over {counted(setting.steps, 'step')}"
     return (
         middle / math.sqrt(factor),
         middle * math.sqrt(factor),

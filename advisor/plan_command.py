@@ -9,10 +9,12 @@ from storage.importers.snippets import settings
 from storage.importers.stacks import Stack, stack_named
 from storage.importers.staleness import largest_knob
 from storage.importers.wanted import WANTED, Wanted, lacking, supported
+from storage.words import counted
 from trainer.config import TrainerConfig, checked_config
 
 from .literature import published_runs
 from .plan import Plan, PlannedRun, plan
+from .wording import rate as written
 
 UNUSED_RATE = 1e-6
 MOST_PARAMETERS = 1e15
@@ -197,14 +199,14 @@ def _import(
 
 def _text(answer: dict[str, Any]) -> str:
     lines = [
-        f"{len(answer['runs'])} runs, {answer['learner_steps']} learner steps together; rates from "
-        f"{answer['rates_from']}."
+        f"{counted(len(answer['runs']), 'run')}, {answer['learner_steps']} learner steps together; "
+        f"rates from {answer['rates_from']}."
     ]
     for number, each in enumerate(answer["runs"], start=1):
         lines += [
             "",
-            f"{number}. {each['name']}: η = {each['learning_rate']:g}, S = "
-            f"{each['max_staleness']}, {each['steps']} steps; {each['why']}",
+            f"{number}. {each['name']}: η = {written(each['learning_rate'])}, S = "
+            f"{each['max_staleness']}, {counted(each['steps'], 'step')}; {each['why']}",
             "",
             *(f"    {line}" for line in each["settings"].splitlines()),
         ]

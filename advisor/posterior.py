@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr
 
+from storage.words import counted
+
 from .limits import RateLimit
 
 SEED_LOG_SD = 0.15
@@ -43,6 +45,13 @@ class Shift:
     safe: int
     unsafe: int
 
+    @property
+    def _change(self) -> str:
+        percent = round(100 * math.expm1(self.mean))
+        if percent == 0:
+            return "leave it where it is"
+        return f"{'lower' if percent < 0 else 'raise'} it by {abs(percent)}%"
+
     def applied(self, limit: RateLimit) -> RateLimit:
         """Return a limit moved and narrowed by the outcomes."""
         own = limit.log_sd**2 - self.prior_log_sd**2
@@ -54,8 +63,7 @@ class Shift:
             median=limit.median * math.exp(self.mean),
             log_sd=min(spread, limit.log_sd),
             bound=None if seen else limit.bound,
-            reason=f"{limit.reason}; outcomes of {runs} archived runs move it by "
-            f"{math.expm1(self.mean):+.0%}",
+            reason=f"{limit.reason}; outcomes of {counted(runs, 'archived run')} {self._change}",
         )
 
 

@@ -4,8 +4,9 @@ import math
 import statistics
 from typing import Any
 
-from .calibrated import NINETY, Measured, limits_at
+from .calibrated import NINETY
 from .limits import RateLimit, alpha_of, critical_displacement, g_1_of
+from .measured import Measured, limits_at
 from .regime import Estimate, unknown
 from .safe_levels import SafeLevels
 from .segments import crossing, is_learned_reward

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from storage.words import counted
 from trainer.config import TrainerConfig
 
 from .calibration import RunFacts, differences
@@ -19,7 +20,7 @@ from .regime import Estimate, Regime, explained, regime_of, unknown
 from .staleness_radius import no_clipping_radius
 from .wording import rate as written
 
-NO_EVIDENCE = "no run of this setting is archived; published settings carry no constants over"
+NO_SLIDE = "no run of this setting is known to have begun to fall at its horizon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,7 @@ class Advice:
     kappa_staleness: Estimate
     kappa_horizon: Estimate
     kappa_local: Estimate
+    kappa_slide: Estimate = field(default_factory=lambda: unknown(NO_SLIDE))
     crossover_staleness: float | None
     reason: str
     calibrated: bool
@@ -142,7 +144,7 @@ def _label(run: RunFacts) -> str:
     config = run.config
     return (
         f"run {run.run_id}: η={config.learning_rate:g}, S={config.max_staleness}, "
-        f"{run.steps} steps: {run.verdict}"
+        f"{counted(run.steps, 'step')}: {run.verdict}"
     )
 
 
@@ -155,7 +157,7 @@ def _from_runs(
     judged = question.learning_rate or rates.max_learning_rate or rates.high
     constants = constants_of(same, learning_rate=judged)
     survived = sum(run.unsafe is False for run in decided)
-    basis = f"{len(decided)} archived runs of this setting, {survived} of them survived"
+    basis = f"{counted(len(decided), 'archived run')} of this setting, {survived} of them survived"
     return _advice(
         question,
         rates=rates,
@@ -180,7 +182,10 @@ def best_rate(decided: Sequence[RunFacts], largest: float | None) -> tuple[float
         if run.reward_final is not None and math.isfinite(run.reward_final)
     ]
     if not ends:
-        return None, f"of {len(survived)} survived runs none has an evaluation of its last policy"
+        return (
+            None,
+            f"of {counted(len(survived), 'survivor')} none has an evaluation of its last policy",
+        )
     gained = [end for end in ends if end[1].reward_start is None or end[0] > end[1].reward_start]
     if not gained:
         return None, "no survived run ended above its start: the start is the best policy so far"
@@ -197,18 +202,16 @@ def _from_literature(
     edge = published_edge(question, published)
     rates = safe_rates(edge, question.risk)
     close = nearest(list(published), question.setting.max_staleness)
-    suggested, why = _gentlest_stable(published, question, edge, rates)
-    constants = constants_of(same, learning_rate=question.learning_rate)
-    basis = f"{len(literature_trials(list(published)))} published settings, uncalibrated"
-    start = (
-        ""
-        if suggested is None
-        else (
+    gentlest = _gentlest_stable(published, question)
+    start = ""
+    if gentlest is not None:
+        start = (
             " The gentlest published rate that was stable at this staleness is "
-            f"{written(suggested)}: {edge.unsafe_probability(suggested):.0%} of such settings "
+            f"{written(gentlest)}: {edge.unsafe_probability(gentlest):.0%} of such settings "
             "are unsafe."
         )
-    )
+    constants = constants_of(same, learning_rate=question.learning_rate)
+    basis = f"{len(literature_trials(list(published)))} published settings, uncalibrated"
     caveat = start + (
         " The published settings are models of 0.6 B parameters and more, with other tasks, "
         "optimizers and clips, so the interval is wide; a run of your own setting replaces it."
@@ -218,9 +221,9 @@ def _from_literature(
         question,
         rates=rates,
         edge=edge,
-        suggested=(suggested, why),
+        suggested=_of_published(gentlest, rates.max_learning_rate),
         constants=constants,
-        judged=question.learning_rate or rates.max_learning_rate or suggested,
+        judged=question.learning_rate or rates.max_learning_rate or gentlest,
         basis=basis,
         caveat=caveat,
         evidence=tuple(run.label for run in close),
@@ -228,23 +231,25 @@ def _from_literature(
     )
 
 
-def _gentlest_stable(
-    published: Sequence[PublishedRun], question: Question, edge: Edge, rates: Rates
-) -> tuple[float | None, str]:
+def _gentlest_stable(published: Sequence[PublishedRun], question: Question) -> float | None:
     """Gentlest published rate that was stable at the asked staleness or more."""
-    stable = [
+    stable = (
         run.learning_rate
         for run in published
         if run.outcome == "stable"
         and run.learning_rate is not None
         and run.staleness >= question.setting.max_staleness
-    ]
-    if not stable:
+    )
+    return min(stable, default=None)
+
+
+def _of_published(gentlest: float | None, largest: float | None) -> tuple[float | None, str]:
+    """Return the published rate to begin with, held to the largest safe one, or why none is."""
+    if largest is None:
+        return None, "no published rate is within the accepted risk; a probe may find one"
+    if gentlest is None:
         return None, "no published setting of this staleness was stable"
-    rate = min(stable)
-    if rates.max_learning_rate is not None:
-        rate = min(rate, rates.max_learning_rate)
-    return rate, ""
+    return min(gentlest, largest), ""
 
 
 def _advice(
@@ -288,6 +293,7 @@ def _advice(
         kappa_staleness=kappas["staleness"],
         kappa_horizon=kappas["horizon"],
         kappa_local=kappas["local_step"],
+        kappa_slide=kappas.get("slide", unknown(NO_SLIDE)),
         crossover_staleness=crossover,
         reason=_sentence(question, rates, basis)
         + f" {binding_reason}{caveat} {no_clipping_radius(setting)}".rstrip(),
@@ -317,7 +323,7 @@ def _binding(kappas: dict[str, Estimate]) -> tuple[str, str]:
         return "none", "Which limit binds is not measured for this setting."
     name = max(known, key=lambda n: known[n])
     bounded = [n for n, k in kappas.items() if k.value is None]
-    rest = f"; {' and '.join(bounded)} not measured" if bounded else ""
+    rest = f"; {' and '.join(bounded)} not measured".replace("_", " ") if bounded else ""
     return name, f"The binding limit is {name.replace('_', ' ')} (κ ≈ {known[name]:.2g}{rest})."
 
 
@@ -332,7 +338,7 @@ def _forecast(
     if c.g_1 is None or c.alpha is None:
         return None, "no run of this setting is long enough to fit its drift"
     if c.g_1 * learning_rate * setting.steps**c.alpha < c.r_crit.value:
-        return None, f"none within {setting.steps} steps"
+        return None, f"none within {counted(setting.steps, 'step')}"
     return (c.r_crit.value / (c.g_1 * learning_rate)) ** (1 / c.alpha), ""
 
 
@@ -352,7 +358,7 @@ def _crossover(constants: Constants, setting: TrainerConfig) -> float | None:
 
 def _sentence(question: Question, rates: Rates, basis: str) -> str:
     setting = question.setting
-    where = f"at S = {setting.max_staleness} over {setting.steps} steps"
+    where = f"at S = {setting.max_staleness} over {counted(setting.steps, 'step')}"
     if rates.max_learning_rate is None:
         return f"No rate can be advised {where}: {rates.reasons['max_learning_rate']} ({basis})."
     edge = "no edge was seen"

@@ -10,6 +10,8 @@ from typing import Any
 
 from .red_flags import RedFlag
 
+ROUNDING = 1e-9
+
 
 class Regime(StrEnum):
     """What decides about a run, in the words that people read."""
@@ -142,14 +144,16 @@ def regime_of(kappas: Mapping[str, Estimate], verdict: str | None = None) -> tup
     passed = {n: k.low for n, k in kappas.items() if k.low is not None and k.low >= 1}
     if passed:
         worst = max(passed, key=lambda name: passed[name])
-        return LIMITS[worst], f"κ_{worst} is at least {passed[worst]:.2g}, beyond its limit of 1"
+        how = f"is at least {passed[worst]:.2g}, beyond its limit of 1"
+        return LIMITS[worst], f"{_symbol(worst)} {how}"
     if verdict in ("healthy", "finished"):
-        return Regime.STABLE, f"the run ended {verdict}; one seed is no proof for the next"
+        return Regime.STABLE, f"the run ended {verdict}; {_proven(kappas)}"
     open_ended = [_open(name, kappa) for name, kappa in kappas.items() if not _below_one(kappa)]
     if open_ended:
         return Regime.INSUFFICIENT_DATA, "; ".join(open_ended)
     highest = max(kappas, key=lambda name: kappas[name].high or 0.0)
-    return Regime.STABLE, f"every κ is below 1; the largest is κ_{highest} {_span(kappas[highest])}"
+    largest = f"{_symbol(highest)} {_span(kappas[highest])}"
+    return Regime.STABLE, f"every κ is below 1; the largest is {largest}"
 
 
 def change_of(
@@ -178,19 +182,36 @@ def change_of(
     return rate
 
 
+def _proven(kappas: Mapping[str, Estimate]) -> str:
+    """Say what a survivor leaves open: its end decides, whatever its intervals of κ allow.
+
+    Held against what it bore itself, its κ is at most 1.
+    """
+    words = "one seed is no proof for the next"
+    beyond = {n: k for n, k in kappas.items() if k.high is None or k.high > 1 + ROUNDING}
+    open_ended = [f"{_symbol(name)} {_span(kappa)}" for name, kappa in beyond.items()]
+    if not open_ended:
+        return words
+    return f"{words}, and {' and '.join(open_ended)} alone would not say that it was safe"
+
+
 def _below_one(kappa: Estimate) -> bool:
     return kappa.high is not None and kappa.high < 1
 
 
 def _open(name: str, kappa: Estimate) -> str:
     if kappa.high is None and kappa.low is None:
-        return f"κ_{name} is unknown: {kappa.reason}"
-    return f"κ_{name} {_span(kappa)} does not decide: {kappa.reason or 'it straddles 1'}"
+        return f"{_symbol(name)} is unknown: {kappa.reason}"
+    return f"{_symbol(name)} {_span(kappa)} does not decide: {kappa.reason or 'it straddles 1'}"
+
+
+def _symbol(limit: str) -> str:
+    return f"κ_{limit.removesuffix('_step')}"
 
 
 def _span(kappa: Estimate) -> str:
     if kappa.low is None:
-        return f"of at most {kappa.high:.2g}"
+        return "(unknown)" if kappa.high is None else f"of at most {kappa.high:.2g}"
     if kappa.high is None:
         return f"of at least {kappa.low:.2g}"
     return f"of {kappa.low:.2g} to {kappa.high:.2g}"

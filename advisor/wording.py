@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -11,6 +12,8 @@ from .regime import Estimate
 
 MISSING = "–"
 NOT_FINITE = "not finite"
+NOT_PROBED = ("learning_rate", "ramp_from", "bias_study", "name", "group", "stop_on_collapse")
+"""Settings of a run that a probe chooses itself."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<$:~|&])")
 
 
@@ -59,7 +62,9 @@ def at_most(learning_rate: float) -> float:
 
 
 def short(value: float) -> str:
-    """Write a number to two digits: 0.012, 5.6e-6."""
+    """Write a number to two digits, or as a whole one: 0.012, 5.6e-6, 103."""
+    if 100 <= abs(value) < 10_000:
+        return f"{value:.0f}"
     return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")
 
 
@@ -125,10 +130,19 @@ def _step(value: float | None) -> str:
 
 def command(config: TrainerConfig) -> str:
     """Write the command that runs a configuration: what is required, and what is not default."""
-    words = ["python -m trainer run", f"--workload {config.workload}"]
+    return _command("python -m trainer run", config, left_out=())
+
+
+def probe_command(config: TrainerConfig) -> str:
+    """Write the command that probes the setting of a configuration."""
+    return _command("python -m advisor probe", config, left_out=NOT_PROBED)
+
+
+def _command(program: str, config: TrainerConfig, left_out: Sequence[str]) -> str:
+    words = [program, f"--workload {config.workload}"]
     for name, field in TrainerConfig.model_fields.items():
         value = getattr(config, name)
-        if name == "workload" or value is None or value == field.default:
+        if name in ("workload", *left_out) or value is None or value == field.default:
             continue
         option = name.replace("_", "-")
         if isinstance(value, bool):

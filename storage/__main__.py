@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from . import copy_command, exchange_command, look_command, manage_command
-from .commandline import Parser, add_common_options, parse, run_command
+from .commandline import A_RUN, Parser, add_common_options, parse, run_command
 from .importers.reading import FORMATS
 from .importers.stacks import STACKS
 from .store import Store
@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         options.last = look_command.count(options.last)
     store = Store.open(options.db, create=options.db is None and options.command in _OF_ALL_RUNS)
     try:
+        if "run" in options:
+            options.run = store.run_id_of(options.run)
         return int(_COMMANDS[options.command](store, options))
     finally:
         store.close()
@@ -61,13 +63,13 @@ def _parser() -> argparse.ArgumentParser:
         add_common_options(made[name])
     copy_command.add_parser(commands)
     for name in ("show", "archive", "tag", "note", "export"):
-        made[name].add_argument("run", help="id of the run")
+        made[name].add_argument("run", help=A_RUN)
     made["list"].add_argument("--archived", action="store_true", help="the archived ones too")
     words = "mend what can be mended, after a copy of the archive was made"
     made["check"].add_argument("--repair", action="store_true", help=words)
     made["show"].add_argument("--last", default="1", metavar="N", help="newest steps to show (1)")
     made["archive"].add_argument("--undo", action="store_true", help="bring it back")
-    made["delete"].add_argument("runs", nargs="+", metavar="run", help="id of a run")
+    made["delete"].add_argument("runs", nargs="+", metavar="run", help=A_RUN)
     made["delete"].add_argument("--yes", action="store_true", help="do not ask")
     made["tag"].add_argument("words", nargs="*", metavar="word", help="tags; none takes all away")
     made["note"].add_argument("text", help="the note; empty takes it away")

@@ -9,12 +9,13 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, t
 from .engine import journal_file
 from .errors import ArchiveUnavailable, JournalDamaged
 from .journal import all_journals, kept_writes, send_journal
-from .liveness import process_gone
+from .liveness import is_lost, process_gone
 from .models import events, metadata, rollups, runs, steps
 from .records import RunInfo, RunStatus
 from .rollups import extremes, roll_up
 from .store import Store
 from .transactions import only_writer
+from .words import counted, moment
 
 _GAPS = """
     SELECT run_id, COUNT(*), MIN(step), MAX(step) FROM steps
@@ -79,18 +80,35 @@ def _journals(known: list[RunInfo]) -> Iterator[Inconsistency]:
     by_id = {run.id: run for run in known}
     for run_id in all_journals():
         run = by_id.get(run_id)
-        if run is not None and (not run.status.alive or process_gone(run)):
-            try:
-                what = f"journal: {kept_writes(run_id)} writes of run {run_id} were never sent"
-            except JournalDamaged as error:
-                yield Inconsistency(what=str(error))
-            else:
-                yield Inconsistency(what=what, mend=partial(_send, run_id))
+        if run is None or (run.status.alive and not is_lost(run)):
+            continue
+        try:
+            writes = counted(kept_writes(run_id), "write")
+        except JournalDamaged as error:
+            yield Inconsistency(what=str(error))
+            continue
+        if run.status.alive and process_gone(run) is None:
+            yield Inconsistency(what=f"journal: {writes} of run {run_id} {_elsewhere(run)}")
+        else:
+            what = f"journal: {writes} of run {run_id} never sent"
+            yield Inconsistency(what=what, mend=partial(_send, run_id))
+
+
+def _elsewhere(run: RunInfo) -> str:
+    """Say why the journal of a run that is silent on another host is not sent from this one.
+
+    It may live there, its archive away: what it adds while its journal is sent would be lost.
+    """
+    return (
+        f"never sent: it ran on {run.host}, gave no sign of life since {moment(_sign(run))}, and "
+        "only that host can tell whether it lives; check --repair there, or once it is surely "
+        f"gone: python -m trainer stop {run.id}"
+    )
 
 
 def _send(run_id: str, store: Store) -> str:
     count = send_journal(store, run_id)
-    return f"sent {count} writes of run {run_id} from {journal_file(run_id)}"
+    return f"sent {counted(count, 'write')} of run {run_id} from {journal_file(run_id)}"
 
 
 def _orphans(connection: Connection) -> Iterator[Inconsistency]:
@@ -106,13 +124,13 @@ def _remove_orphans(table: Table, run_id: str, store: Store) -> str:
     nobody = table.c.run_id.not_in(select(runs.c.id))
     with store.writing() as connection:
         gone = connection.execute(delete(table).where(table.c.run_id == run_id, nobody)).rowcount
-    return f"removed {gone} rows of run {run_id} from {table.name}"
+    return f"removed {counted(gone, 'row')} of run {run_id} from {table.name}"
 
 
 def _gaps(connection: Connection) -> Iterator[Inconsistency]:
     for run_id, count, first, last in connection.execute(text(_GAPS)):
         yield Inconsistency(
-            what=f"steps: run {run_id} has {count} rows between step {first} and {last}"
+            what=f"steps: run {run_id} has {counted(count, 'row')} between step {first} and {last}"
         )
 
 
@@ -132,7 +150,7 @@ def _remove_doubled(run_id: str, store: Store) -> str:
     twice = (events.c.run_id == run_id) & _is_there_before()
     with store.writing() as connection:
         gone = connection.execute(delete(events).where(twice)).rowcount
-    return f"removed {gone} events of run {run_id} that were there twice"
+    return f"removed {counted(gone, 'event')} of run {run_id}, there twice"
 
 
 def _untrue_rollups(connection: Connection) -> Iterator[Inconsistency]:
@@ -190,4 +208,8 @@ def _last_sign(store: Store, run: RunInfo) -> float:
     with store.reading() as connection:
         newest = select(func.max(steps.c.time)).where(steps.c.run_id == run.id)
         row = connection.execute(newest).scalar()
-    return max(row or 0.0, run.heartbeat_at or run.started_at or run.created_at)
+    return max(row or 0.0, _sign(run))
+
+
+def _sign(run: RunInfo) -> float:
+    return run.heartbeat_at or run.started_at or run.created_at

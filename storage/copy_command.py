@@ -16,6 +16,7 @@ from .engine import database_url
 from .liveness import PulseReader
 from .models import runs
 from .store import Store
+from .words import counted
 
 
 def add_parser(commands: Any) -> None:
@@ -60,10 +61,11 @@ def copy(options: argparse.Namespace) -> int:
         counts = {"rows": copied.rows, "altered_rows": copied.altered}
         print_json({**shown, **counts, "seconds": seconds})
         return 0
-    rows = sum(copied.rows.values())
-    print(f"{rows} rows in {seconds:.1f} s, each compared: {shown['from']} -> {shown['to']}")
+    rows = counted(sum(copied.rows.values()), "row")
+    print(f"{rows} in {seconds:.1f} s, each compared: {shown['from']} -> {shown['to']}")
     if copied.altered:
-        print(f"{copied.altered} rows hold a NUL, which PostgreSQL's text cannot: ␀ stands for it")
+        altered = counted(copied.altered, "row")
+        print(f"{altered} with a NUL, which PostgreSQL's text cannot hold: ␀ stands for it")
     return 0
 
 

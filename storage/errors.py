@@ -12,6 +12,10 @@ class RunNotFound(StorageError, KeyError):
     """No run of that id is in the archive."""
 
 
+class RunAmbiguous(StorageError, LookupError):
+    """Several runs of the archive are asked for where one is wanted."""
+
+
 class RunTakenOver(StorageError):
     """Another process carries the run out now; this one has to leave it alone."""
 

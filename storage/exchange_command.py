@@ -13,6 +13,7 @@ from .export import export_run
 from .importers.importing import Imported, import_file
 from .importers.told import pairs
 from .store import Store
+from .words import counted
 
 FOLLOW_SECONDS = 5.0
 READING_SHARE = 0.1
@@ -65,7 +66,9 @@ def _say_growth(done: Imported, options: argparse.Namespace, *, said: bool) -> N
     if not said:
         _say(done, options)
     elif not options.json and done.written:
-        print(f"{done.run_id}  {done.rows} steps, {done.written} of them new", flush=True)
+        print(
+            f"{done.run_id}  {counted(done.rows, 'step')}, {done.written} of them new", flush=True
+        )
 
 
 def _looks(paths: Sequence[str]) -> object:
@@ -95,7 +98,8 @@ def _say(done: Imported, options: argparse.Namespace) -> None:
         reason = {} if done.stack else {"stack_reason": "no key tells which stack wrote the log"}
         print_json({**asdict(done), **reason})
         return
-    print(f"{done.run_id}  {done.rows} steps, {done.written} of them new  {done.stack or ''}")
+    steps = counted(done.rows, "step")
+    print(f"{done.run_id}  {steps}, {done.written} of them new  {done.stack or ''}")
     for key, column in done.mapped.items():
         print(f"  {key} -> {column}")
     for key, policy in done.kept_against.items():
@@ -114,5 +118,5 @@ def export(store: Store, options: argparse.Namespace) -> int:
     if options.json:
         print_json({"run_id": options.run, "file": str(file), "rows": rows})
     else:
-        print(f"{options.run}: {rows} steps in {file}")
+        print(f"{options.run}: {counted(rows, 'step')} in {file}")
     return 0

@@ -15,6 +15,8 @@ import psutil
 from .records import RunInfo, RunStatus
 
 LOST_AFTER_SECONDS = 30.0
+SILENT_SECONDS = 300.0
+"""A run on another host, whose clock may differ, counts as lost after this long without a sign."""
 START_TIME_TOLERANCE = 2.0
 """Of a process without a mark: psutil derives start times from a boot time that is corrected."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -61,6 +63,14 @@ def process_gone(run: RunInfo) -> bool | None:
         return True
     except (OSError, psutil.AccessDenied):
         return None
+
+
+def is_lost(run: RunInfo) -> bool:
+    """Whether nobody carries out a living run; of one on another host only silence tells."""
+    gone = process_gone(run)
+    if gone is not None or run.pid is None:
+        return gone is True
+    return time.time() - (run.heartbeat_at or run.created_at) > SILENT_SECONDS
 
 
 class PulseReader:

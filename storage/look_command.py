@@ -9,8 +9,10 @@ from .commandline import BadInput, print_json
 from .liveness import PulseReader
 from .records import METRIC_NAMES, RunInfo, StepMetrics, missing_reason
 from .store import Store
+from .words import counted, moment
 
 MOST_STEPS = 1_000_000
+TIMES = ("created_at", "started_at", "ended_at", "heartbeat_at", "pid_started")
 LISTED = ("id", "name", "kind", "status", "workload", "group", "seed", "archived", "outcome")
 
 
@@ -43,7 +45,7 @@ def list_runs(store: Store, options: argparse.Namespace) -> int:
     for row in rows:
         print(
             f"{row['id']}  {row['status']:<10} {row['outcome'] or '':<12} "
-            f"{row['steps']:>7} steps  {row['workload'] or '':<11} {row['name']}"
+            f"{counted(row['steps'], 'step'):>13}  {row['workload'] or '':<11} {row['name']}"
         )
     if not rows:
         print("no runs yet; start one with: python -m trainer run --help")
@@ -85,7 +87,7 @@ def show_run(store: Store, options: argparse.Namespace) -> int:
         print_json({"run": shown, "steps": steps, "evaluations": evaluations, "tags": tags})
         return 0
     for name, value in asdict(run).items():
-        print(f"{name:<20} {_shown(value)}")
+        print(f"{name:<20} {_told(name, value)}")
     for step in steps:
         print(f"\nstep {step['step']}")
         for name in METRIC_NAMES:
@@ -102,6 +104,15 @@ def _step(run: RunInfo, row: StepMetrics) -> dict[str, Any]:
     if None in (row.clipping_radii or {}).values():
         shown["clipping_radii_reason"] = "a radius is null until enough tokens are pooled for it"
     return shown
+
+
+def _told(name: str, value: Any) -> str:
+    """Write a field of a run: a time as one, of a mapping one line for each entry."""
+    if name in TIMES and value is not None:
+        return moment(value)
+    if isinstance(value, Mapping):
+        return "".join(f"\n  {key:<24} {_shown(each)}" for key, each in value.items()) or "-"
+    return _shown(value)
 
 
 def _shown(value: Any) -> str:

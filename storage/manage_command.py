@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 from sqlalchemy.exc import DBAPIError
 
@@ -16,6 +17,7 @@ from .records import RunInfo
 from .removal import remove_run
 from .repair import repair
 from .store import Store
+from .words import counted
 
 
 def check(store: Store, options: argparse.Namespace) -> int:
@@ -89,18 +91,19 @@ def delete(store: Store, options: argparse.Namespace) -> int:
         BadInput: one is alive, or nobody confirmed.
         RunNotFound: one is not in the archive.
     """
-    given = list(dict.fromkeys(options.runs))
+    given = list(dict.fromkeys(map(store.run_id_of, options.runs)))
     pulse = PulseReader()
+    runs = [store.run(run_id) for run_id in given]
     faults = [
         f"run: {run.id} is {run.status}; stop it first: python -m trainer stop {run.id}"
-        for run in [store.run(run_id) for run_id in given]
+        for run in runs
         if _alive(run, pulse)
     ]
     if faults:
         raise BadInput(*faults)
     steps = sum(store.step_counts(given).values())
-    words = f"{len(given)} run{'s' if len(given) > 1 else ''} with {steps} steps"
-    if not options.yes and not _confirmed(words):
+    words = f"{counted(len(given), 'run')} with {counted(steps, 'step')}"
+    if not options.yes and not _confirmed(words, runs):
         print("nothing is deleted", file=sys.stderr)
         return 0
     for run_id in given:
@@ -117,9 +120,11 @@ def _alive(run: RunInfo, pulse: PulseReader) -> bool:
     return pulse.status(run).alive and not (run.kind == "imported" and run.pid is None)
 
 
-def _confirmed(words: str) -> bool:
+def _confirmed(words: str, runs: Sequence[RunInfo]) -> bool:
     if not sys.stdin.isatty():
         raise BadInput(f"yes: not given, and nobody to ask; add --yes to delete {words} for good")
+    for run in runs:
+        print(f"{run.id}  {run.name}", file=sys.stderr)
     print(f"delete {words} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

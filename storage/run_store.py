@@ -9,11 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from .errors import RunExists, RunNotFound, RunTakenOver
+from .errors import RunAmbiguous, RunExists, RunNotFound, RunTakenOver
 from .models import runs, tags
 from .records import RunInfo, RunStatus
 from .rows import run_info, storable, to_row
 from .transactions import Transactions, only_writer
+from .words import counted, some_of
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -81,6 +82,30 @@ class RunStore(Transactions):
         if row is None:
             raise self._not_found(run_id)
         return run_info(row)
+
+    def run_id_of(self, asked: str) -> str:
+        """Return the id of the one run that a person asks for.
+
+        Args:
+            asked: an id, the beginning of one, what is behind its last dash, or else a name.
+
+        Raises:
+            RunNotFound: there is no such run; the message names the nearest ids.
+            RunAmbiguous: there are several; the message names them.
+        """
+        query = select(runs.c.id, runs.c.name).order_by(runs.c.id.desc())
+        with self.reading() as connection:
+            names: dict[str, str] = {row.id: row.name for row in connection.execute(query)}
+        if asked in names:
+            return asked
+        short = [each for each in names if each.startswith(asked) or each.endswith(f"-{asked}")]
+        found = short or [each for each, name in names.items() if name == asked]
+        if not asked or not found:
+            raise self._not_found(asked)
+        if len(found) > 1:
+            several = f"{len(found)} runs: {some_of(found)}"
+            raise RunAmbiguous(f"run: {asked!r} fits {several}; give more of the id of one")
+        return found[0]
 
     def runs(self, *, archived: bool | None = None, group: str | None = None) -> list[RunInfo]:
         """Return the runs, newest first; ``archived`` and ``group`` filter, None keeps all."""
@@ -198,5 +223,5 @@ class RunStore(Transactions):
         with self.reading() as connection:
             known = list(connection.execute(select(runs.c.id)).scalars())
         near = get_close_matches(run_id, known, n=3, cutoff=0.5)
-        hint = f"nearest: {', '.join(near)}" if near else f"the archive holds {len(known)} runs"
+        hint = f"nearest: {', '.join(near)}" if near else f"it holds {counted(len(known), 'run')}"
         return RunNotFound(f"run: {run_id!r} is not in the archive; {hint}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import BadInput, Parser, add_common_options, parse, run_command
+from storage.commandline import A_RUN, BadInput, Parser, add_common_options, parse, run_command
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
         return _sweep(options)
     store = Store.open(options.db, create=False)
     try:
+        if options.command in ("resume", "stop"):  # a person's; `work` waits for the archive
+            options.run = store.run_id_of(options.run)
         return int(_COMMANDS[options.command](store, options))
     finally:
         store.close()
@@ -64,12 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     add_sweep_options(sweep)
     halt = commands.add_parser("stop", help="stop a run", description="Stop after this step.")
     add_common_options(halt)
-    halt.add_argument("run", help="id of the run")
+    halt.add_argument("run", help=A_RUN)
     again = commands.add_parser(
         "resume", help="let a run go on", description="Let a run go on from its last checkpoint."
     )
     add_common_options(again)
-    again.add_argument("run", help="id of a run that was stopped, failed, or lost its process")
+    again.add_argument("run", help=f"one that was stopped, failed, or lost its process: {A_RUN}")
     again.add_argument("--detach", action="store_true", help="return at once; the run goes on")
     _add_ray_address(again)
     again.add_argument("--steps", metavar="N", help="a longer horizon (default: as planned)")

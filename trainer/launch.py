@@ -19,8 +19,9 @@ import psutil
 from storage.commandline import BadInput
 from storage.engine import checkpoint_folder, home, part_of_path
 from storage.journal import send_journal
-from storage.liveness import process_gone, process_mark
+from storage.liveness import is_lost, process_gone, process_mark
 from storage.models import SCHEMA_REVISION
+from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store, new_run_id
 
@@ -28,8 +29,6 @@ from .config import TrainerConfig, checked_config
 from .governing import GOVERNED, kept_by_governor
 
 VERSION = "0.1.0"
-SILENT_SECONDS = 300.0
-"""A run on another host, whose clock may differ, counts as lost after this long without a sign."""
 _OUTCOME = (
     "collapse_step",
     "slide_step",
@@ -59,18 +58,26 @@ def queue_run(store: Store, config: TrainerConfig) -> RunInfo:
 def start_queued(store: Store, most: int) -> RunInfo | None:
     """Start the run that has waited longest, if fewer than ``most`` live here, and return it.
 
-    Of all processes that try, one gets a run: it is taken before its process is started.
+    Of all processes that try, one gets a run: it is taken before its process is started. While the
+    archive is away it is asked again, and a run that was taken though the answer was lost is
+    started: as one of this process, which lives, it would hold a place that nobody fills.
     """
+    tried: set[str] = set()
 
     def first(alive: list[RunInfo]) -> RunInfo | None:
+        if taken := [run for run in alive if run.id in tried and _is_ours(run)]:
+            return taken[0]
         if sum(process_gone(run) is False for run in alive) >= most:
             return None
         waiting = [run for run in alive if _waits(run)]
-        return min(waiting, key=lambda run: (run.created_at, run.id), default=None)
+        chosen = min(waiting, key=lambda run: (run.created_at, run.id), default=None)
+        tried.update(() if chosen is None else [chosen.id])
+        return chosen
 
-    run = store.take_run(first, **process_columns(os.getpid()))
+    run = patiently(lambda: store.take_run(first, **process_columns(os.getpid())))
     if run is not None:
-        _detach(store, run.id)
+        columns = _detached(store, run.id)
+        patiently(lambda: store.update_run(run.id, **columns))
     return run
 
 
@@ -120,7 +127,7 @@ def launch(store: Store, config: TrainerConfig) -> str:
     What the process prints goes to ``logs/RUN.log`` in ``ETALON_HOME``.
     """
     run = create_run(store, config)
-    _detach(store, run.id)
+    store.update_run(run.id, **_detached(store, run.id))
     return run.id
 
 
@@ -131,10 +138,12 @@ def resume(store: Store, run_id: str, steps: str | int | None = None) -> None:
         RunNotFound: there is no such run.
         BadInput: it cannot be resumed; see ``reopen``.
     """
-    _detach(store, reopen(store, run_id, RunStatus.QUEUED, steps).id)
+    run = reopen(store, run_id, RunStatus.QUEUED, steps)
+    store.update_run(run.id, **_detached(store, run.id))
 
 
-def _detach(store: Store, run_id: str) -> None:
+def _detached(store: Store, run_id: str) -> dict[str, Any]:
+    """Start the process of a run and return the columns that tell it."""
     try:
         with log_file(run_id).open("ab") as log:
             process = spawn(["work", run_id], store.url, log)
@@ -144,7 +153,7 @@ def _detach(store: Store, run_id: str) -> None:
             run_id, status=RunStatus.FAILED, ended_at=time.time(), outcome_reason=why, error=why
         )
         raise BadInput(f"run: {run_id} is failed, {why}") from error
-    store.update_run(run_id, **process_columns(process.pid))
+    return process_columns(process.pid)
 
 
 def process_columns(pid: int) -> dict[str, Any]:
@@ -227,7 +236,7 @@ def config_to_resume(
 
 def _brought_in(store: Store, run: RunInfo) -> RunInfo:
     """Send what a run that nobody carries out has in its journal, and return it as it is then."""
-    if (run.status.alive and not _is_lost(run)) or run.pid is None:
+    if (run.status.alive and not is_lost(run)) or run.pid is None:
         return run
     send_journal(store, run.id)
     return store.run(run.id)
@@ -239,7 +248,7 @@ def _resume_fault(  # noqa: PLR0911 – one line per fault
     allowed = "allowed: a run that was stopped, failed, or whose process is gone"
     if governed != (run.kind == GOVERNED):
         return "is kept by no governor" if governed else f"is {kept_by_governor(run.id)}"
-    if run.status.alive and not _is_lost(run):
+    if run.status.alive and not is_lost(run):
         return f"is {run.status}; {allowed}"
     if not run.status.alive and run.status not in (RunStatus.STOPPED, RunStatus.FAILED):
         return f"has come to its end, {run.status}; {allowed}"
@@ -250,14 +259,6 @@ def _resume_fault(  # noqa: PLR0911 – one line per fault
     if not has_checkpoint(run.id) and store.steps(run.id, last=1):
         return f"has no checkpoint in {checkpoint_folder(run.id)}; start it again with trainer run"
     return None
-
-
-def _is_lost(run: RunInfo) -> bool:
-    """Whether nobody carries out a living run; of one on another host only silence tells."""
-    gone = process_gone(run)
-    if gone is not None or run.pid is None:
-        return gone is True
-    return time.time() - (run.heartbeat_at or run.created_at) > SILENT_SECONDS
 
 
 def _horizon_fault(config: TrainerConfig, planned: int) -> str | None:

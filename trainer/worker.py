@@ -28,6 +28,7 @@ from storage.journal import RunChange
 from storage.patience import patiently
 from storage.records import Evaluation, Event, RunInfo, RunStatus, Sample, StepMetrics
 from storage.store import Store
+from storage.words import counted
 
 from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
@@ -255,7 +256,7 @@ class Worker:
         if self._govern is not None:
             for row in self._writer.ask(lambda store: store.steps(run_id)):
                 self._factor = self._govern(row)[0]
-        words = f"goes on from the checkpoint after {found.step} steps"
+        words = f"goes on from the checkpoint after {counted(found.step, 'step')}"
         self._event("resumed", words, step=found.step, data={"steps_forgotten": taken - found.step})
         return True
 
@@ -275,7 +276,7 @@ class Worker:
                 self._event("checkpoint", words, level="warning", step=step)
             else:
                 if stopping:
-                    self._event("checkpoint", f"can go on after {step} steps", step=step)
+                    self._event("checkpoint", f"can go on after {counted(step, 'step')}", step=step)
             self._pace.saved(time.monotonic() - started)
         if self._interrupted:
             raise KeyboardInterrupt

@@ -28,6 +28,7 @@ from storage.journal import Journal, Record, write
 from storage.patience import AGAIN_SECONDS, patiently
 from storage.records import Event
 from storage.store import Store
+from storage.words import counted
 
 PATIENCE_SECONDS = 2.0
 """How long one write waits for a lock that others hold before it is kept."""
@@ -248,7 +249,8 @@ class Writer:
             if self._away_since is None or not self._nothing_kept:
                 return
         seconds = time.monotonic() - self._away_since
-        words = f"the archive was away for {seconds:.0f} s; {self._kept} writes were kept, and sent"
+        writes = counted(self._kept, "write")
+        words = f"the archive was away for {seconds:.0f} s; {writes} kept, and sent"
         if self._kept:
             now, warning = time.time(), "warning"
             event = Event(

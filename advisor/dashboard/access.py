@@ -7,7 +7,9 @@ begins holds for its life.
 """
 
 import json
+import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, wraps
@@ -50,8 +52,8 @@ class NotAnOperator(BadInput):
 class Login:
     """What Streamlit's secrets say of the login: ``auth`` is empty where there is none.
 
-    ``operators`` is None where it is no list of text. ``unread`` names a file that is there and
-    says nothing, or nothing that can be read.
+    ``operators`` is None where it is no list of text. ``unread`` says what is wrong with a file
+    that is there and opens nothing.
     """
 
     auth: Mapping[str, Any]
@@ -67,10 +69,30 @@ def login() -> Login:
     nobody may become an operator by that.
     """
     files = [file for file in st.get_option("secrets.files") if Path(file).exists()]
-    found = secrets_singleton.to_dict() if secrets_singleton.load_if_toml_exists() else {}
-    if not found:
-        return Login(auth={}, operators=frozenset(), unread=files[0] if files else None)
-    return Login(auth=found.get("auth", {}), operators=_operators(found), unread=None)
+    found: Mapping[str, Any] = {}
+    with suppress(OSError, UnicodeDecodeError):
+        if secrets_singleton.load_if_toml_exists():
+            found = secrets_singleton.to_dict()
+    auth = found.get("auth", {})
+    if files and not found:
+        unread = f"{files[0]} {_unreadable(Path(files[0]))}; allowed: TOML, or no such file"
+    elif not isinstance(auth, Mapping) or ("auth" in found and not auth):
+        what = "holds nothing" if isinstance(auth, Mapping) else "is no table"
+        unread = f"[auth] {what}; allowed: a table with {', '.join(NEEDED)}"
+    else:
+        return Login(auth=auth, operators=_operators(found), unread=None)
+    return Login(auth={}, operators=frozenset(), unread=unread)
+
+
+def _unreadable(file: Path) -> str:
+    """Say why nothing is read from a file of secrets."""
+    try:
+        tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        return f"cannot be read: {error}"
+    except tomllib.TOMLDecodeError as error:
+        return f"is no TOML: {error}"
+    return "says nothing"
 
 
 def _operators(found: Mapping[str, Any]) -> frozenset[str] | None:
@@ -117,10 +139,7 @@ def check_access(address: str | None) -> None:
 def _faults(address: str | None) -> list[str]:
     section = login().auth
     if unread := login().unread:
-        return [
-            f"auth: {unread} is empty or cannot be read; allowed: TOML, or no such file: "
-            "docs/security.md"
-        ]
+        return [f"auth: {unread}: docs/security.md"]
     if not section:
         if is_this_machine(address):
             return []

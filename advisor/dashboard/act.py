@@ -61,7 +61,10 @@ def _offer(store: Store, asked: Asked, advice: Advice, config: TrainerConfig) ->
             keep(store, asked.question, advice, run_id)
             st.success(f"Run {run_id} is starting.")
             st.page_link(
-                "advisor/dashboard/watch.py", label="Watch it", query_params={"run": run_id}
+                "advisor/dashboard/watch.py",
+                label="Watch it",
+                icon=":material/monitoring:",
+                query_params={"run": run_id},
             )
         if st.button(
             "Keep this answer",

@@ -12,7 +12,8 @@ from advisor.dashboard.live_plot import live_plot
 from advisor.dashboard.question import UNSAFE, Asked, asked
 from advisor.figures import kappa_figure
 from advisor.recommendation import Advice
-from advisor.wording import MISSING, chance, literal
+from advisor.regime import Regime
+from advisor.wording import MISSING, chance, literal, probe_command
 from advisor.wording import rate as written
 from storage.commandline import BadInput
 from storage.store import Store
@@ -78,16 +79,19 @@ def _ask_there(x: float, y: float) -> None:
 def _headline(question: Asked, advice: Advice) -> None:
     if not advice.calibrated:
         st.warning(
-            "Uncalibrated: learned from published settings, not from yours.",
+            "Uncalibrated: learned from published settings, not from yours. A probe measures yours "
+            "with short runs; for a model that trains elsewhere, `python -m advisor plan` names "
+            "them.",
             icon=":material/straighten:",
         )
+        st.code(probe_command(question.question.setting), language="bash", wrap_lines=True)
     reasons, rate = advice.reasons, advice.max_learning_rate
     risk = chance(question.question.risk)
     left, right = st.columns([5, 4], vertical_alignment="center")
     with left.container(border=True):
         st.caption(f"Largest safe learning rate at a risk of {risk}", help=UNSAFE)
         binding = advice.binding.replace("_", " ")
-        limit = "nothing measured binds" if binding == "none" else f"the {binding} binds"
+        limit = "nothing measured binds" if binding == "none" else f"{binding} is what limits it"
         why = reasons.get("max_learning_rate", "")
         words = f"{_interval(advice)}; {limit}" if rate is not None else why
         number = MISSING if rate is None else written(rate)
@@ -112,8 +116,10 @@ def _headline(question: Asked, advice: Advice) -> None:
 
 
 def _interval(advice: Advice) -> str:
-    low = "?" if advice.low is None else written(advice.low)
-    high = "?" if advice.high is None else written(advice.high)
+    low, high = (None if end is None else written(end) for end in (advice.low, advice.high))
+    if low is None or high is None:
+        end = f"at most {high}" if low is None else f"at least {low}"
+        return f"half of the runs fail at {end} (95% sure)"
     return f"half of the runs fail at {low} … {high} (90% interval)"
 
 
@@ -127,9 +133,13 @@ def _limits(advice: Advice) -> None:
         "horizon": advice.kappa_horizon,
         "local step": advice.kappa_local,
     }
+    if advice.kappa_slide.value is not None:
+        kappas["slide"] = advice.kappa_slide
     live_plot(kappa_figure(kappas), key="advise-kappa", alt="κ of each limit at this rate")
     regime = advice.regime.replace("_", " ")
-    st.caption(f"Regime at this rate: **{regime}**, because {literal(advice.reasons['regime'])}.")
+    open_ended = advice.regime is Regime.INSUFFICIENT_DATA
+    words = f"Regime at this rate: **{'not decided' if open_ended else regime}**"
+    st.caption(f"{words}, because {literal(advice.reasons['regime'])}.")
     with st.expander("Where these numbers come from"):
         for name, kappa in kappas.items():
             st.markdown(f"- **κ {name}**: {kappa.reason or 'measured on runs of this setting'}")
@@ -144,8 +154,16 @@ def _what_if(question: Asked, advice: Advice) -> None:
     st.subheader("What would change it", anchor=False)
     for card, (name, rate) in zip(st.columns(len(known)), known.items(), strict=True):
         now = advice.max_learning_rate
-        delta = None if now is None else f"{100 * (rate / now - 1):+.0f}%"
-        card.metric(WHAT_IF[name], written(rate), delta=delta, border=True)
+        percent = 0 if now is None else round(100 * (rate / now - 1))
+        delta = f"{percent:+d}%" if percent else None if now is None else "no change"
+        card.metric(
+            WHAT_IF[name],
+            written(rate),
+            delta=delta,
+            delta_color="normal" if percent else "off",
+            delta_arrow="auto" if percent else "off",
+            border=True,
+        )
 
 
 def _trade(store: Store, question: Asked, places: list[Boundary]) -> None:

@@ -18,14 +18,14 @@ from storage.store import Store
 DIAGNOSES_KEPT = 200
 DIAGNOSIS_SECONDS = 60
 SYMBOLS = {
-    RunStatus.QUEUED: "🕓",
+    RunStatus.QUEUED: "○",
     RunStatus.RUNNING: "▶",
     RunStatus.FINISHED: "✔",
     RunStatus.COLLAPSED: "✖",
     RunStatus.DIVERGED: "✖",
     RunStatus.FAILED: "⚠",
     RunStatus.STOPPED: "■",
-    RunStatus.LOST: "？",
+    RunStatus.LOST: "?",
 }
 COLORS = {
     RunStatus.QUEUED: "gray",

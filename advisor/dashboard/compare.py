@@ -128,14 +128,12 @@ def _tables(
             for run in runs
         }
         tables[label_of(name).capitalize()] = summary_rows(found, pinned)
-    left, right = st.columns(2)
-    for place, title in ((left, "What differs"), (right, "How they ended")):
-        with place:
-            st.subheader(title, anchor=False)
-            if tables[title]:
-                st.dataframe(tables[title], hide_index=True)
-            else:
-                st.info("Nothing: the configurations are the same, the seed included.")
+    for title in ("What differs", "How they ended"):
+        st.subheader(title, anchor=False)
+        if tables[title]:
+            st.dataframe(tables[title], hide_index=True)
+        else:
+            st.info("Nothing: the configurations are the same, the seed included.")
     return tables
 
 

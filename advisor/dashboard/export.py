@@ -13,6 +13,7 @@ from advisor.figures import compare_figure
 from advisor.report import html_report
 from storage.records import RunInfo
 from storage.store import Store
+from storage.words import counted
 
 
 def curves_as(form: str, store: Store, runs: Sequence[RunInfo]) -> bytes:
@@ -54,7 +55,7 @@ def report(
     runs = [store.run(run_id) for run_id in labels]
     figures = [chart for name in metrics if (chart := overlay(store, runs, labels, name, align))]
     return html_report(
-        title=f"Comparison of {len(labels)} runs",
+        title=f"Comparison of {counted(len(labels), 'run')}",
         opening=f"Runs: {', '.join(labels.values())}. Curves along: {ALIGNMENTS[align]}.",
         tables=tables,
         figures=figures,

@@ -8,9 +8,9 @@ import streamlit as st
 from pydantic import ValidationError
 
 from advisor.answer import ask, calibration_of, config_of, fitting_calibration, gather, learned_from
-from advisor.calibrated import Measured
 from advisor.calibration import RunFacts
 from advisor.dashboard.config_form import label_and_help, linked_fields
+from advisor.measured import Measured
 from advisor.recommendation import Question
 from advisor.wording import chance, shortened
 from storage.commandline import BadInput
@@ -36,8 +36,8 @@ MORE = (
 RISKS = (0.02, 0.05, 0.10, 0.30)
 UNSAFE = "Unsafe: collapsed, diverged, or ended worse than it began."
 SOURCES = {
-    "best": "A fitting probe, else archived runs, else published settings",
-    "archive": "Archived runs of this setting, else published settings",
+    "best": "Probe, else runs, else published",
+    "archive": "Runs, else published settings",
     "literature": "Published settings only",
 }
 PROBE, GROUP = "probe ", "group "
@@ -94,6 +94,7 @@ def asked(store: Store) -> Asked:
         ),
         key="evidence",
         bind="query-params",
+        help="A fitting probe, else archived runs of this setting, else published settings.",
     )
     entered, faults = _entered(base)
     try:

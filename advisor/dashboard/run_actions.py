@@ -12,6 +12,7 @@ from storage.commandline import BadInput
 from storage.errors import StorageError
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
+from storage.words import counted
 from trainer.launch import has_checkpoint
 
 RESUMABLE = (RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED)
@@ -109,7 +110,7 @@ def _confirm_deleting(store: Store, runs: Sequence[RunInfo]) -> None:
         st.error(f"Still running: {names}. Stop it first.")
         return
     rows = sum(store.step_counts([run.id for run in runs]).values())
-    st.write(f"{len(runs)} of the runs, with {rows:,} stored steps in all:")
+    st.write(f"{counted(len(runs), 'run')} with {counted(rows, 'stored step')} in all:")
     st.markdown("\n".join(f"- {literal(run.name)} · {run.id}" for run in runs))
     if st.button("Delete", type="primary", icon=":material/delete_forever:", key="really-delete"):
         for run in runs:

@@ -25,14 +25,18 @@ FIRST_VALUES = {"learning_rate": 2e-4, "max_staleness": 3, "steps": 300}
 REFRESH_SECONDS = 2
 ROW, TALLEST = 35, 700  # heights of a row, and of the table at most, in pixels
 COLUMNS = {
+    "status": st.column_config.TextColumn(width=95),
+    "name": st.column_config.TextColumn(width=170),
     "η": st.column_config.NumberColumn(format="%.1e", help="learning rate after warm-up"),
-    "name": st.column_config.TextColumn(width=150),
     "S": st.column_config.NumberColumn(help="max staleness, in learner steps"),
-    "done": st.column_config.ProgressColumn(format="%.0f%%", min_value=0, max_value=100),
+    "done": st.column_config.ProgressColumn(format="%.0f%%", min_value=0, max_value=100, width=90),
     "left": st.column_config.TextColumn(help="time left at the mean pace since the start"),
+    "outcome": st.column_config.TextColumn(width=100),
     "reward first": st.column_config.NumberColumn(format="%.3f", help="mean of the first 20 steps"),
     "reward last": st.column_config.NumberColumn(format="%.3f", help="mean of the last 20 steps"),
-    "collapse step": st.column_config.NumberColumn(help="learner step at which the collapse began"),
+    "collapse step": st.column_config.NumberColumn(
+        "collapse", help="learner step at which the collapse began"
+    ),
 }
 
 
@@ -75,7 +79,12 @@ def _launch(store: Store, entered: dict[str, Any]) -> None:
             st.error(literal(fault))
         return
     st.success(f"Run {run_id} is starting.")
-    st.page_link("advisor/dashboard/watch.py", label="Watch it", query_params={"run": run_id})
+    st.page_link(
+        "advisor/dashboard/watch.py",
+        label="Watch it",
+        icon=":material/monitoring:",
+        query_params={"run": run_id},
+    )
 
 
 def _listing(store: Store, was_alive: bool) -> None:

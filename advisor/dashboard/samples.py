@@ -8,6 +8,7 @@ import streamlit as st
 from advisor.wording import MISSING, literal, shortened
 from storage.records import RunInfo, Sample
 from storage.store import Store
+from storage.words import counted
 
 COLUMNS: dict[str, Any] = {
     "prompt": st.column_config.TextColumn(width="medium"),
@@ -31,7 +32,9 @@ def show_samples(store: Store, runs: Sequence[RunInfo]) -> None:
     """Let a reader choose a step and read what the policies of these runs said at it."""
     kept = {run.id: store.sampled_steps(run.id) for run in runs}
     steps = sorted({step for each in kept.values() for step in each})
-    with st.expander(f"What the policy says ({len(steps)} steps kept)", icon=":material/chat:"):
+    with st.expander(
+        f"What the policy says ({counted(len(steps), 'step')} kept)", icon=":material/chat:"
+    ):
         if not steps:
             st.caption(
                 "No rollout is kept. Etalon's own trainer keeps some every `sample_every` steps; "

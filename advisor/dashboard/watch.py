@@ -88,7 +88,7 @@ def page() -> None:
 def _nothing_to_watch(*, put_away: int) -> None:
     st.title("No run yet" if not put_away else "No run to watch", anchor=False)
     if put_away:
-        st.write(f"All {put_away} runs are archived; the **Runs** page can bring them back.")
+        st.write(f"Every run is archived ({put_away}); the **Runs** page can bring them back.")
     st.write("Start one on the **Runs** page, or from a terminal:")
     st.code(
         "python -m trainer run --workload arithmetic --learning-rate 2e-4 "

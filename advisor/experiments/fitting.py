@@ -17,8 +17,8 @@ from storage.commandline import BadInput
 from storage.records import RunInfo
 from storage.store import Store
 
-from ..calibrated import Measured
 from ..limits import horizon_limit
+from ..measured import Measured
 from ..safe_levels import Level, SafeLevels, safe_levels, signature
 from ..segments import crossing, is_learned_reward
 from ..truth import RATIO, UNSAFE, RateOutcome, best_index, grid_rate
@@ -49,53 +49,19 @@ def fitted_levels(
         group: of the runs of the truth.
     """
     edges = {cell.name: edge_of(outcomes[cell.name]) for cell in cells}
-    followed: list[float] = []
-    ratios: list[float] = []
-    errors: list[float] = []
-    shares: dict[str, list[tuple[Mapping[int, RateOutcome], float, str]]] = {
-        "survival": [],
-        "horizon": [],
-    }
-    starts = start_rewards(store, group, cells)
-    for cell in cells:
-        learned = is_learned_reward(cell.config(UNUSED_RATE, 0))
-        best, edge = best_index(outcomes[cell.name]), edges[cell.name]
-        if edge is None or best is None:
-            continue
-        shares["horizon" if learned else "survival"].append((outcomes[cell.name], edge, cell.name))
-        for (name, _), probe in probes.items():
-            found = crossing(probe.stale, probe.segments) if name == cell.name else None
-            if found is not None and not learned:
-                ratios.append(math.log(edge / found[0]))
-                errors.append(found[1])
+    ratios, errors = _over_crossing(cells, edges, outcomes, probes)
     runs = store.runs(group=group, archived=False)
     points = _reached(store, runs, [c for c in cells if is_learned_reward(c.config(1e-4, 0))])
     sqrt_kl = _probit([(kl, bad) for _, kl, _, bad in points])
     by_model: dict[str, list[tuple[float, bool]]] = {}
     for name, _, distance, bad in points:
         by_model.setdefault(name, []).append((distance, bad))
-    onsets = [d for _, _, d, _ in _reached(store, runs, cells, at_onset=True)]
     displacement = {n: _probit(each) for n, each in by_model.items() if len(each) >= LEAST_RUNS}
-    levels = SafeLevels(
-        edge_over_crossing=Level(value=1.0, log_sd=LEAST_LOG_SD),
-        edge_over_horizon=Level(value=1.0, log_sd=LEAST_LOG_SD),
-        other_reward_model=Level(value=1.0, log_sd=0.0),
-        sqrt_kl=Level(**sqrt_kl),
-        displacement={name: Level(**level) for name, level in displacement.items()},
-        best_over_edge={},
-        collapse_over_damage=1.0,
-    )
-    for cell in cells:
-        edge = edges[cell.name]
-        for (name, _), probe in probes.items():
-            if name != cell.name or edge is None:
-                continue
-            limit = horizon_limit(cell.config(UNUSED_RATE, 0), probe.segments, levels)
-            if limit is not None:
-                followed.append(math.log(edge / limit.median))
+    onsets = [d for _, _, d, _ in _reached(store, runs, cells, at_onset=True)]
     if not onsets:
         raise BadInput("cells: no run on a learned reward collapsed; add such a cell for tuning")
     damage = statistics.median(level["value"] for level in displacement.values())
+    followed = _over_horizon(cells, edges, probes, sqrt_kl, displacement)
     return {
         "edge_over_crossing": {
             "value": _round(math.exp(statistics.fmean(ratios))),
@@ -108,12 +74,79 @@ def fitted_levels(
         "other_reward_model": asdict(safe_levels().other_reward_model),  # of other runs than these
         "sqrt_kl": sqrt_kl,
         "displacement": displacement,
-        "best_over_edge": {
-            name: best_share([(found, edge, starts[cell]) for found, edge, cell in each])
-            for name, each in shares.items()
-        },
+        "best_over_edge": _best_shares(cells, edges, outcomes, start_rewards(store, group, cells)),
         "collapse_over_damage": _round(statistics.median(onsets) / damage),
     }
+
+
+def _over_crossing(
+    cells: Sequence[Cell],
+    edges: Mapping[str, float | None],
+    outcomes: Mapping[str, Mapping[int, RateOutcome]],
+    probes: Mapping[tuple[str, int], Measured],
+) -> tuple[list[float], list[float]]:
+    """Return ln (edge / crossing of a probe) where both are known, and the crossings' errors."""
+    ratios, errors = [], []
+    for cell in cells:
+        edge = edges[cell.name]
+        if edge is None or best_index(outcomes[cell.name]) is None:
+            continue
+        if is_learned_reward(cell.config(UNUSED_RATE, 0)):
+            continue
+        for (name, _), probe in probes.items():
+            found = crossing(probe.stale, probe.segments) if name == cell.name else None
+            if found is not None:
+                ratios.append(math.log(edge / found[0]))
+                errors.append(found[1])
+    return ratios, errors
+
+
+def _over_horizon(
+    cells: Sequence[Cell],
+    edges: Mapping[str, float | None],
+    probes: Mapping[tuple[str, int], Measured],
+    sqrt_kl: Mapping[str, float],
+    displacement: Mapping[str, Mapping[str, float]],
+) -> list[float]:
+    """Return ln (edge / horizon limit of a probe) by levels of which the others are neutral."""
+    levels = SafeLevels(
+        edge_over_crossing=Level(value=1.0, log_sd=LEAST_LOG_SD),
+        edge_over_horizon=Level(value=1.0, log_sd=LEAST_LOG_SD),
+        other_reward_model=Level(value=1.0, log_sd=0.0),
+        sqrt_kl=Level(**sqrt_kl),
+        displacement={name: Level(**level) for name, level in displacement.items()},
+        best_over_edge={},
+        collapse_over_damage=1.0,
+    )
+    followed = []
+    for cell in cells:
+        edge = edges[cell.name]
+        for (name, _), probe in probes.items():
+            if name != cell.name or edge is None:
+                continue
+            limit = horizon_limit(cell.config(UNUSED_RATE, 0), probe.segments, levels)
+            if limit is not None:
+                followed.append(math.log(edge / limit.median))
+    return followed
+
+
+def _best_shares(
+    cells: Sequence[Cell],
+    edges: Mapping[str, float | None],
+    outcomes: Mapping[str, Mapping[int, RateOutcome]],
+    starts: Mapping[str, float],
+) -> dict[str, float]:
+    """Return the best share of the edge, of cells on a learned reward and of the others."""
+    shares: dict[str, list[tuple[Mapping[int, RateOutcome], float, float]]] = {
+        "survival": [],
+        "horizon": [],
+    }
+    for cell in cells:
+        edge, found = edges[cell.name], outcomes[cell.name]
+        if edge is not None and best_index(found) is not None:
+            learned = is_learned_reward(cell.config(UNUSED_RATE, 0))
+            shares["horizon" if learned else "survival"].append((found, edge, starts[cell.name]))
+    return {name: best_share(each) for name, each in shares.items()}
 
 
 def _between(ratios: Sequence[float], errors: Sequence[float]) -> float:

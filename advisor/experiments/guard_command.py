@@ -5,7 +5,7 @@ import sys
 from contextlib import closing
 from importlib import import_module
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import A_RUN, BadInput, print_json
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import add_config_options, checked_config, config_from_options
@@ -29,7 +29,7 @@ def add_guard_options(parser: argparse.ArgumentParser) -> None:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--calibration", metavar="ID", help="take this probe alone as evidence")
-    what.add_argument("--resume", metavar="RUN", help="let a guarded run go on")
+    what.add_argument("--resume", metavar="RUN", help=f"let a guarded run go on: {A_RUN}")
     add_config_options(parser, skip=NOT_ASKED)
 
 
@@ -53,6 +53,7 @@ def _go_on(options: argparse.Namespace) -> int:
     if given:
         raise BadInput(f"{given[0]}: not with --resume, where the run's own holds")
     with closing(Store.open(options.db, create=False)) as store:
+        options.resume = store.run_id_of(options.resume)
         config = config_to_resume(store, options.resume, options.steps, governed=True)
         bounds = kept_bounds(store.run(options.resume).source)
         check_start(config)

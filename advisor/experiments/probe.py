@@ -16,7 +16,8 @@ from storage.store import Store, new_run_id
 from trainer.config import TrainerConfig
 from trainer.launch import code_version, queued_run
 
-from ..segments import RAMP_STEPS, Segment, hold_steps, next_segment, summarise
+from ..next_segment import RAMP_STEPS, hold_steps, next_segment
+from ..segments import Segment, summarise
 
 logger = logging.getLogger(__name__)
 

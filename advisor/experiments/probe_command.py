@@ -12,13 +12,13 @@ from storage.records import Calibration
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options, checked_config
 
-from ..calibrated import measured
+from ..measured import measured
 from ..probed_constants import constants
-from ..regime import explained
+from ..regime import Estimate, explained
 from ..safe_levels import safe_levels
+from ..wording import MISSING, NOT_PROBED, short, span
 from .probe import BUDGET_PER_STEP, DEFAULT_BUDGET, check_budget, default_budget, probe
 
-NOT_ASKED = ("learning_rate", "ramp_from", "bias_study", "name", "group", "stop_on_collapse")
 UNUSED_RATE = 1e-4
 
 
@@ -29,12 +29,12 @@ def add_probe_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"learner steps that may be spent ({DEFAULT_BUDGET}, or {BUDGET_PER_STEP} T if fewer)",
     )
-    add_config_options(parser, skip=NOT_ASKED)
+    add_config_options(parser, skip=NOT_PROBED)
 
 
 def run(options: argparse.Namespace) -> int:
     """Carry out ``probe`` and return its exit code."""
-    names = [n for n in TrainerConfig.model_fields if n not in NOT_ASKED]
+    names = [n for n in TrainerConfig.model_fields if n not in NOT_PROBED]
     given = {name: getattr(options, name) for name in names}
     setting = checked_config({**given, "learning_rate": UNUSED_RATE})
     budget = default_budget(setting) if options.budget is None else _budget(options.budget)
@@ -91,11 +91,8 @@ def _text(answer: dict[str, object]) -> str:
     ]
     for name, value in answer.items():
         if isinstance(value, dict):
-            ends = [_shown(value[end]) for end in ("value", "low", "high")]
-            lines.append(f"{name:<12}{ends[0]:>10}  {ends[1]} … {ends[2]}  {value['reason'] or ''}")
+            found = Estimate(**value)
+            middle = MISSING if found.value is None else short(found.value)
+            lines.append(f"{name:<12}{middle:>8}  {span(found):<20}  {found.reason or ''}".rstrip())
     lines.append(f"python -m advisor recommend --calibration {answer['calibration_id']} …")
     return "\n".join(lines)
-
-
-def _shown(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else "-"

@@ -10,11 +10,12 @@ from typing import Any
 
 from storage.store import Store
 
-from ..calibrated import Measured, advise
-from ..limits import RefusedTransfer
+from ..calibrated import advise
+from ..measured import Measured
 from ..recommendation import Advice, Question
 from ..safe_levels import safe_levels
 from ..scores import Share, share
+from ..transfers import RefusedTransfer
 from ..truth import RateOutcome
 from .validation import RUN_SEEDS, UNUSED_RATE, Cell, Progress, rounded, run_probes, runs_at
 

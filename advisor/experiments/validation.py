@@ -23,7 +23,8 @@ from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
 
-from ..calibrated import Measured, advise, measured
+from ..calibrated import advise
+from ..measured import Measured, measured
 from ..recommendation import Advice, Question
 from ..safe_levels import SafeLevels, safe_levels
 from ..truth import (
@@ -394,41 +395,18 @@ def judge(
         for cell in cells
         for seed in PROBE_SEEDS
     ]
-    wanted: dict[tuple[str, float], tuple[Cell, float]] = {}
-    for each in tried:
-        for rate in (*(a.max_learning_rate for a in each.advice.values()), _suggested(each)):
-            if rate is not None:
-                wanted[each.cell.name, rounded(rate)] = each.cell, rate
     group = _group(split)
-    outcomes = dict(
-        zip(
-            wanted,
-            runs_at(
-                store,
-                list(wanted.values()),
-                RUN_SEEDS,
-                group=f"{group}-advised",
-                jobs=jobs,
-                progress=progress,
-            ),
-            strict=True,
-        )
+    outcomes = _outcomes_of_advice(
+        store, tried, group=f"{group}-advised", jobs=jobs, progress=progress
     )
 
     def outcome(cell: Cell, rate: float | None) -> RateOutcome | None:
         return None if rate is None else outcomes[cell.name, rounded(rate)]
 
     found = find_truth(store, cells, group=truth_group(split), jobs=jobs, progress=progress)
-    best = {c.name: index for c in cells if (index := best_index(found[c.name])) is not None}
-    best_runs = runs_at(
-        store,
-        [(cell, grid_rate(best[cell.name])) for cell in cells if cell.name in best],
-        BEST_SEEDS,
-        group=f"{group}-best",
-        jobs=jobs,
-        progress=progress,
+    best_of = _outcomes_at_best(
+        store, cells, found, group=f"{group}-best", jobs=jobs, progress=progress
     )
-    best_of = dict(zip(best, best_runs, strict=True))
     starts = start_rewards(store, truth_group(split), cells)
     return Validation(
         split=split,
@@ -452,6 +430,36 @@ def judge(
             for each in tried
         ],
     )
+
+
+def _outcomes_of_advice(
+    store: Store, tried: Sequence[Tried], *, group: str, jobs: int | None, progress: Progress
+) -> dict[tuple[str, float], RateOutcome]:
+    """Run each rate that was advised or suggested, and return how it went by cell and rate."""
+    wanted: dict[tuple[str, float], tuple[Cell, float]] = {}
+    for each in tried:
+        for rate in (*(a.max_learning_rate for a in each.advice.values()), _suggested(each)):
+            if rate is not None:
+                wanted[each.cell.name, rounded(rate)] = each.cell, rate
+    pairs = list(wanted.values())
+    went = runs_at(store, pairs, RUN_SEEDS, group=group, jobs=jobs, progress=progress)
+    return dict(zip(wanted, went, strict=True))
+
+
+def _outcomes_at_best(
+    store: Store,
+    cells: Sequence[Cell],
+    found: Mapping[str, Mapping[int, RateOutcome]],
+    *,
+    group: str,
+    jobs: int | None,
+    progress: Progress,
+) -> dict[str, RateOutcome]:
+    """Run each cell that gained at any rate again at its best one; return how that went by cell."""
+    best = [(cell, best_index(found[cell.name])) for cell in cells]
+    pairs = [(cell, grid_rate(index)) for cell, index in best if index is not None]
+    went = runs_at(store, pairs, BEST_SEEDS, group=group, jobs=jobs, progress=progress)
+    return {cell.name: outcome for (cell, _), outcome in zip(pairs, went, strict=True)}
 
 
 def _suggested(tried: Tried) -> float | None:

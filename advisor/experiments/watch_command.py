@@ -86,7 +86,7 @@ class _Watching:
 
     def start(self, most: int) -> None:
         """Start runs that wait until as many live here as may."""
-        while (run := patiently(lambda: start_queued(self._store, most))) is not None:
+        while (run := start_queued(self._store, most)) is not None:
             self._say(f"{run.id} is starting")
 
     def look(self) -> list[RunInfo]:

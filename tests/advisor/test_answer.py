@@ -277,6 +277,18 @@ def test_a_first_live_run_has_no_regime_because_nothing_else_has_ended(store):
     assert "no run of this setting has survived" in found.reason
 
 
+def test_a_run_that_has_survived_is_one_of_those_that_did(store):
+    ended = {"status": RunStatus.FINISHED, "outcome": "healthy", "ended_at": 1.0}
+    run = a_run(a_config(steps=80), **ended)
+    fill(store, run, steps=80, drift=1e-4)
+    found = checked(store, run.id)
+    assert found.regime == Regime.STABLE
+    assert found.kappa_horizon.high == pytest.approx(1)  # it bore the displacement it came to
+    assert "1 run survived displacements up to" in found.kappa_horizon.reason
+    assert found.horizon_step.low == pytest.approx(80)
+    assert found.evidence == ()
+
+
 def test_a_live_run_that_drifts_beyond_every_radius_is_staleness_limited(store):
     run = a_run(status=RunStatus.RUNNING)
     fill(store, run, steps=80, drift=0.71)  # the largest radius is 0.7, at 10 % of active clipping

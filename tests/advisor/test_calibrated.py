@@ -10,11 +10,12 @@ import pytest
 from factories import a_config
 from probed import KL_SCALE, LEVELS, SCALE, a_calibration, a_hold, a_ramp, linear_holds, travelled
 
-from advisor.calibrated import advise, measured, refusal
-from advisor.limits import RefusedTransfer
+from advisor.calibrated import advise
+from advisor.measured import measured, refusal
 from advisor.probed_constants import constants
 from advisor.recommendation import Question
 from advisor.regime import Regime
+from advisor.transfers import RefusedTransfer
 
 CROSSING = 2e-3
 EDGE = 1.25 * CROSSING
@@ -173,7 +174,7 @@ def test_when_every_hold_gained_the_edge_is_open_above():
 def test_when_no_hold_gained_no_rate_is_advised_and_it_says_what_to_do(gain):
     found = asked(probe(a_hold(1e-3, gain), a_hold(2e-3, gain)), learning_rate=1e-3)
     assert (found.max_learning_rate, found.suggested_learning_rate, found.low) == (None, None, None)
-    assert "no hold gained, down to 0.001" in found.reasons["max_learning_rate"]
+    assert "no hold gained, down to 1.0e-3" in found.reasons["max_learning_rate"]
     assert "lower rates" in found.reasons["max_learning_rate"]
     assert found.reason.startswith("No rate can be advised at S = 3 over 300 steps")
     assert found.high > 0

@@ -172,7 +172,10 @@ def test_as_text_the_answer_is_a_sentence_the_rates_and_the_evidence(seeded, cap
     assert run_command(main, ["recommend", *ASKED, "--db", seeded.url]) == 0
     sentence, *lines = capsys.readouterr().out.splitlines()
     assert sentence.startswith("Up to ")
-    assert [line.split()[0] for line in lines[:7]] == [*RATES, "binding", "regime"]
+    assert [line.split("  ")[0] for line in lines[:7]] == [
+        *("max_learning_rate", "suggested_learning_rate", "edge (half fail)"),
+        *("edge, at least (95%)", "edge, at most (95%)", "binding", "regime"),
+    ]
     assert [line.split(":")[0] for line in lines[7:]] == ["evidence", "evidence"]
     assert "None" not in "".join(lines)
 
@@ -184,8 +187,13 @@ def test_as_text_a_missing_rate_is_a_dash_with_its_reason(seeded, capsys):
 
 
 def test_as_text_a_diagnosis_is_its_regime_and_why(seeded, capsys):
-    assert run_command(main, ["diagnose", COLLAPSED, "--db", seeded.url]) == 1
-    assert capsys.readouterr().out == "collapsed: the run has collapsed\n"
+    assert run_command(main, ["diagnose", COLLAPSED[-6:], "--db", seeded.url]) == 1
+    regime, words, *limits = capsys.readouterr().out.splitlines()
+    assert regime == "collapsed: the run has collapsed"
+    assert words == "how much of each limit is used, where 1 is all of it:"
+    assert [line[2:13].strip() for line in limits] == [
+        *("staleness", "horizon", "slide", "local step")
+    ]
 
 
 # -- exit codes of diagnose -------------------------------------------------------------------

@@ -10,7 +10,6 @@ from probed import KL_SCALE, LEVELS, NORMS, SCALE, a_hold, a_ramp, linear_holds,
 
 from advisor.limits import (
     RateLimit,
-    RefusedTransfer,
     alpha_of,
     critical_displacement,
     drift_of,
@@ -18,10 +17,10 @@ from advisor.limits import (
     horizon_limit,
     rate_at,
     survival_limit,
-    transfer,
     unsafe_probability,
 )
 from advisor.safe_levels import Level, safe_levels, signature
+from advisor.transfers import RefusedTransfer, transfer
 
 EDGE = 2e-3
 RISKS = (0.001, 0.02, 0.05, 0.1, 0.3, 0.5, 0.9)
@@ -135,7 +134,7 @@ def test_with_fresh_rollouts_only_the_local_step_can_bind():
 def test_holds_that_all_gained_bound_the_edge_from_below():
     found = survival_limit(a_config(), [a_hold(1e-3), a_hold(2e-3)], LEVELS)
     assert (found.bound, found.median) == ("low", pytest.approx(4e-3))
-    assert "holds gained up to 0.002 and none above lost" in found.reason
+    assert "holds gained up to 2.0e-3 and none above lost" in found.reason
 
 
 @pytest.mark.parametrize("gains", [(-0.1, -0.2), (-0.1, -math.inf), (-math.inf, -math.inf), (0, 0)])

@@ -7,7 +7,7 @@ from factories import RADII, a_config, a_run, a_step, some_facts
 from probed import LEVELS, a_calibration, a_hold, linear_holds
 
 from advisor.answer import ask, diagnose
-from advisor.calibrated import advise, measured, refusal
+from advisor.calibrated import advise
 from advisor.calibration import (
     SERIES,
     batch_radius,
@@ -18,11 +18,13 @@ from advisor.constants import constants_of
 from advisor.experiments.probe import check_budget
 from advisor.experiments.study import SERIES as LIFETIME_SERIES
 from advisor.experiments.study import lifetime
-from advisor.limits import RateLimit, RefusedTransfer, transfer
+from advisor.limits import RateLimit
+from advisor.measured import measured, refusal
 from advisor.overview import tiles
 from advisor.recommendation import Question, recommend
 from advisor.segments import summarise
 from advisor.staleness_radius import no_clipping_radius, staleness_radius, weight_radius
+from advisor.transfers import RefusedTransfer, transfer
 from storage.commandline import BadInput
 from storage.importers.snippets import settings
 

@@ -78,4 +78,4 @@ def test_all_limits_move_by_one_factor_and_the_advice_with_them():
     assert moved[0].median / EDGE == pytest.approx(moved[1].median / 9e-4)
     assert rate_at(moved, 0.05) > rate_at(limits, 0.05)
     assert unsafe_probability(moved, 5e-4) < unsafe_probability(limits, 5e-4)
-    assert "outcomes of 4 archived runs move it by +" in moved[0].reason
+    assert "outcomes of 4 archived runs raise it by " in moved[0].reason

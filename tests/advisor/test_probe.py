@@ -11,7 +11,7 @@ from own_things import own_values, save_reward_model
 
 from advisor.__main__ import main
 from advisor.experiments.probe import check_budget, default_budget, probe
-from advisor.segments import RAMP_STEPS, hold_steps
+from advisor.next_segment import RAMP_STEPS, hold_steps
 from storage.commandline import BadInput, run_command
 from storage.records import RunStatus
 from storage.store import Store

@@ -208,6 +208,9 @@ def test_a_risk_that_the_published_settings_do_not_reach_is_refused_with_the_rea
     assert far.max_learning_rate is None
     assert "does not reach a risk of 5%: at 1.0e-7" in far.reasons["max_learning_rate"]
     assert far.edge is not None
+    assert far.suggested_learning_rate is None  # what is refused is not suggested either
+    assert "accepted risk" in far.reasons["suggested_learning_rate"]
+    assert "The gentlest published rate that was stable at this staleness is " in far.reason
     assert asked([], max_staleness=15, risk=0.3).max_learning_rate is not None
 
 

@@ -53,7 +53,15 @@ def test_a_bound_that_decides_is_enough():
 
 def test_a_survivor_is_stable_unless_a_limit_was_certainly_passed():
     vague = between(0.2, 4.0)
-    assert regime_of(kappas(vague, vague, vague), "healthy")[0] == Regime.STABLE
+    assert regime_of(kappas(LOW, LOW, LOW), "healthy") == (
+        Regime.STABLE,
+        "the run ended healthy; one seed is no proof for the next",
+    )
+    found, reason = regime_of(kappas(vague, unknown("not measured"), LOW), "healthy")
+    assert found == Regime.STABLE
+    assert reason.endswith(
+        ", and κ_staleness of 0.2 to 4 and κ_horizon (unknown) alone would not say that it was safe"
+    )
     passed = between(2.0, 4.0)
     assert regime_of(kappas(passed, vague, vague), "healthy")[0] == Regime.STALENESS_LIMITED
     assert regime_of(kappas(vague, vague, vague), "damaged")[0] == Regime.INSUFFICIENT_DATA

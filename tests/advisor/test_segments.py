@@ -10,20 +10,17 @@ from factories import a_config, a_run, a_step, an_evaluation
 from probed import a_hold, a_ramp, linear_holds, travelled
 
 from advisor import segments
-from advisor.segments import (
+from advisor.next_segment import (
     AFTER_THE_FIRST_CYCLE,
     CLOSE_ENOUGH,
     GUESS_PER_STALENESS,
     RAMP_STEPS,
     RAMP_TO_EDGE,
     STEP_DOWN_AFTER_A_BREAK,
-    gains,
     hold_steps,
-    is_learned_reward,
     next_segment,
-    segment_from,
-    summarise,
 )
+from advisor.segments import gains, is_learned_reward, segment_from, summarise
 from storage.records import LagDrift
 
 EDGE = 2e-3

@@ -137,7 +137,7 @@ def test_horizon_reads_gold_onsets_from_series(store: Store):
     law = laws(store)["horizon"]
     assert (law["runs"], law["collapses"]) == (1, 1)
     assert law["exponents"]["rate"] == Estimate(
-        reason="1 collapses; 6 at two learning rates are needed"
+        reason="1 collapse; 6 at two learning rates are needed"
     )
 
 

@@ -5,7 +5,6 @@ import json
 import pytest
 from probed import LEVELS, a_calibration, a_ramp, linear_holds
 
-from advisor.calibrated import measured
 from advisor.experiments.validation import (
     Cell,
     advice_for,
@@ -15,6 +14,7 @@ from advisor.experiments.validation import (
     rounded,
     true_rate,
 )
+from advisor.measured import measured
 from advisor.truth import RateOutcome
 from storage.commandline import BadInput
 

@@ -10,7 +10,7 @@ from probed import a_calibration, linear_holds
 from states import fill_evidence, fresh
 
 from advisor.answer import ask, consider
-from advisor.calibrated import measured
+from advisor.measured import measured
 from advisor.wording import rate
 from storage.commandline import parse
 from storage.importers.snippets import settings
@@ -42,7 +42,7 @@ def unit_of(stack):
 
 
 def asked_staleness(page):
-    command = shlex.split(page.code[0].value)[3:]
+    command = shlex.split(page.code[-1].value)[3:]
     return config_from_options(parse(_parser(), command)).max_staleness
 
 
@@ -124,7 +124,7 @@ def test_a_probe_answers_before_archived_runs_and_may_be_chosen(archive, visit):
     assert headline(page)[0] == rate(advice.max_learning_rate)
     named = f"Probe of arithmetic, S = 3, T = 300 ({probe.id})"
     assert headline(visit("advise", evidence=named)) == headline(page)
-    runs_only = visit("advise", evidence="Archived runs of this setting, else published settings")
+    runs_only = visit("advise", evidence="Runs, else published settings")
     assert headline(runs_only) == without
 
 
@@ -240,6 +240,9 @@ def test_without_a_stack_the_command_of_the_trainer_is_written(archive, visit):
     fill(archive, fresh(), steps=40)
     fill_evidence(archive)
     page = visit("advise", max_staleness="0", prompts="24")
-    assert page.code[0].value.startswith("python -m trainer run --workload arithmetic")
-    assert "--prompts 24" in page.code[0].value
+    probe, train = (each.value for each in page.code)
+    assert probe.startswith("python -m advisor probe --workload arithmetic")
+    assert train.startswith("python -m trainer run --workload arithmetic")
+    assert "--prompts 24" in probe
+    assert "--prompts 24" in train
     assert any("Etalon" in str(each) for each in words(page))

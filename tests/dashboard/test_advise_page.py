@@ -30,7 +30,7 @@ CHOICES = {"risk": ("10%", 0.1), "schedule": ("constant", "constant"), "optimize
 
 def suggested_config(page):
     """What the command that the page shows would run."""
-    return config_from_options(parse(_parser(), shlex.split(page.code[0].value)[3:]))
+    return config_from_options(parse(_parser(), shlex.split(page.code[-1].value)[3:]))
 
 
 # -- asking -----------------------------------------------------------------------------------

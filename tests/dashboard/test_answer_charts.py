@@ -5,7 +5,6 @@ from factories import a_config, a_run, fill
 from probed import a_calibration, linear_holds
 
 from advisor.answer import ask, consider, gather
-from advisor.calibrated import measured
 from advisor.charts import (
     Boundary,
     boundary,
@@ -16,6 +15,7 @@ from advisor.charts import (
     rate_ticks,
     trade_chart,
 )
+from advisor.measured import measured
 from storage.records import RunStatus
 
 RATES = (2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3)

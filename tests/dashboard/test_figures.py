@@ -267,10 +267,9 @@ def test_a_kappa_of_which_nothing_is_known_is_a_word_and_no_bar():
     chart = kappa_figure({"staleness": known, "horizon": nothing})
     assert [trace["type"] for trace in chart["data"]] == ["bar", "scatter"]
     assert label_on_axis(nothing) == "horizon<br><b>unknown</b>"
-    assert chart["layout"]["yaxis"]["range"] == [
-        1.5,
-        -0.5,
-    ]  # every row has its place, filled or not
+    bottom, top = chart["layout"]["yaxis"]["range"]
+    assert bottom == 1.5  # every row has its place, filled or not
+    assert top < -0.5  # and above them is one for words
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_one_collapse_is_drawn_and_still_not_enough(archive, visit):
     assert set(charts(page)) == {"When runs collapse"}, "one collapse agrees with nothing"
     assert "python -m advisor laws --study horizon" in [each.value for each in page.code]
     line = estimate(page, "exponents all cells, exponent in η")
-    assert "not known: 1 collapses; 6 at two learning rates are needed" in line
+    assert "not known: 1 collapse; 6 at two learning rates are needed" in line
 
 
 def test_the_laws_are_read_off_a_group_of_ones_own(archive, visit):

@@ -171,7 +171,7 @@ def test_deleting_asks_first_and_says_what_goes(archive, visit):
         fill(archive, each, steps=21)
     page = press(selected(visit("runs"), run.name), "Delete")
     said = " ".join(each.value for each in page.markdown)
-    assert "1 of the runs, with 21 stored steps in all" in said
+    assert "1 run with 21 stored steps in all" in said
     assert f"{run.name} · {run.id}" in said
     assert {each.id for each in archive.runs()} == {run.id, other.id}, "not before it is confirmed"
 

@@ -24,7 +24,7 @@ def test_when_all_runs_are_archived_watch_says_where_they_are(archive, visit):
     STATES["archived"](archive)
     page = visit("watch")
     assert [title.value for title in page.title] == ["No run to watch"]
-    assert "All 2 runs are archived" in " ".join(words(page))
+    assert "Every run is archived (2)" in " ".join(words(page))
 
 
 def test_a_live_run_shows_how_far_it_is_and_its_recent_numbers(archive, visit):

@@ -14,6 +14,7 @@ from advisor.wording import (
     literal,
     number,
     pace,
+    probe_command,
     rate,
     shortened,
     span,
@@ -149,6 +150,14 @@ def test_a_command_says_only_what_is_required_or_not_default():
     assert command(a_config(learning_rate=7.8e-5)) == (
         "python -m trainer run --workload arithmetic --learning-rate 7.8e-5 "
         "--max-staleness 3 --steps 300"
+    )
+
+
+def test_a_probe_is_told_the_setting_and_not_what_it_chooses_itself():
+    setting = a_config(max_staleness=7, clip_epsilon=0.3, name="mine", learning_rate=7.8e-5)
+    assert probe_command(setting) == (
+        "python -m advisor probe --workload arithmetic --max-staleness 7 --steps 300 "
+        "--clip-epsilon 0.3"
     )
 
 

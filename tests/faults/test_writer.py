@@ -115,7 +115,7 @@ def test_a_lock_stops_no_learner_and_everything_follows_in_order_once_it_is_free
     assert not journal_file(RUN).exists()
     [event] = store.events(RUN)
     assert (event.kind, event.level) == ("archive", "warning")
-    assert "300 writes were kept, and sent" in event.message
+    assert "300 writes kept, and sent" in event.message
     assert len([r for r in caplog.records if r.name == "trainer.writer"]) == 2  # began, ended
 
 
@@ -362,7 +362,7 @@ def test_a_postgresql_server_that_restarts_costs_nothing(postgres_server):
             writer.beat()
             writer.write(a_step(RUN, 50))
         assert stored(store) == list(range(51))
-        assert "49 writes were kept, and sent" in store.events(RUN)[0].message
+        assert "49 writes kept, and sent" in store.events(RUN)[0].message
 
 
 def test_a_lock_on_a_postgresql_table_stops_no_learner(postgres_server):

@@ -89,14 +89,26 @@ def test_what_becomes_of_the_file_while_the_process_lives_changes_nobodys_role(w
         assert own_role() is None
 
 
-@pytest.mark.parametrize("content", ["", "[auth", "\0"])
-def test_a_file_that_says_nothing_opens_nothing(written, content):
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", r"secrets\.toml says nothing; allowed: TOML"),
+        (b"[auth", r"secrets\.toml is no TOML: .*at end of document.*; allowed: TOML"),
+        (b"\0", r"secrets\.toml is no TOML: "),
+        (b"\xff", r"secrets\.toml cannot be read: .*can't decode"),
+        (b"auth = 1", r"\[auth\] is no table; allowed: a table with redirect_uri, "),
+        (b'auth = ["secret"]', r"\[auth\] is no table; "),
+        (b"[auth]\n[etalon]\noperators = []", r"\[auth\] holds nothing; "),
+    ],
+)
+def test_a_file_that_says_nothing_opens_nothing(written, content, fault):
     file = written(COMPLETE)
-    file.write_text(content)
+    file.write_bytes(content)
     _read_from([str(file)])
     for address in ("0.0.0.0", "127.0.0.1"):
-        with pytest.raises(BadInput, match=r"secrets\.toml is empty or cannot be read; allowed"):
+        with pytest.raises(BadInput, match=f"^auth: .*{fault}") as found:
             check_access(address)
+        assert len(str(found.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("missing", COMPLETE)

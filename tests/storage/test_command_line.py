@@ -228,6 +228,40 @@ def test_an_unknown_run_is_refused_with_the_nearest_ids(name, seeded, capsys):
         )
 
 
+@pytest.mark.parametrize(
+    ("typed", "id"),
+    [
+        (FINISHED, FINISHED),
+        ("000002", COLLAPSED),
+        ("third", "20240101-000000-000003"),
+        ("2024", "20240101-000000-000003"),
+    ],
+)
+def test_a_run_is_known_by_as_much_of_its_id_as_is_its_own_and_by_its_name(
+    seeded, capsys, typed, id
+):
+    seeded.create_run(a_run(id="20240101-000000-000003", name="third"))
+    assert called(capsys, "show", typed, "--db", seeded.url)["run"]["id"] == id
+
+
+def test_what_fits_several_runs_is_refused_with_their_ids(seeded, capsys):
+    line = refused(capsys, "delete", "2023", "--yes", "--db", seeded.url)
+    assert line == (f"run: '2023' fits 2 runs: {COLLAPSED}, {FINISHED}; give more of the id of one")
+    for number in range(3, 9):
+        seeded.create_run(a_run(id=f"2023-{number}", name="equal"))
+    line = refused(capsys, "show", "2023", "--db", seeded.url)
+    assert line.startswith(f"run: '2023' fits 8 runs: {COLLAPSED}, {FINISHED}, 2023-8, ")
+    assert " and 2 more; give" in line
+    assert "'equal' fits 6 runs: " in refused(capsys, "show", "equal", "--db", seeded.url)
+    assert len(seeded.runs()) == 8
+
+
+def test_as_text_a_run_has_times_that_people_read_and_a_line_for_each_setting(seeded, capsys):
+    lines = printed(capsys, "show", FINISHED, "--db", seeded.url)
+    assert "created_at           2023-11-14 22:13:20 UTC" in lines
+    assert f"  {'learning_rate':<24} {a_config().learning_rate}" in lines
+
+
 LAST = "last: {} is not allowed; allowed: whole number, 0 <= last <= 1000000"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -83,6 +84,19 @@ def test_a_journal_of_a_run_that_lives_or_of_another_archive_is_none_of_ours(sto
     for run_id in ("alive", "elsewhere"):
         Journal(journal_file(run_id)).append(a_step(run_id, 0))
     assert inconsistencies(store) == []
+
+
+def test_a_journal_of_a_run_that_is_silent_on_another_host_is_named_and_left_to_that_host(store):
+    elsewhere = {"host": "elsewhere", "pid": 1, "status": RunStatus.RUNNING}
+    store.create_run(a_run(id="silent", heartbeat_at=NOON, **elsewhere))
+    store.create_run(a_run(id="heard", heartbeat_at=time.time(), **elsewhere))
+    for run_id in ("silent", "heard"):
+        Journal(journal_file(run_id)).append(a_step(run_id, 0))
+    [line] = repair(store).left
+    assert line.startswith("journal: 1 write of run silent never sent: it ran on elsewhere, ")
+    assert line.endswith("python -m trainer stop silent")
+    assert store.steps("silent") == store.steps("heard") == []
+    assert journal_file("silent").exists()
 
 
 def damaged_in_line_two(run_id, line):

@@ -11,7 +11,7 @@ from factories import a_config, a_run, a_step
 
 from storage.commandline import BadInput
 from storage.engine import journal_file
-from storage.errors import JournalDamaged, RunNotFound
+from storage.errors import ArchiveUnavailable, JournalDamaged, RunNotFound
 from storage.journal import Journal, RunChange
 from storage.liveness import process_mark
 from storage.models import SCHEMA_REVISION
@@ -165,6 +165,25 @@ def test_one_run_too_many_is_not_started(store, someone):
     queue_run(store, a_config())
     store.create_run(a_run(status=RunStatus.RUNNING, **process_columns(someone.pid)))
     assert start_queued(store, most=1) is None
+
+
+def test_a_run_that_was_taken_is_started_though_the_answer_was_lost(store, tmp_path, monkeypatch):
+    """It would hold a place as long as this process lives."""
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    run, taking, answers = queue_run(store, a_config()), store.take_run, []
+
+    def lost_once(*given, **columns):
+        answers.append(taking(*given, **columns))
+        if len(answers) == 1:
+            raise ArchiveUnavailable("the connection was lost")
+        return answers[-1]
+
+    monkeypatch.setattr(store, "take_run", lost_once)
+    assert start_queued(store, most=1).id == run.id
+    assert [answer.id for answer in answers] == [run.id, run.id]
+    started = psutil.Process(store.run(run.id).pid)
+    started.kill()
+    assert started.pid != os.getpid()
 
 
 def test_a_run_that_cannot_be_started_is_failed_and_says_why(store, tmp_path, monkeypatch):
