@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import uvicorn
 from datasets import Dataset
-from own_things import save_model
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -31,7 +30,7 @@ from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer, packi
 from trl.experimental.async_grpo import async_grpo_trainer as trl_async
 from trl.experimental.async_grpo import async_rollout_worker as trl_worker
 from trl.experimental.async_grpo.async_rollout_worker import AsyncRolloutWorker, RolloutSample
-from trl_trainings import ROWS, share_of_digits
+from trl_trainings import ROWS, saved_model, share_of_digits
 
 GROUP, LENGTH = 4, 6
 
@@ -231,16 +230,6 @@ def on_the_cpu(patch: Any) -> None:
     )
     patch.setattr(trl_worker, "is_vllm_available", lambda **_: True)  # which is only asked for
     patch.setattr(trl_async, "get_peak_flops_per_device", lambda *_: None)
-
-
-def saved_model(folder: Path) -> Path:
-    """Return a folder with an untrained model, the same in every folder."""
-    model = folder / "model"
-    if not model.exists():
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            save_model(model)
-    return model
 
 
 def async_trainer(

@@ -33,6 +33,8 @@ from .launch import process_columns
 from .meter import CLIP_METRICS, STRUCTURAL
 
 MEASURED = (*OF_THE_POLICY, *OF_THE_WEIGHTS, "learning_rate", "sampled_at_step", "grad_norm")
+OF_ALL_PROCESSES = ("clip_fraction_low", "clip_fraction_high", "approx_kl")
+"""What TRL logs over the rollouts of all processes, of which the recording one sees its own."""
 TIMES = ("seconds_generate", "seconds_learn", "seconds_measure")
 
 
@@ -123,6 +125,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             "stack": self._stack,
             "format": "callback",
             "window": window,
+            "processes": int(args.world_size),
             **{name: {} for name in ("columns", "references")},
             "unknown_keys": [],
         }
@@ -157,7 +160,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             if name in logged
             else "not logged by TRL"
             for name in METRIC_NAMES
-            if name not in (*MEASURED, *TIMES)
+            if name == "grad_norm" or name not in (*MEASURED, *TIMES)
         }
         reasons["reward_mean"] = "TRL logs it where it generates, averaged over logging_steps"
         reasons |= dict.fromkeys(
@@ -165,7 +168,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         )
         reasons |= dict.fromkeys(("staleness_mean", "staleness_max"), UNSEEN)
         reasons["sampled_at_step"] = f"{UNSEEN}, or it was more than one version"
-        reasons["grad_norm"] = "the gradient's norm is not taken where max_grad_norm is 0"
+        reasons["grad_norm"] = (
+            f"not seen where max_grad_norm is 0 or weights are sharded; {reasons['grad_norm']}"
+        )
         if not self._shoulder.sees_policy:
             why = "this trainer computes its loss where nobody can look on"
             reasons |= dict.fromkeys(OF_THE_POLICY, why)
@@ -234,10 +239,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         plan = plan_of(log, self._stack, updates_per_version(self._trainer))
         [logged] = step_rows(log, plan, row.run_id, row.time)
         known = {*row.reasons, *(CLIP_METRICS if self._unclipped else ())}
+        better = OF_ALL_PROCESSES if self._source["window"] == 1 and args.world_size > 1 else ()
         added = {
             name: value
             for name in METRIC_NAMES
-            if getattr(row, name) is None
+            if (getattr(row, name) is None or name in better)
             and name not in known
             and (value := getattr(logged, name)) is not None
         }
