@@ -257,6 +257,7 @@ def _shown(reward: float | None) -> str:
 
 
 def _carry_out(store: Store, run: RunInfo) -> RunInfo:
+    _plainly(f"{run.id} begins: a warm start where none is kept, then {run.config['steps']} steps")
     from .worker import Worker  # torch and transformers take seconds to import
 
     with tqdm(total=run.config["steps"], unit="step", disable=None, file=sys.stderr) as bar:
@@ -267,7 +268,15 @@ def _carry_out(store: Store, run: RunInfo) -> RunInfo:
                 bar.initial = bar.n = step - 1
             bar.update(step - bar.n)
 
-        return Worker(store, run, progress).run()
+        ended = Worker(store, run, progress).run()
+    _plainly(f"{run.id} ends: {ended.status}")
+    return ended
+
+
+def _plainly(words: str) -> None:
+    """Say on standard error what a progress bar shows, where there is no terminal for one."""
+    if not sys.stderr.isatty():
+        print(words, file=sys.stderr, flush=True)
 
 
 def _work(store: Store, options: argparse.Namespace) -> int:
