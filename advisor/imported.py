@@ -5,7 +5,6 @@ policy that it was measured from, never by its name (``storage/importers/metric_
 """
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,8 +17,9 @@ from storage.commandline import BadInput
 from storage.importers.wanted import lacking
 from storage.records import RunInfo
 from storage.store import Store
+from trainer.attached.ending import outcome_of
 from trainer.config import TrainerConfig
-from trainer.outcome import Outcome, Start, judge
+from trainer.outcome import Outcome
 
 from .calibration import SERIES, RunFacts, run_facts
 from .logged import LoggedDrift
@@ -34,7 +34,7 @@ COLUMNS = (
 DECISIVE = ("reward_mean", "loss", "grad_norm")
 """A value of these that is not finite is a divergence."""
 MOST_ROWS = 10_000
-STARTING_ROWS, LEAST_REWARDS, LAST_REWARDS = 10, 20, 20
+LAST_REWARDS = 20
 """The reward of the start is that of the first ten batches: a log has no evaluation of it."""
 KL_BESIDE = {"verl": "rollout_corr/k3_kl", "verl_fully_async": "rollout_corr/k3_kl"}
 """A k3 KL from the behavior policy that has no column: of the policy as the batch begins."""
@@ -231,18 +231,14 @@ def _ending(
     """Judge a log by its rewards (theory.md §6): the verdict, the start's reward, and the last."""
     known = ~np.isnan(columns["reward_mean"])
     rewards = columns["reward_mean"][known]
-    if len(rewards) < LEAST_REWARDS:
-        return None, None, None
-    first = rewards[:STARTING_ROWS]
     spread = columns["reward_std"][known]
     spread = spread[np.isfinite(spread)]
-    batch_sd = statistics.stdev(first.tolist())
-    own = float(spread[:STARTING_ROWS].mean()) if spread.size else batch_sd
-    rollouts = max(1, round((own / batch_sd) ** 2 * len(first))) if batch_sd > 0 else len(first)
-    start = Start(reward=float(first.mean()), reward_std=own, rollouts=rollouts)
     ages = np.nan_to_num(columns["staleness_mean"][known], nan=0.0)
     versions = np.maximum(columns["step"][known] - np.round(ages), 0).astype(int)
-    found = judge(rewards.tolist(), versions.tolist(), start, None)
+    judged = outcome_of(rewards.tolist(), spread.tolist(), versions.tolist())
+    if judged is None:
+        return None, None, None
+    found, start = judged
     if columns["broken"].any():
         found = Outcome(verdict="diverged", reason="a logged reward, loss or gradient is no number")
     return found, start.reward, float(rewards[-LAST_REWARDS:].mean())

@@ -1,10 +1,12 @@
-"""What attaching costs a training of TRL: ``python -m benchmarks.attached [--rounds N] [--json]``.
+"""What attaching costs a training of TRL: ``python -m benchmarks.attached [--pairs N] [--json]``.
 
-The step of ``benchmarks.learner`` by TRL's GRPOTrainer, once alone and once with
-``advisor.attach``, into an archive on SQLite; at S = 3, where each batch is cut in two and learned
-from twice, with the measurements of every column, the live judgement and its advice. They take
-turns, each training one block of steps; a figure is the ratio of the seconds of a step within a
-round, given are median and quartiles over the rounds.
+The step of ``benchmarks.learner`` by TRL's GRPOTrainer at S = 3, where each batch is cut in two and
+learned from twice, attached with ``advisor.attach`` to an archive on SQLite: every column, the live
+judgement and its advice. Within one training the hooks are on for a cycle of four learner steps and
+off for the next, in the order on off off on, so that both see the same weights, caches and load of
+the machine. A figure is the ratio of a pair, on over off: median and quartiles over the pairs, of
+wall-clock, of processor time of the whole process (the thread that writes included), and of that of
+the thread that trains.
 """
 
 import argparse
@@ -12,60 +14,99 @@ import json
 import logging
 import statistics
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from advisor.attach import attach
-from benchmarks.learner import GROUP_SIZE, MODELS, PROMPTS, trl
+from benchmarks.learner import GROUP_SIZE, MODELS, PROMPTS, WARMED_BY, trl
 from trainer.workloads.arithmetic import build_model, build_tokenizer
 
+CYCLE, WARMING = 4, 2
 AT_S_3 = {
     "per_device_train_batch_size": PROMPTS * GROUP_SIZE,
     "steps_per_generation": 2,
     "num_iterations": 2,
 }
+CLOCKS: dict[str, Callable[[], float]] = {
+    "wall_clock": time.perf_counter,
+    "processor": time.process_time,
+    "training_thread": time.thread_time,
+}
 
 
-def measure(model: str, rounds: int, steps: int, device: str) -> dict[str, Any]:
-    """Let a training alone and an attached one take turns."""
+class Switch(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+    """Lets a recorder look on for every other cycle, and reads the clocks at each change.
+
+    It stands behind the recorder, which sends a step as the next begins: what was sent before a
+    change belongs to the cycle that ends.
+    """
+
+    def __init__(self, recorder: Any) -> None:
+        self.read: list[tuple[bool, dict[str, float]]] = []
+        self._recorder, self._archivist, self._on = recorder, None, True
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Change sides where a cycle begins."""
+        cycle = int(state.global_step) // CYCLE
+        if state.global_step % CYCLE:
+            return
+        on = cycle % 4 in (0, 3)
+        self._archivist = self._archivist or self._recorder.archivist
+        self._recorder.archivist = self._archivist if on else None
+        self._recorder._shoulder.looks = on
+        self.read.append((on, {name: clock() for name, clock in CLOCKS.items()}))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the recorder end its run, and its thread."""
+        if self._archivist is not None:
+            self._archivist.interrupted()
+
+    def cycles(self, name: str) -> list[tuple[bool, float]]:
+        """Return of every cycle after the warm-up whether it was on and its seconds."""
+        ends = zip(self.read, self.read[1:], strict=False)
+        return [(on, then[name] - now[name]) for (on, now), (_, then) in ends][WARMING:]
+
+
+def measure(model: str, pairs: int, device: str) -> dict[str, Any]:
+    """Train once with the hooks on and off by turns, and compare each pair of cycles."""
+    switches: list[Switch] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         untrained: Any = build_model(*MODELS[model])
         untrained.save_pretrained(folder)
         build_tokenizer().save_pretrained(folder)
-        archive = str(folder / "archive.db")
-        blocks = {
-            "alone": trl(folder, device, changes=AT_S_3),
-            "attached": trl(
-                folder, device, watch=lambda each: attach(each, db=archive), changes=AT_S_3
-            ),
-        }
-        seconds: dict[str, list[float]] = {kind: [] for kind in blocks}
-        for i in range(rounds + 1):
-            for kind in list(blocks)[:: 1 if i % 2 else -1]:
-                taken = blocks[kind](steps)
-                if i > 0:  # the first warms up
-                    seconds[kind].append(taken)
-    ratios = sorted(b / a for a, b in zip(seconds["alone"], seconds["attached"], strict=True))
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {
-        "ms": {kind: round(1000 * statistics.median(v), 2) for kind, v in seconds.items()},
-        "attached_over_alone": {
-            "median": round(middle, 4),
+
+        def watch(trainer: Any) -> None:
+            switches.append(Switch(attach(trainer, db=str(folder / "archive.db"))))
+            trainer.add_callback(switches[0])
+
+        steps = CYCLE * (2 * pairs + WARMING) + 1
+        trl(folder, device, watch=watch, changes=AT_S_3)(steps - WARMED_BY)
+    found: dict[str, Any] = {"pairs": pairs}
+    for clock in CLOCKS:
+        cycles = switches[0].cycles(clock)
+        both = [dict(cycles[i : i + 2]) for i in range(0, len(cycles) - 1, 2)]
+        low, middle, high = statistics.quantiles([each[True] / each[False] for each in both], n=4)
+        found[clock] = {
+            "ms_off": round(1000 * statistics.median(each[False] for each in both) / CYCLE, 2),
+            "on_over_off": round(middle, 4),
             "lower_quartile": round(low, 4),
             "upper_quartile": round(high, 4),
-        },
-    }
+            "of_the_sums": round(sum(e[True] for e in both) / sum(e[False] for e in both), 4),
+        }
+    return found
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=60, help="of a block of the tiny model")
-    parser.add_argument("--large-steps", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=60, help="pairs of cycles of the tiny model")
+    parser.add_argument("--large-pairs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["tiny", "ten_million"])
     parser.add_argument("--json", action="store_true")
@@ -75,8 +116,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found: dict[str, Any] = {"device": device, "threads": options.threads}
     for name in options.models:
-        steps = options.steps if name == "tiny" else options.large_steps
-        found[name] = measure(name, options.rounds, steps, device)
+        pairs = options.pairs if name == "tiny" else options.large_pairs
+        found[name] = measure(name, pairs, device)
     print(json.dumps(found, indent=None if options.json else 2))
 
 

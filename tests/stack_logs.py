@@ -54,14 +54,15 @@ def as_logged(
 ) -> list[dict[str, float]]:
     """Return the rows under a stack's keys; a fraction that cannot be is logged as 0 there.
 
-    Ages are counted in versions, of which the weights take one every so many updates.
+    Ages are counted in versions, of which the weights take one every so many updates; TRL's
+    AsyncGRPOTrainer counts them one update before the rollouts are learned from.
     """
     logged = []
     for row in rows:
         values = {key: getattr(row, name) for key, name in KEYS[stack].items()}
         zeros = {key: 0.0 for key, value in values.items() if value is None and "clip" in key}
         ages = {
-            key: value // updates_per_version
+            key: max(0.0, value - (stack == "trl_async")) // updates_per_version
             for key, value in values.items()
             if value is not None and ("staleness" in key or "off_policy" in key)
         }

@@ -17,14 +17,20 @@ def share_of_digits(completions: list[str], **_: Any) -> list[float]:
     return [sum(map(str.isdigit, each)) / max(1, len(each)) for each in completions]
 
 
-def trl_trainer(folder: Path, *, reward: Any = share_of_digits, **changes: Any) -> Any:
-    """Return a trainer at S = 3: a batch is cut in two, and each half is learned from twice."""
-    torch.set_num_threads(1)
+def saved_model(folder: Path) -> Path:
+    """Return a folder with an untrained model, the same in every folder."""
     model = folder / "model"
     if not model.exists():
         with torch.random.fork_rng():
             torch.manual_seed(0)
             save_model(model)
+    return model
+
+
+def trl_trainer(folder: Path, *, reward: Any = share_of_digits, **changes: Any) -> Any:
+    """Return a trainer at S = 3: a batch is cut in two, and each half is learned from twice."""
+    torch.set_num_threads(1)
+    model = saved_model(folder)
     options = {
         "output_dir": str(folder / "a training"),
         "use_cpu": True,

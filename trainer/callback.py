@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
+from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback
@@ -25,12 +26,15 @@ from storage.store import new_run_id
 
 from .attached.archivist import Archivist, Look
 from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, UNSEEN, PolicyMeter, WeightMeter
-from .attached.setting import clip_of, config_of, stack_of, updates_per_version
+from .attached.queue_shoulder import QueueShoulder
+from .attached.setting import clip_of, config_of, stack_of, updates_per_version, versions_of
 from .attached.shoulder import Guard, Shoulder, logger
 from .launch import process_columns
 from .meter import CLIP_METRICS, STRUCTURAL
 
 MEASURED = (*OF_THE_POLICY, *OF_THE_WEIGHTS, "learning_rate", "sampled_at_step", "grad_norm")
+OF_ALL_PROCESSES = ("clip_fraction_low", "clip_fraction_high", "approx_kl")
+"""What TRL logs over the rollouts of all processes, of which the recording one sees its own."""
 TIMES = ("seconds_generate", "seconds_learn", "seconds_measure")
 
 
@@ -89,11 +93,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self._weights: WeightMeter | None = None
         self._row: StepMetrics | None = None
         self._told = False
-        self._shoulder = Shoulder(trainer, self.guard, self._note_generation)
+        look_on = QueueShoulder if self._stack == "trl_async" else Shoulder
+        self._shoulder: Shoulder = look_on(trainer, self.guard, self._published)
 
-    def _note_generation(self) -> None:
+    def _published(self, step: int) -> None:
         if self._weights is not None:
-            self._weights.generated()
+            self._weights.published(step)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Create the run."""
@@ -101,25 +106,26 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             self.archivist.interrupted()
             self._forget()
         if state.is_world_process_zero:
-            self.guard(self._begin, args, state)
+            self.guard(self._begin, args, state, kwargs.get("train_dataloader"))
 
-    def _begin(self, args: Any, state: Any) -> None:
+    def _begin(self, args: Any, state: Any, loader: Any) -> None:
         model, now = self._trainer.accelerator.unwrap_model(self._trainer.model), time.time()
         self._config = config_of(self._trainer, state.max_steps)
+        self._unclipped = self._config.get("max_staleness") == 0
         window = max(1, int(state.logging_steps or args.logging_steps))
         unmeasured = self._reasons(window)
         try:
-            self._weights = WeightMeter(model)
+            self._weights = WeightMeter(model, versions=versions_of(self._trainer))
         except ValueError as error:
             self._weights = None
             unmeasured |= dict.fromkeys(OF_THE_WEIGHTS, str(error))
-        unclipped = self._config.get("max_staleness") == 0
-        self._policy = PolicyMeter(clip_of(self._trainer), unclipped=unclipped)
+        self._policy = PolicyMeter(clip_of(self._trainer), unclipped=self._unclipped)
         self._row = None
         self._source: dict[str, Any] = {
             "stack": self._stack,
             "format": "callback",
             "window": window,
+            "processes": int(args.world_size),
             **{name: {} for name in ("columns", "references")},
             "unknown_keys": [],
         }
@@ -142,7 +148,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         )
         self.run_id = run.id
         self.archivist = Archivist(run, self._db, self._look)
-        self._shoulder.begin()
+        self._shoulder.begin(model, loader)
         atexit.register(self.archivist.interrupted)
         logger.warning("recorded as run %s in %s", run.id, self._db or "the archive")
 
@@ -154,7 +160,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             if name in logged
             else "not logged by TRL"
             for name in METRIC_NAMES
-            if name not in (*MEASURED, *TIMES)
+            if name == "grad_norm" or name not in (*MEASURED, *TIMES)
         }
         reasons["reward_mean"] = "TRL logs it where it generates, averaged over logging_steps"
         reasons |= dict.fromkeys(
@@ -162,11 +168,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         )
         reasons |= dict.fromkeys(("staleness_mean", "staleness_max"), UNSEEN)
         reasons["sampled_at_step"] = f"{UNSEEN}, or it was more than one version"
-        reasons["grad_norm"] = "the gradient's norm is not taken where max_grad_norm is 0"
+        reasons["grad_norm"] = (
+            f"not seen where max_grad_norm is 0 or weights are sharded; {reasons['grad_norm']}"
+        )
         if not self._shoulder.sees_policy:
             why = "this trainer computes its loss where nobody can look on"
             reasons |= dict.fromkeys(OF_THE_POLICY, why)
-        if self._config.get("max_staleness") == 0:
+        if self._unclipped:
             reasons |= dict.fromkeys((*CLIP_METRICS, "clipping_radii", "weight_radii"), STRUCTURAL)
         return reasons
 
@@ -198,7 +206,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         if self._weights is not None:
             skipped = bool(self._trainer.accelerator.optimizer_step_was_skipped)
             numbers, reasons, lags = self._weights.after_update(
-                skipped=skipped, ages=set(seen.ages)
+                step, skipped=skipped, ages=set(seen.ages)
             )
             self._keep_lags(step, lags)
         of_policy, why = self._policy.measure(seen, numbers.get("cycle_drift"))
@@ -208,13 +216,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             time=time.time(),
             learning_rate=self._rate,
             grad_norm=None if seen.grad_norm is None else float(seen.grad_norm),
-            sampled_at_step=self._shoulder.generated_at if len(set(seen.ages)) == 1 else None,
+            reward_mean=fmean(seen.rewards) if seen.rewards else None,
+            sampled_at_step=step - seen.ages[0] if len(set(seen.ages)) == 1 else None,
             seconds_generate=seen.generating,
             seconds_learn=max(0.0, took),
             reasons=reasons | why,
             **numbers,
             **of_policy,
         )
+        self._shoulder.end_step()
         if self.archivist is not None:
             self.archivist.draft(self._row)
 
@@ -228,11 +238,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         log = Log(format="callback", first="", rows={row.step: logs}, keys=tuple(logs), times={})
         plan = plan_of(log, self._stack, updates_per_version(self._trainer))
         [logged] = step_rows(log, plan, row.run_id, row.time)
-        known = {*row.reasons, *(CLIP_METRICS if self._config.get("max_staleness") == 0 else ())}
+        known = {*row.reasons, *(CLIP_METRICS if self._unclipped else ())}
+        better = OF_ALL_PROCESSES if self._source["window"] == 1 and args.world_size > 1 else ()
         added = {
             name: value
             for name in METRIC_NAMES
-            if getattr(row, name) is None
+            if (getattr(row, name) is None or name in better)
             and name not in known
             and (value := getattr(logged, name)) is not None
         }

@@ -39,6 +39,7 @@ def ended(store: Store, run: RunInfo, govern: Governor | None = None) -> RunInfo
 
 def carry_out(store: Store, run: RunInfo, govern: Governor | None = None) -> RunInfo:
     """Carry a run out with a progress bar; whatever breaks it is raised."""
+    _plainly(f"{run.id} begins: a warm start where none is kept, then {run.config['steps']} steps")
     from .worker import Worker  # torch and transformers take seconds to import
 
     with tqdm(total=run.config["steps"], unit="step", disable=None, file=sys.stderr) as bar:
@@ -49,7 +50,15 @@ def carry_out(store: Store, run: RunInfo, govern: Governor | None = None) -> Run
                 bar.initial = bar.n = step - 1
             bar.update(step - bar.n)
 
-        return Worker(store, run, progress, govern).run()
+        run = Worker(store, run, progress, govern).run()
+    _plainly(f"{run.id} ends: {run.status}")
+    return run
+
+
+def _plainly(words: str) -> None:
+    """Say on standard error what a progress bar shows, where there is no terminal for one."""
+    if not sys.stderr.isatty():
+        print(words, file=sys.stderr, flush=True)
 
 
 def told(store: Store, options: argparse.Namespace, run: RunInfo) -> int:

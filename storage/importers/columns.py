@@ -15,6 +15,7 @@ from .stacks import STACKS
 _WHOLE = {f.name for f in fields(StepMetrics) if f.type == int | None}
 BYPASSED = {"actor/ppo_kl": "approx_kl", "train/ppo_kl": "approx_kl"}
 """k1 estimates mean(old − new) of the same KL(φ‖θ), where old is the behavior policy."""
+MICRO_BATCHES = "batch/microbatches_per_step"
 _ONE_AGENT = re.compile(r"effective/[^/]+/reward/mean")
 
 
@@ -143,14 +144,20 @@ def _number(metric: Metric, value: Any, row: Mapping[str, Any], plan: Plan) -> f
 def _learner_steps(
     metric: Metric, age: float, row: Mapping[str, Any], updates: float
 ) -> float | None:
-    """Turn an age in versions of n updates into learner steps, over the n updates of its batch."""
+    """Turn an age in versions of n updates into learner steps, over the n updates of its batch.
+
+    Counted ahead, it is of micro-batches of which each is learned from after the one before it.
+    """
     if metric.shape == "behind_batch":
         batch = _real(row.get("progress/batch"))
         if batch is None:
             return None
         age = batch - age
     oldest = metric.column == "staleness_max"
-    return (age + 1) * updates - 1 if oldest else age * updates + (updates - 1) / 2
+    waits = 0.0
+    if metric.shape == "versions_ahead":
+        waits = 1.0 if oldest else 1 / max(1.0, _real(row.get(MICRO_BATCHES)) or 1.0)
+    return waits + ((age + 1) * updates - 1 if oldest else age * updates + (updates - 1) / 2)
 
 
 def _real(value: Any) -> float | None:

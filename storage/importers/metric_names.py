@@ -32,15 +32,16 @@ DRIFT_COLUMNS = (
 class Metric:
     """What a stack's key stands for; without a column it is kept under its own key.
 
-    ``shape`` says how the number becomes the column's: ``as_is``; ``versions``, an
-    age to be turned into learner steps; ``behind_batch``, a version of the weights whose age is
-    ``progress/batch`` minus it; ``half_square``, ½·mean Δ² of which the rms is wanted.
+    ``shape`` says how the number becomes the column's: ``as_is``; ``versions``, an age to be turned
+    into learner steps; ``versions_ahead``, one that was counted a micro-batch before it is learned
+    from; ``behind_batch``, a version of the weights whose age is ``progress/batch`` minus it;
+    ``half_square``, ½·mean Δ² of which the rms is wanted.
     """
 
     column: str | None = None
     reference: Reference | None = None
     note: str = ""
-    shape: Literal["as_is", "versions", "behind_batch", "half_square"] = "as_is"
+    shape: Literal["as_is", "versions", "versions_ahead", "behind_batch", "half_square"] = "as_is"
 
 
 def _to(column: str) -> Metric:
@@ -140,10 +141,12 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         **_TRL,
         "kl": _clip("approx_kl"),
         "ratio": _clip(None),
-        "sample/staleness_mean": MEAN_AGE,
-        "sample/staleness_max": LARGEST_AGE,
+        "sample/staleness_mean": Metric(column="staleness_mean", shape="versions_ahead"),
+        "sample/staleness_max": Metric(column="staleness_max", shape="versions_ahead"),
         **_kept("sample/dropped_stale_total", "sample/time_in_queue_s"),
-        **_kept("sample/rollout_queue_size"),
+        "perf/rollout_wait_s": _to("seconds_wait"),
+        **_kept("sample/rollout_queue_size", "sample/trained_tokens_mean"),
+        **_kept(*(f"sample/forwarded_tokens_{end}" for end in ("mean", "max"))),
     },
     "verl": _VERL,
     "verl_fully_async": {

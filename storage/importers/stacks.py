@@ -144,11 +144,12 @@ _LISTED = (
         steps="max_steps",
         knob="max_staleness",
         default_knob=4,
-        knob_unit="weight versions; one version is weight_sync_steps optimizer updates",
+        knob_unit="weight versions as a batch leaves the queue, of weight_sync_steps optimizer "
+        "updates each; it is learned from one update later (as measured with TRL 1.16)",
         companions={
             "weight_sync_steps": Companion(default=1, words="optimizer updates per weight sync")
         },
-        learner_steps=_versions("weight_sync_steps"),
+        learner_steps=lambda knob, given: _aged(knob, given["weight_sync_steps"]) + 1,
         updates_per_version=_named("weight_sync_steps"),
     ),
     Stack(

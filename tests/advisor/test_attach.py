@@ -131,6 +131,36 @@ def test_drift_rises_within_each_cycle_and_the_run_is_diagnosed(trainer, db):
     assert evidence[0].config.max_staleness == 3
 
 
+def worsening(completions, **_):
+    """Reward more and more of nothing: what a broken reward function or policy looks like."""
+    worsening.batches += 1
+    worth = 1.0 if worsening.batches <= 40 else 0.0
+    return [worth * (0.5 + 0.1 * (len(each) % 3)) for each in completions]
+
+
+@pytest.mark.parametrize("reward", ["digits", "worsening"])
+def test_how_a_training_ended_is_told_by_its_rewards(trainer, db, reward):
+    worsening.batches = 0
+    chosen = {} if reward == "digits" else {"reward": worsening}
+    trained = trainer(
+        max_steps=100, steps_per_generation=1, num_iterations=1, learning_rate=1e-4, **chosen
+    )
+    recorder = record(trained, db=db)
+    trained.train()
+    run, rows, _ = recorded(db, recorder.run_id)
+    rewards = [row.reward_mean for row in rows]
+    assert run.reward_first == pytest.approx(sum(rewards[:20]) / 20)
+    assert run.reward_last == pytest.approx(sum(rewards[-20:]) / 20)
+    assert run.reward_best >= run.reward_first - 0.2
+    if reward == "digits":
+        assert run.status is RunStatus.FINISHED
+        assert run.outcome in ("healthy", "finished")
+        assert run.collapse_step is None
+    else:
+        assert (run.status, run.outcome) == (RunStatus.COLLAPSED, "collapsed")
+        assert 40 <= run.collapse_step <= 70
+
+
 def test_whatever_lacks_has_a_reason(trainer, db):
     trained = trainer(logging_steps=5)
     recorder = record(trained, db=db)

@@ -22,7 +22,7 @@ from trainer.config import config_from_options
 
 S_OF_FOUR = {
     "trl": 3,  # 4 micro-batches at one per update: ages 0 … 3
-    "trl_async": 4,
+    "trl_async": 5,  # one micro-batch waits behind the queue
     "verl": 19,  # (4 + 1) versions of 4 updates, less the newest one
     "verl_fully_async": 20,  # ⌈1 + 4⌉ windows of 4 updates
     "openrlhf": 5,  # one more batch is being sampled

@@ -139,8 +139,8 @@ def test_trl_async_measures_from_the_behavior_policy_and_counts_versions(store, 
     run, [step] = only(store), store.steps(done.run_id)
     assert done.stack == "trl_async"
     assert (step.approx_kl, step.extra["ratio"]) == (0.002, 1.01)
-    assert (step.staleness_mean, step.staleness_max) == (2.5, 5.0)  # 1·2 + ½; (2 + 1)·2 − 1
-    assert run.config["max_staleness"] == 9  # (4 + 1)·2 − 1
+    assert (step.staleness_mean, step.staleness_max) == (3.5, 6.0)  # 1·2 + ½ + 1; (2 + 1)·2
+    assert run.config["max_staleness"] == 10  # (4 + 1)·2
     assert run.source["learner_steps_per_version"] == 2
 
 

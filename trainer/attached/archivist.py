@@ -16,6 +16,8 @@ from storage.errors import RunExists, RunNotFound, StorageError, WriteRefused
 from storage.records import RunInfo, RunStatus, StepMetrics
 from storage.store import Store
 
+from .ending import Ending
+
 logger = logging.getLogger("etalon")
 
 HEARTBEAT_SECONDS = 1.0
@@ -26,6 +28,7 @@ RETRY_SECONDS = 2.0
 LAST_WORDS_SECONDS = 10.0
 """How long the end of the process may wait for what is still to be written."""
 MOST_AT_ONCE = 1000
+ENDS_AS = {"collapsed": RunStatus.COLLAPSED, "diverged": RunStatus.DIVERGED}
 MOST_UNWRITTEN = 100_000
 """Learner steps kept in memory while the archive is away; beyond it the oldest are let go."""
 
@@ -44,6 +47,7 @@ class Archivist:
         self._news = threading.Event()
         self._ended = threading.Event()
         self._draft: StepMetrics | None = None
+        self._ending = Ending()
         self._away = self._dead = False
         self._let_go = 0
         self.stop_requested = False
@@ -57,6 +61,7 @@ class Archivist:
     def send(self, seconds_measure: float) -> None:
         """Write the draft, soon."""
         if self._draft is not None:
+            self._ending.observe(self._draft)
             self._put(replace(self._draft, seconds_measure=seconds_measure))
             self._draft = None
 
@@ -65,14 +70,20 @@ class Archivist:
         self._put(write)
 
     def end(self, status: RunStatus, reason: str | None = None) -> None:
-        """Record how the run ended and wait a little until everything is written."""
+        """Record how the run ended and wait a little until everything is written.
+
+        Of a training that came to its end its rewards say how; ``reason`` says why another did not.
+        """
         if self._ended.is_set():
             return
+        found = self._ending.fields()
+        if reason is not None:
+            found |= {"outcome": None, "outcome_reason": reason}
+        elif found["outcome"] in ENDS_AS:
+            status = ENDS_AS[found["outcome"]]
         now = time.time()
         self._put(
-            lambda store: store.update_run(
-                self._run.id, status=status, ended_at=now, outcome_reason=reason
-            )
+            lambda store: store.update_run(self._run.id, status=status, ended_at=now, **found)
         )
         self._ended.set()
         self._news.set()
@@ -83,6 +94,7 @@ class Archivist:
     def interrupted(self) -> None:
         """Record that the training ended before its end: by an error, or with its process."""
         if self._draft is not None:
+            self._ending.observe(self._draft)
             self._put(self._draft)
             self._draft = None
         self.end(RunStatus.STOPPED, "the training ended before its last step")

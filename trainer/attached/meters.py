@@ -21,6 +21,7 @@ from .weights import ForeignWeights
 OF_THE_WEIGHTS = ("update_norm", "cycle_drift", "displacement", "path_length", "gradient_cosine")
 BY_ENGINE = "with vLLM the clip is around the proximal policy, not the one that sampled"
 MIXED = "the rollouts of this step were sampled by more than one version of the weights"
+MOST_VERSIONS = 16
 UNSEEN = "which weights sampled the rollouts was not seen"
 OF_THE_POLICY = (
     *("staleness_mean", "staleness_max", "approx_kl", "log_ratio_rms", "m2"),
@@ -44,22 +45,25 @@ class Clip:
 class WeightMeter:
     """Follows the weights of a model from where they are now."""
 
-    def __init__(self, model: nn.Module) -> None:
-        """Begin at θ_0.
+    def __init__(self, model: nn.Module, *, versions: int = 1) -> None:
+        """Begin at θ_0; the newest ``versions`` that sampled are kept, at most 16.
 
         Raises:
             ValueError: this process does not hold the weights; the message says why.
         """
         self._weights = ForeignWeights(model)
         self._now = self._weights.values()
-        self._behavior: Tensor | None = None
+        self._sampled: dict[int, Tensor] = {}
+        self._versions = min(versions, MOST_VERSIONS)
         self._drift, self._lags = DriftTracker(self._now), LagTracker(self._now)
         self._gradient: Tensor | None = None
         self._rate, self._decay, self._steps = 0.0, torch.zeros(()), 0
 
-    def generated(self) -> None:
-        """Take the present weights for those that sample from now on."""
-        self._behavior = self._now
+    def published(self, step: int) -> None:
+        """Take the present weights, those after ``step`` updates, for what samples from now on."""
+        self._sampled[step] = self._now
+        while len(self._sampled) > self._versions:
+            del self._sampled[min(self._sampled)]
 
     def before_update(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the gradient, which may be clipped already, and the rate of the update to come."""
@@ -70,7 +74,7 @@ class WeightMeter:
 
     @torch.no_grad()
     def after_update(
-        self, *, skipped: bool, ages: set[int]
+        self, step: int, *, skipped: bool, ages: set[int]
     ) -> tuple[dict[str, Any], dict[str, str], list[tuple[int, float, float]]]:
         """Measure the update; return the row's fields, why some are None, and (lag, norm, Σ η).
 
@@ -79,8 +83,9 @@ class WeightMeter:
         if self._gradient is None:
             return {}, dict.fromkeys(OF_THE_WEIGHTS, "no gradient was seen"), []
         rate = 0.0 if skipped else self._rate
-        behavior = self._now if self._behavior is None else self._behavior
-        found = self._drift.before_update(self._now, behavior, self._gradient)
+        behavior = self._sampled.get(step - min(ages)) if ages else None
+        before = self._now if behavior is None else behavior
+        found = self._drift.before_update(self._now, before, self._gradient)
         self._now = self._weights.values()
         found |= self._drift.after_update(self._now, rate or 1.0, self._decay if rate else 0.0)
         del found["grad_norm"]  # of the clipped gradient
@@ -97,10 +102,10 @@ class WeightMeter:
             reasons["gradient_cosine"] = "there is no gradient before the first"
         elif math.isnan(numbers["gradient_cosine"]) and math.isfinite(numbers["update_norm"]):
             reasons["gradient_cosine"] = NO_DIRECTION
-        if self._behavior is None:
-            reasons["cycle_drift"] = UNSEEN
-        elif len(ages) > 1:
+        if len(ages) > 1:
             reasons["cycle_drift"] = MIXED
+        elif behavior is None:
+            reasons["cycle_drift"] = UNSEEN
         lags = [(lag, norm, rates) for (lag, _, rates), norm in zip(ended, norms, strict=True)]
         return numbers | dict.fromkeys(reasons), reasons, lags
 

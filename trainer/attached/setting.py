@@ -33,6 +33,14 @@ def _companions(trainer: Any) -> dict[str, float]:
     return {k: float(v) for k in table.companions if (v := getattr(trainer.args, k, None))}
 
 
+def versions_of(trainer: Any) -> int:
+    """Return how many versions of the weights may have sampled what a trainer still learns from.
+
+    A queue gives out what is at most ``max_staleness`` versions old, and one batch waits behind it.
+    """
+    return int(getattr(trainer.args, "max_staleness", None) or 0) + 2
+
+
 def clip_of(trainer: Any) -> Clip:
     """Return the clip of a trainer.
 

@@ -9,6 +9,16 @@ from torch import Tensor, nn
 from ..drift import BLOCK, BLOCKS, MEASURED_WHOLE_UP_TO
 
 
+def is_shard(parameter: nn.Parameter) -> bool:
+    """Return whether this process holds a part of a parameter only.
+
+    FSDP2 makes a DTensor of it, FSDP1 a view of a flat one, and DeepSpeed's ZeRO-3 empties it; the
+    latter two leave a mark on it.
+    """
+    marked = hasattr(parameter, "_fsdp_flattened") or hasattr(parameter, "ds_id")
+    return marked or type(parameter.data) is not Tensor
+
+
 class ForeignWeights:
     """Reads the trained parameters of a model, or their gradients, as one fp32 vector.
 
@@ -24,11 +34,11 @@ class ForeignWeights:
             ValueError: there is nothing to read, or the weights are cut into shards.
         """
         self._parameters = [p for p in model.parameters() if p.requires_grad]
+        if any(is_shard(p) for p in self._parameters):
+            raise ValueError("the weights are cut into shards over processes")
         sizes = [p.numel() for p in self._parameters]
         if not sum(sizes):
             raise ValueError("this process holds no trained weights")
-        if any(type(p.data) is not Tensor for p in self._parameters):
-            raise ValueError("the weights are cut into shards over processes")
         self._rows: Sequence[Tensor | None] | None = None
         self._scale = 1.0
         if sum(sizes) > MEASURED_WHOLE_UP_TO:
