@@ -9,13 +9,22 @@ dashboard; what ``python -m advisor watch`` would say of it stands in the log as
 """
 
 import logging
+import math
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from storage.commandline import BadInput
 from storage.store import Store
+from trainer.config import TrainerConfig
 
 from .answer import ask, consider, gather
+from .calibration import RunFacts
 from .experiments.watch import Watcher
+from .governed_bounds import bounds_of, words
+from .governor import Governor, Schedule
+from .safe_levels import safe_levels
 
 if TYPE_CHECKING:
     from trainer.callback import Recorder
@@ -29,7 +38,13 @@ NEWS = 1.25
 
 
 def attach(
-    trainer: Any, *, db: str | None = None, name: str | None = None, group: str | None = None
+    trainer: Any,
+    *,
+    db: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    govern: bool = False,
+    risk: float = RISK,
 ) -> "Recorder":
     """Record the trainings of this trainer, and say alarms and advice in their log.
 
@@ -38,20 +53,55 @@ def attach(
         db: the archive; None for ``ETALON_DB`` or ``etalon.db`` in ``ETALON_HOME``.
         name: name of the runs; None for the last part of the trainer's ``output_dir``.
         group: group of the runs; runs of one setting in one group are evidence for each other.
+        govern: keep the training within what is known to be safe by scaling its learning rate down
+            (``governor.py``), from earlier runs of the group and from what it measures itself.
+        risk: accepted P(unsafe) of the advice and of the governor, in 0…1 exclusive.
 
     Returns:
         What records; its ``run_id`` is that of the newest training.
+
+    Raises:
+        BadInput: the risk is not allowed.
     """
+    if not (math.isfinite(risk) and 0 < risk < 1):
+        raise BadInput(f"risk: {risk} is not allowed; allowed: 0 < risk < 1")
     from trainer.callback import record  # torch and transformers take seconds to import
 
-    return record(trainer, db=db, name=name, group=group, look=Adviser())
+    rule = partial(governor_of, db, group, risk) if govern else None
+    return record(trainer, db=db, name=name, group=group, look=Adviser(risk), govern=rule)
+
+
+def governor_of(
+    db: str | None,
+    group: str | None,
+    risk: float,
+    config: Mapping[str, Any],
+    parameters: int | None,
+    schedule: Schedule,
+) -> Governor:
+    """Return the governor of a training that begins, and say in the log what it holds it to.
+
+    Raises:
+        BadInput: nothing can be asked about its setting.
+    """
+    settings = {name: config[name] for name in TrainerConfig.model_fields if name in config}
+    evidence: list[RunFacts] = []
+    if group is not None:
+        with closing(Store.open(db)) as store, suppress(BadInput):
+            evidence = gather(store, group=group)
+    question = ask(settings=settings, evidence=[], risk=risk)
+    advice = consider(question, evidence)
+    bounds = bounds_of(question, advice, evidence, None, safe_levels(), parameters)
+    logger.warning("governor: %s", words(bounds, question.setting))
+    return Governor(question.setting, bounds, schedule)
 
 
 class Adviser:
     """Looks at a run from time to time and says in the log what is new."""
 
-    def __init__(self) -> None:
-        """Begin with nothing said."""
+    def __init__(self, risk: float = RISK) -> None:
+        """Begin with nothing said; ``risk`` is the accepted P(unsafe) of the advice."""
+        self._risk = risk
         self._watcher: Watcher | None = None
         self._said: tuple[str, float | None] | None = None
 
@@ -68,7 +118,7 @@ class Adviser:
     def _advise(self, store: Store, run_id: str) -> None:
         try:
             evidence = gather(store, run_id=run_id)
-            advice = consider(ask(settings={}, evidence=evidence, risk=RISK), evidence)
+            advice = consider(ask(settings={}, evidence=evidence, risk=self._risk), evidence)
         except BadInput as error:
             logger.debug("no advice: %s", error)
             return

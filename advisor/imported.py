@@ -109,11 +109,14 @@ def facts_of_log(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
 def evidence_of_logs(store: Store, runs: Sequence[RunInfo]) -> list[RunFacts]:
     """Return the facts of the logs of other trainers among runs, newest first as they came.
 
+    What a governor kept says nothing of the rate that its run was given.
+
     Raises:
         BadInput: there are such logs, and of none the rate and S are known.
     """
     facts, lacks = [], []
-    for run in (each for each in runs if each.kind in KINDS):
+    constant = (run for run in runs if not run.source.get("governed"))
+    for run in (each for each in constant if each.kind in KINDS):
         config = config_of_log(store, run)
         if isinstance(config, str):
             lacks.append(f"run {run.id}: {config}")

@@ -4,7 +4,7 @@
 pass it measures what TRL does not log: the drift of the current policy from the one that sampled,
 what the clip took, the realised staleness in learner steps, the raw gradient norm and the update.
 Nothing of the training is changed: no random number is drawn, no weight is written, and an error
-here is logged once and ends the recording, not the training.
+here is logged once and ends the recording, not the training. With a governor its learning rate is.
 """
 
 import atexit
@@ -18,17 +18,26 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from storage.commandline import BadInput
 from storage.importers.columns import Plan, plan_of, step_rows
 from storage.importers.logs import Log
 from storage.importers.metric_names import METRICS
-from storage.records import METRIC_NAMES, LagDrift, RunInfo, RunStatus, StepMetrics
-from storage.store import new_run_id
+from storage.records import METRIC_NAMES, Event, LagDrift, RunInfo, RunStatus, StepMetrics
+from storage.store import Store, new_run_id
 
 from .attached.archivist import Archivist, Look
 from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, UNSEEN, PolicyMeter, WeightMeter
 from .attached.queue_shoulder import QueueShoulder
-from .attached.setting import clip_of, config_of, stack_of, updates_per_version, versions_of
+from .attached.setting import (
+    clip_of,
+    config_of,
+    schedule_of,
+    stack_of,
+    updates_per_version,
+    versions_of,
+)
 from .attached.shoulder import Guard, Shoulder, logger
+from .attached.throttle import MakeGovernor, Throttle
 from .launch import process_columns
 from .meter import CLIP_METRICS, STRUCTURAL
 
@@ -45,6 +54,7 @@ def record(
     name: str | None = None,
     group: str | None = None,
     look: Look | None = None,
+    govern: MakeGovernor | None = None,
 ) -> "Recorder":
     """Record every training that this trainer begins from now on, and return what does.
 
@@ -54,8 +64,10 @@ def record(
         name: name of the run; None for the last part of the trainer's ``output_dir``.
         group: group of the run; runs of one setting in one group are evidence for each other.
         look: called with the open store and the run's id about every ten seconds, in a thread.
+        govern: makes the governor of a training that begins, of its configuration, its number of
+            parameters and its schedule; it then scales the learning rate. None leaves that alone.
     """
-    recorder = Recorder(trainer, db=db, name=name, group=group, look=look)
+    recorder = Recorder(trainer, db=db, name=name, group=group, look=look, govern=govern)
     trainer.add_callback(recorder)
     return recorder
 
@@ -82,13 +94,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         name: str | None,
         group: str | None,
         look: Look | None,
+        govern: MakeGovernor | None,
     ) -> None:
         """See ``record``."""
         self.guard = Guard()
         self.run_id: str | None = None
         self.archivist: Archivist | None = None
         self._trainer, self._db, self._name, self._group = trainer, db, name, group
-        self._look = look
+        self._look, self._govern = look, govern
+        self._throttle: Throttle | None = None
         self._stack = stack_of(trainer)
         self._weights: WeightMeter | None = None
         self._row: StepMetrics | None = None
@@ -126,6 +140,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             "format": "callback",
             "window": window,
             "processes": int(args.world_size),
+            "governed": self._govern is not None,
             **{name: {} for name in ("columns", "references")},
             "unknown_keys": [],
         }
@@ -151,6 +166,21 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self._shoulder.begin(model, loader)
         atexit.register(self.archivist.interrupted)
         logger.warning("recorded as run %s in %s", run.id, self._db or "the archive")
+        if self._govern is not None:
+            self._throttle = self._governed(self._govern, int(args.world_size), run.parameters)
+            self._tell_throttle(0)
+
+    def _governed(
+        self, govern: MakeGovernor, processes: int, parameters: int | None
+    ) -> Throttle | None:
+        if processes > 1:
+            logger.warning("no governor: it acts in one process only, and this is one of several")
+            return None
+        try:
+            return Throttle(govern(self._config, parameters, schedule_of(self._trainer)))
+        except BadInput as fault:
+            logger.warning("no governor: %s", fault)
+            return None
 
     def _reasons(self, window: int) -> dict[str, str]:
         """Say of every column that a row may lack why."""
@@ -192,9 +222,16 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         """Keep what the update is made of."""
         optimizer = kwargs.get("optimizer") or self._trainer.optimizer
         optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        if self._throttle is not None:
+            self._throttle.before_update(optimizer)
         self._rate = float(optimizer.param_groups[0]["lr"])
         if self._weights is not None:
             self._weights.before_update(optimizer)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Give the optimizer its learning rate back, whatever became of the recording."""
+        if self._throttle is not None:
+            self._throttle.after_update()
 
     @_harmless
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -227,6 +264,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self._shoulder.end_step()
         if self.archivist is not None:
             self.archivist.draft(self._row)
+        if self._throttle is not None:
+            self._throttle.heed(self._row)
+            self._tell_throttle(step + 1)
 
     @_harmless
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -268,7 +308,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         """Hold nothing of a training that has ended."""
         if self.archivist is not None:
             atexit.unregister(self.archivist.interrupted)
-        self.archivist = self._weights = self._row = None
+        self.archivist = self._weights = self._row = self._throttle = None
         self._shoulder.end()
 
     def _heed_stop(self, args: Any, control: Any) -> None:
@@ -282,6 +322,27 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
                 "a stop was asked for in the archive; of several processes one cannot end the "
                 "training, which goes on"
             )
+
+    def _tell_throttle(self, step: int) -> None:
+        """Say in the log and in the archive what the governor changed."""
+        words = None if self._throttle is None else self._throttle.news()
+        if self._throttle is None or words is None or self.archivist is None:
+            return
+        logger.warning("step %d: %s", step, words)
+        event = Event(
+            run_id=self.run_id or "",
+            time=time.time(),
+            kind="governor",
+            message=words,
+            level="warning",
+            step=step,
+            data={"factor": self._throttle.factor},
+        )
+
+        def append(store: Store) -> None:
+            store.append_event(event)
+
+        self.archivist.do(append)
 
     # -- sending --------------------------------------------------------------------------------
 

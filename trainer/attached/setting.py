@@ -1,6 +1,7 @@
 """What a trainer of TRL was told, in Etalon's names (``storage/importers/stacks.py``)."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from storage.importers.stacks import stack_named
@@ -68,6 +69,21 @@ def staleness_bound(generated: int, accumulated: int) -> int:
     """
     aligned = math.gcd(generated, accumulated)
     return (accumulated - aligned + generated - 1) // accumulated
+
+
+def schedule_of(trainer: Any) -> Callable[[int], float]:
+    """Return the learning rate that a training plans for each learner step, from 0.
+
+    Of a scheduler that is no function of the step only the present rate is known, and it is taken
+    for all.
+    """
+    scheduler = getattr(trainer.lr_scheduler, "scheduler", trainer.lr_scheduler)
+    factors = getattr(scheduler, "lr_lambdas", None)
+    if factors and callable(factors[0]):
+        factor, rate = factors[0], float(scheduler.base_lrs[0])
+        return lambda step: rate * float(factor(step))
+    rate = float(trainer.args.learning_rate)
+    return lambda _: rate
 
 
 def config_of(trainer: Any, steps: int) -> dict[str, Any]:

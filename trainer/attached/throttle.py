@@ -1,10 +1,14 @@
 """Scales the learning rate of somebody else's optimizer for one update, and gives it back."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from storage.records import StepMetrics
 
 from ..governing import Governor, told, worth_telling
+
+Schedule = Callable[[int], float]
+MakeGovernor = Callable[[Mapping[str, Any], int | None, Schedule], Governor]
 
 
 class Throttle:
