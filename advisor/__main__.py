@@ -16,6 +16,7 @@ from storage.commandline import (
     run_command,
 )
 from storage.engine import database_url
+from storage.importers.stacks import STACKS, stack_named
 from storage.records import RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
@@ -37,9 +38,10 @@ from .experiments.watch_command import add_watch_options
 from .experiments.watch_command import run as run_watch
 from .plan_command import add_plan_options
 from .plan_command import run as run_plan
-from .recommendation import Advice
+from .recommendation import Advice, Question
 from .regime import Diagnosis, Regime
-from .wording import probe_command, span
+from .settings_for import settings_for
+from .wording import at_most, probe_command, span
 
 ALARM = 3
 RATES = {
@@ -93,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--group", metavar="G", help="take the runs of this group")
     source.add_argument("--calibration", metavar="ID", help="take this probe alone as evidence")
     source.add_argument("--literature", action="store_true", help="published settings only")
+    recommend.add_argument(
+        "--settings-for", metavar="STACK", help=f"write the answer for {' | '.join(STACKS)}"
+    )
     add_config_options(recommend, skip=("seed", "threads", "device", "engine", "name", "group"))
     words = "measure a setting with short runs from its starting weights"
     probe = commands.add_parser("probe", help=words, description=words)
@@ -142,6 +147,8 @@ def _recommend(options: argparse.Namespace) -> int:
     if faults:
         raise BadInput(*faults)
     risk = _risk(options.risk)
+    if options.settings_for is not None:
+        stack_named(options.settings_for.replace("-", "_"))
     settings = {n: getattr(options, n, None) for n in TrainerConfig.model_fields if n != "group"}
     if _is_new(options.db):  # told before an archive is made: what is at fault leaves nothing
         ask(settings=settings, evidence=[], risk=risk)
@@ -159,13 +166,25 @@ def _recommend(options: argparse.Namespace) -> int:
         if not none and not named:
             probed = fitting_calibration(store, question.setting)
         advice = answer(store, question, found, probed)
+    written = _settings(options.settings_for, question, advice)
     if options.json:
-        print_json(advice.as_json())
+        print_json(advice.as_json() | written)
     else:
-        print(_advice_text(advice))
+        print(_advice_text(advice), *(text for text in written.values() if text), sep="\n")
         if not advice.calibrated:
             print(f"to measure it: {probe_command(question.setting)}")
     return 0
+
+
+def _settings(stack: str | None, question: Question, advice: Advice) -> dict[str, str | None]:
+    """Return the advised setting in the options of a stack, if one was asked for."""
+    if stack is None:
+        return {}
+    rate = advice.suggested_learning_rate or advice.max_learning_rate
+    if rate is None:
+        return {"settings": None, "settings_reason": "no rate is advised"}
+    told = {**question.setting.model_dump(), "learning_rate": at_most(rate)}
+    return {"settings": settings_for(stack, TrainerConfig.model_validate(told))}
 
 
 def _is_new(db: str | None) -> bool:

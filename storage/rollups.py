@@ -61,10 +61,13 @@ def extremes(
     connection: Connection, run_id: str, first: int, last: int
 ) -> Iterator[dict[str, Any]]:
     """Compute the rollup rows of the blocks ``first`` … ``last`` from their steps."""
-    columns = [steps.c[name] for name in METRIC_NAMES]
-    query = select(steps.c.step, steps.c.non_finite, *columns).where(
-        steps.c.run_id == run_id, steps.c.step.between(first * BLOCK, last * BLOCK + BLOCK - 1)
+    here = (steps.c.run_id == run_id) & steps.c.step.between(
+        first * BLOCK, last * BLOCK + BLOCK - 1
     )
+    counts = select(*(func.count(steps.c[name]) for name in METRIC_NAMES)).where(here)
+    held = dict(zip(METRIC_NAMES, connection.execute(counts).one(), strict=True))
+    columns = [steps.c[name] for name in METRIC_NAMES if held[name]]  # most are empty in a log
+    query = select(steps.c.step, steps.c.non_finite, *columns).where(here)
     for block, members in groupby(
         connection.execute(query.order_by(steps.c.step)).all(), key=lambda row: row[0] // BLOCK
     ):
@@ -73,9 +76,11 @@ def extremes(
         for step, names in zip(at, non_finite, strict=True):
             for name in names or ():
                 not_finite_at.setdefault(name, step)
-        named = zip(("step", *METRIC_NAMES), (at, *columns_of_block), strict=True)
-        for name, values in named:
-            found = _extremes_of(at, values)
+        values_of = dict(
+            zip(("step", *(c.name for c in columns)), (at, *columns_of_block), strict=True)
+        )
+        for name in ("step", *METRIC_NAMES):
+            found = _extremes_of(at, values_of.get(name, ()))
             if found or name in not_finite_at:
                 low, low_step, high, high_step, mean = found or (None,) * 5
                 yield {

@@ -22,7 +22,7 @@ from .rollups import (
     roll_up,
     rolled_up,
 )
-from .rows import from_row, run_info, to_row
+from .rows import Upsert, from_row, run_info, storable, to_row
 from .run_store import RunStore
 from .transactions import only_writer
 
@@ -73,12 +73,13 @@ class StepStore(RunStore):
     def import_run(
         self,
         ending: str,
-        imported: Callable[[RunInfo | None], tuple[RunInfo, Iterable[StepMetrics]]],
+        imported: Callable[[RunInfo | None], tuple[RunInfo, Iterable[dict[str, Any]]]],
     ) -> tuple[RunInfo, int]:
         """Add or renew the imported run whose id has this ending, with its steps, all or nothing.
 
-        ``imported`` makes the run and its rows out of the run that is there, if any. Rows that
-        are there already as they are stay untouched. Returns the run and how many were written.
+        ``imported`` makes the run and its steps, each as what ``StepMetrics`` is made of, out of
+        the run that is there, if any. Rows that are there already as they are stay untouched.
+        Returns the run and how many were written.
         """
         query = select(runs).where(runs.c.kind == "imported", runs.c.id.like(f"%-{ending}"))
         with self.writing() as connection:
@@ -89,8 +90,10 @@ class StepStore(RunStore):
             if found:
                 there = connection.execute(select(steps).where(steps.c.run_id == run.id)).mappings()
                 known = {row["step"]: from_row(StepMetrics, row) for row in there}
-                rows = [row for row in rows if not _alike(known.get(row.step), row)]
-            count = self._write_steps(connection, rows, {})
+                rows = [
+                    row for row in rows if not _alike(known.get(row["step"]), StepMetrics(**row))
+                ]
+            count = self._write_imported(connection, run.id, rows)
         self._newest.pop(run.id, None)
         return run, count
 
@@ -267,6 +270,23 @@ class StepStore(RunStore):
             newest = newest_step(connection, run_id) or 0
             roll_up(connection, run_id, {b for b in blocks if (b + 1) * BLOCK <= newest + 1})
             _roll_up_missing(connection, run_id, newest)
+        return count
+
+    def _write_imported(
+        self, connection: Connection, run_id: str, rows: Iterable[dict[str, Any]]
+    ) -> int:
+        """Write steps of one run that name what they have, then roll up; return how many."""
+        remaining, blocks, count = iter(rows), set[int](), 0
+        while portion := list(islice(remaining, _ROWS_AT_ONCE)):
+            names = sorted({name for row in portion for name in row} | {"non_finite"})
+            blocks |= {row["step"] // BLOCK for row in portion}
+            writer = Upsert(self._insert, steps, connection.dialect, names)
+            lacking = dict.fromkeys(names)
+            writer.write_rows(connection, (storable(lacking | row) for row in portion))
+            count += len(portion)
+        newest = newest_step(connection, run_id) or 0
+        roll_up(connection, run_id, {b for b in blocks if (b + 1) * BLOCK <= newest + 1})
+        _roll_up_missing(connection, run_id, newest)
         return count
 
     def _needs_no_rollup(self, row: StepMetrics) -> bool:

@@ -41,6 +41,7 @@ class Transactions:
         self._file = (str(path), _identity(str(path))) if is_file else None
         if is_file:
             event.listen(engine, "do_connect", self._refuse_to_begin_anew)
+        self._insert = insert
         self._upserts = {table: Upsert(insert, table, engine.dialect) for table in _REPLACED}
         self._run_upsert = upsert(insert, runs)
         self._newest: dict[str, int] = {}  # last step of each run that this store has written to

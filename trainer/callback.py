@@ -285,9 +285,9 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             for name in METRIC_NAMES
             if (getattr(row, name) is None or name in better)
             and name not in known
-            and (value := getattr(logged, name)) is not None
+            and (value := logged.get(name)) is not None
         }
-        self._row = replace(row, extra={**row.extra, **logged.extra}, **added)
+        self._row = replace(row, extra={**row.extra, **logged["extra"]}, **added)
         if self.archivist is not None:
             self.archivist.draft(self._row)
         self._note_keys(plan)

@@ -10,10 +10,10 @@ from advisor.dashboard.archive import badge, status_of
 from advisor.dashboard.operate import keep, start
 from advisor.dashboard.question import Asked
 from advisor.recommendation import Advice
+from advisor.settings_for import settings_for
 from advisor.wording import at_most, chance, command, literal
 from advisor.wording import rate as written
 from storage.commandline import BadInput
-from storage.importers.snippets import settings
 from storage.importers.stacks import STACKS
 from storage.store import Store
 from trainer.config import TrainerConfig
@@ -43,7 +43,7 @@ def use_it(store: Store, asked: Asked, advice: Advice) -> None:
         label_visibility="collapsed",
     )
     if where in STACKS:
-        st.code(_written_for(where, config), language=None, wrap_lines=True)
+        st.code(settings_for(where, config), language=None, wrap_lines=True)
     else:
         st.code(command(config), language="bash", wrap_lines=True)
     if may_operate():
@@ -72,20 +72,6 @@ def _offer(store: Store, asked: Asked, advice: Advice, config: TrainerConfig) ->
             help="In the record below; running it keeps it too.",
         ):
             keep(store, asked.question, advice)
-
-
-def _written_for(stack: str, config: TrainerConfig) -> str:
-    return settings(
-        stack,
-        learning_rate=config.learning_rate,
-        max_staleness=config.max_staleness,
-        steps=config.steps,
-        clip_epsilon=config.clip_epsilon,
-        clip_epsilon_high=config.epsilon_high,
-        loss=config.loss,
-        group_size=config.group_size,
-        prompts=config.prompts,
-    )
 
 
 def list_earlier(store: Store) -> None:

@@ -16,6 +16,8 @@ _WHOLE = {f.name for f in fields(StepMetrics) if f.type == int | None}
 BYPASSED = {"actor/ppo_kl": "approx_kl", "train/ppo_kl": "approx_kl"}
 """k1 estimates mean(old − new) of the same KL(φ‖θ), where old is the behavior policy."""
 MICRO_BATCHES = "batch/microbatches_per_step"
+BATCH = ("training_client/step", "progress/batch")
+"""How tinker-cookbook counts its batches: when sampling runs ahead, and when it does not."""
 _ONE_AGENT = re.compile(r"effective/[^/]+/reward/mean")
 
 
@@ -101,19 +103,26 @@ def _reasons(stack: str | None, filled: set[str], with_engine: bool) -> dict[str
     return reasons
 
 
-def step_rows(log: Log, plan: Plan, run_id: str, time: float) -> Iterator[StepMetrics]:
-    """Yield the rows of a log as steps of a run; ``time`` stands in where the log has none."""
+def step_rows(log: Log, plan: Plan, run_id: str, time: float) -> Iterator[dict[str, Any]]:
+    """Yield the steps of a run as ``StepMetrics`` takes them, each with what it has alone.
+
+    Args:
+        log: the log.
+        plan: what is done with its keys.
+        run_id: the run.
+        time: seconds since 1970, which stand in where the log has none.
+    """
     plain = {
         key: str(metric.column)
         for key, metric in plan.columns.items()
         if metric.shape == "as_is" and metric.column not in _WHOLE
     }
     for step, values in log.rows.items():
-        columns: dict[str, Any] = {}
+        row: dict[str, Any] = {"run_id": run_id, "step": step, "time": log.times.get(step, time)}
         extra: dict[str, Any] = {}
         for key, value in values.items():
             if type(value) is float and key in plain:  # nearly all of them
-                columns[plain[key]] = value
+                row[plain[key]] = value
                 continue
             metric = plan.columns.get(key)
             number = None if metric is None else _number(metric, value, values, plan)
@@ -121,10 +130,9 @@ def step_rows(log: Log, plan: Plan, run_id: str, time: float) -> Iterator[StepMe
                 if value is not None:
                     extra[key] = value
             else:
-                columns[str(metric.column)] = number
-        yield StepMetrics(
-            run_id=run_id, step=step, time=log.times.get(step, time), extra=extra, **columns
-        )
+                row[str(metric.column)] = number
+        row["extra"] = extra
+        yield row
 
 
 def _number(metric: Metric, value: Any, row: Mapping[str, Any], plan: Plan) -> float | int | None:
@@ -149,7 +157,7 @@ def _learner_steps(
     Counted ahead, it is of micro-batches of which each is learned from after the one before it.
     """
     if metric.shape == "behind_batch":
-        batch = _real(row.get("progress/batch"))
+        batch = next((_real(row[key]) for key in BATCH if key in row), None)
         if batch is None:
             return None
         age = batch - age

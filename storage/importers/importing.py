@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..commandline import BadInput, is_text
-from ..records import RunInfo, RunStatus, StepMetrics
+from ..records import RunInfo, RunStatus
 from ..store import Store
 from .columns import Plan, plan_of, step_rows
 from .keys import stack_of
 from .logs import Log
 from .reading import Source, read_logs
 from .stacks import Stack, stack_named
-from .told import config_told, told_staleness
+from .told import config_held, config_told, told_staleness
 from .wanted import takes_behavior_for_proximal
 
 MOST_BYTES = 512 * 2**20
@@ -90,7 +90,7 @@ def import_file(
     ending = hashlib.sha256(f"{title}\0{log.format}\0{log.first}".encode()).hexdigest()[:12]
     now = _written_at(sources[0])
 
-    def imported(there: RunInfo | None) -> tuple[RunInfo, Iterable[StepMetrics]]:
+    def imported(there: RunInfo | None) -> tuple[RunInfo, Iterable[dict[str, Any]]]:
         run = there or RunInfo(
             id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{ending}",
             name=title,
@@ -100,11 +100,13 @@ def import_file(
         chosen = stack or run.source.get("stack")
         known = stack_named(chosen) if chosen else _betrayed(log)
         told = _together(run.source.get("told", {}), settings or {})
-        config, companions = config_told(told, known)
+        held = config_held(log.settings, known)
+        config, companions = config_told(_together(held, told), known)
         updates = known.updates_per_version(companions) if known else 1.0
         name_of_stack = known.name if known else None
         bypass = takes_behavior_for_proximal(name_of_stack, config)
         plan = plan_of(log, name_of_stack, updates, bypass_mode=bypass)
+        _keeps_columns(run, known, plan)
         config = _from_log(log, plan) | config
         run = replace(
             run,
@@ -121,12 +123,18 @@ def import_file(
                 "format": log.format,
                 "stack": known.name if known else None,
                 "told": told,
+                "held": held,
                 "window": log.window,
                 "learner_steps_per_version": updates if known else None,
                 "columns": {key: str(metric.column) for key, metric in plan.columns.items()},
                 "references": dict(plan.references),
                 "unknown_keys": list(plan.unknown),
-                "notes": [*log.notes, *plan.notes, *_doubts(log, known, config, told)],
+                "notes": [
+                    *log.notes,
+                    *plan.notes,
+                    *_other_stack(log, known, plan),
+                    *_doubts(log, known, config, told | held),
+                ],
             },
         )
         return run, step_rows(log, plan, run.id, run.created_at)
@@ -170,6 +178,32 @@ def _betrayed(log: Log) -> Stack | None:
     if log.format == "trainer_state" and found not in ("trl", "trl_async"):
         return None
     return stack_named(found) if found else None
+
+
+def _keeps_columns(run: RunInfo, stack: Stack | None, plan: Plan) -> None:
+    """Refuse another stack than before where it would empty columns of a run.
+
+    Raises:
+        BadInput: it would.
+    """
+    before, now = run.source.get("stack"), stack.name if stack else None
+    lost = set(run.source.get("columns", {}).values()) - {m.column for m in plan.columns.values()}
+    if before and now != before and lost:
+        raise BadInput(
+            f"stack: {now} would empty {', '.join(sorted(lost))} of run {run.id}, which was "
+            f"imported as {before}; allowed: {before}, or delete the run first"
+        )
+
+
+def _other_stack(log: Log, stack: Stack | None, plan: Plan) -> list[str]:
+    """Say what is lost where the keys are those of another stack than the one that was told."""
+    betrayed = _betrayed(log)
+    if stack is None or betrayed is None or betrayed.name == stack.name:
+        return []
+    theirs = {m.column for m in plan_of(log, betrayed.name, 1.0).columns.values()}
+    lost = sorted(str(c) for c in theirs - {m.column for m in plan.columns.values()})
+    words = f"; as such they would fill {', '.join(lost)} too" if lost else ""
+    return [f"the keys look like those of {betrayed.name}, not of {stack.name}{words}"]
 
 
 def _from_log(log: Log, plan: Plan) -> dict[str, Any]:

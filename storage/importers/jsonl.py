@@ -4,13 +4,16 @@ verl's file logger writes ``{"step": n, "data": {…}}``; prime-rl and tinker wr
 ``step``, several partial ones per step. What a later row says of the same step and key holds.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoded, moment, ordered, shown, whole_step
+from .logs import MOST_STEP, Log, Rows, decoded, moment, shown, whole_step
 
 STEP_KEYS = ("step", "train/global_step", "global_step", "progress/batch")
 TIME_KEYS = ("time", "timestamp", "_timestamp")
+SUMMARIES = ("tokens/", "cost/")
+"""Totals that tinker-cookbook writes as a row without a step."""
 
 
 def read_jsonl(text: str, *, most_rows: int) -> Log:
@@ -21,38 +24,57 @@ def read_jsonl(text: str, *, most_rows: int) -> Log:
     Raises:
         BadInput: lines that are no row, each by its number, or more rows than allowed.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    rows = Rows()
     times: dict[int, float] = {}
     faults: list[str] = []
-    notes: tuple[str, ...] = ()
-    first, count = "", 0
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
+    notes: list[str] = []
+    first, count, summaries = "", 0, 0
+    for number, (line, is_last) in enumerate(_lines(text), start=1):
+        if not line or line.isspace():
             continue
         count += 1
         if count > most_rows:
             raise BadInput(f"rows: more than {most_rows}; allowed: at most {most_rows}")
         row = _row(line)
+        if row is None:
+            summaries += 1
+            continue
         if isinstance(row, str):
-            if number == len(lines) and row.endswith("not JSON"):
-                notes = ("the last line is not finished and is left for the next import",)
+            if is_last and row.endswith("not JSON"):
+                notes = ["the last line is not finished and is left for the next import"]
             else:
                 faults.append(f"line {number}: {row}; allowed: one JSON object with a step")
             continue
         step, values, time = row
         first = first or line.strip()
-        rows.setdefault(step, {}).update(values)
+        rows.add(step, values)
         if time is not None:
             times[step] = time
     if faults:
         raise BadInput(*shown(faults))
-    by_step, keys = ordered(rows)
-    return Log(format="jsonl", first=first, rows=by_step, keys=keys, times=times, notes=notes)
+    if summaries:
+        notes.append(f"{summaries} rows sum up tokens or cost and belong to no step: left out")
+    return Log(
+        format="jsonl",
+        first=first,
+        rows=rows.ordered,
+        keys=rows.keys,
+        times=times,
+        notes=(*notes, *rows.notes),
+    )
 
 
-def _row(line: str) -> tuple[int, dict[str, Any], float | None] | str:
-    """Return step, values and time of a line, or what is wrong with it."""
+def _lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield lines, and whether it is the last; a list of them would double the memory."""
+    begin, end = 0, text.find("\n")
+    while end >= 0:
+        yield text[begin:end], False
+        begin, end = end + 1, text.find("\n", end + 1)
+    yield text[begin:], True
+
+
+def _row(line: str) -> tuple[int, dict[str, Any], float | None] | str | None:
+    """Return step, values and time of a line, or what is wrong with it; None of a summary."""
     try:
         found = decoded(line.strip())
     except (ValueError, RecursionError):
@@ -61,16 +83,19 @@ def _row(line: str) -> tuple[int, dict[str, Any], float | None] | str:
         return f"{line.strip()[:60]!r} is no object"
     key = next((key for key in STEP_KEYS if key in found), None)
     if key is None:
+        if found and all(each.startswith(SUMMARIES) for each in found):
+            return None
         return f"no step among its keys {', '.join(list(found)[:5]) or '(none)'}"
     step = whole_step(found[key])
     if step is None:
         return f"{key} {found[key]!r:.40} is not a whole number from 0 to {MOST_STEP}"
     inside = found.get("data")
-    values = dict(inside) if isinstance(inside, dict) else dict(found)
-    if values.get(key) == found[key] and key != "progress/batch":
+    values = inside if isinstance(inside, dict) else found
+    if key != "progress/batch" and values.get(key) == step:
         del values[key]
     time = None
     for name in TIME_KEYS:
-        if time is None and (time := moment(found.get(name))) is not None:
+        if name in found and (time := moment(found[name])) is not None:
             values.pop(name, None)
+            break
     return step, values, time

@@ -4,12 +4,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 MOST_STEP = 2**31 - 1
 _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FAULTS_SHOWN = 5
+_STEPS_SHOWN = 8
 
 _HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _decoder = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__)
@@ -25,7 +26,8 @@ def decoded(text: str) -> Any:
         ValueError, RecursionError: it is no JSON, or too deep.
     """
     found = _decoder.decode(text)
-    return _whole_characters(found) if _HALF_A_CHARACTER.search(text) else found
+    escaped = "\\u" in text and _HALF_A_CHARACTER.search(text)
+    return _whole_characters(found) if escaped else found
 
 
 def _whole_characters(value: Any) -> Any:
@@ -45,7 +47,8 @@ class Log:
     ``first`` is the first row as text, by which the same log is known again when it has grown.
     ``times`` holds the seconds since 1970 of the rows that have them, ``window`` the number of
     steps that a row averages over (None when unknown), ``planned_steps`` the horizon, ``keys`` all
-    keys in the order in which they appear, ``name`` what the log calls its run.
+    keys in the order in which they appear, ``name`` what the log calls its run, ``settings`` what
+    it holds of its configuration, in the stack's own names.
     """
 
     format: str
@@ -57,31 +60,74 @@ class Log:
     name: str | None = None
     planned_steps: int | None = None
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ordered(
-    rows: dict[int, dict[str, Any]],
-) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]]:
-    """Return rows in the order of their steps, and all their keys."""
-    keys: dict[str, None] = {}
-    for row in rows.values():
-        keys |= dict.fromkeys(row)
-    return {step: rows[step] for step in sorted(rows)}, tuple(keys)
+class Rows:
+    """Rows by step as they are read; of several values of one step and key the last one holds."""
+
+    def __init__(self) -> None:
+        self._by_step: dict[int, dict[str, Any]] = {}
+        self._changed: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_step)
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Join a row, or a part of one, to what there is of its step."""
+        there = self._by_step.get(step)
+        if there is None:
+            self._by_step[step] = dict(values)
+            return
+        for key, value in values.items():
+            if key in there and not _same(there[key], value):
+                self._changed[step] = None
+            there[key] = value
+
+    @property
+    def ordered(self) -> dict[int, dict[str, Any]]:
+        """The rows in the order of their steps."""
+        return {step: self._by_step[step] for step in sorted(self._by_step)}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys in the order in which they appear."""
+        keys: dict[str, Any] = {}
+        for row in self._by_step.values():
+            keys.update(row)
+        return tuple(keys)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which steps were logged with other values before."""
+        if not self._changed:
+            return ()
+        steps = sorted(self._changed)
+        listed = ", ".join(map(str, steps[:_STEPS_SHOWN])) + (" …" * (len(steps) > _STEPS_SHOWN))
+        return (f"{len(steps)} steps have several values of a key, the last is kept: {listed}",)
+
+
+def _same(one: Any, other: Any) -> bool:
+    both_nan = one != one and other != other  # noqa: PLR0124  # NaN alone is not itself
+    return bool(one == other) or both_nan
 
 
 def merged(logs: Sequence[Log]) -> Log:
     """Return the logs of one run as one; the first is what the run is known by."""
     if len(logs) == 1:
         return logs[0]
-    rows: dict[int, dict[str, Any]] = {}
+    rows = Rows()
     times: dict[int, float] = {}
+    settings: dict[str, Any] = {}
     for log in logs:
         for step, row in log.rows.items():
-            rows.setdefault(step, {}).update(row)
+            rows.add(step, row)
         times |= log.times
-    by_step, keys = ordered(rows)
-    notes = tuple(dict.fromkeys(note for log in logs for note in log.notes))
-    return replace(logs[0], rows=by_step, keys=keys, times=times, notes=notes)
+        settings |= log.settings
+    notes = tuple(dict.fromkeys([*(note for log in logs for note in log.notes), *rows.notes]))
+    return replace(
+        logs[0], rows=rows.ordered, keys=rows.keys, times=times, notes=notes, settings=settings
+    )
 
 
 def whole_step(value: Any) -> int | None:

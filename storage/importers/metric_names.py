@@ -34,7 +34,7 @@ class Metric:
 
     ``shape`` says how the number becomes the column's: ``as_is``; ``versions``, an age to be turned
     into learner steps; ``versions_ahead``, one that was counted a micro-batch before it is learned
-    from; ``behind_batch``, a version of the weights whose age is ``progress/batch`` minus it;
+    from; ``behind_batch``, a version of the weights whose age is the number of the batch minus it;
     ``half_square``, ½·mean Δ² of which the rms is wanted.
     """
 
@@ -87,7 +87,7 @@ _TRL = {
 
 _CORRECTION = (
     *("kl", "k3_kl", "chi2_token", "chi2_seq"),
-    *("log_ppl_diff", "log_ppl_abs_diff", "ppl_ratio"),
+    *("log_ppl_dif", "log_ppl_abs_dif", "ppl_ratio"),
 )
 _WEIGHTS = (
     *("mean", "std", "min", "max", "eff_sample_size"),
@@ -170,40 +170,37 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         "train/policy_loss": _to("loss"),
         "train/reward": _to("reward_mean"),
         "train/response_length": _to("response_length"),
-        **_kept("train/entropy_loss"),
+        "train/entropy_loss": _to("entropy"),  # the mean entropy, not a loss
         **_against("proximal", "train/ppo_kl", "train/ppo_clip_ratio"),
         **_against("behavior", "train/vllm_kl", note=ENGINE),
         **_against("reference_model", "train/kl"),
     },
     "areal": {
-        "ppo_actor/update/grad_norm": _to("grad_norm"),
-        "ppo_actor/update/lr": _to("learning_rate"),
-        "ppo_actor/update/actor_loss": _to("loss"),
-        "ppo_actor/update/entropy/avg": _to("entropy"),
+        f"{_AREAL}/grad_norm": _to("grad_norm"),
+        f"{_AREAL}/lr": _to("learning_rate"),
+        f"{_AREAL}/actor_loss": _to("loss"),
+        f"{_AREAL}/entropy/avg": _to("entropy"),
         "ppo_actor/task_reward/avg": _to("reward_mean"),
-        "ppo_actor/update/version_stats/sample_staleness_theta_avg": MEAN_AGE,
-        "ppo_actor/update/version_stats/sample_staleness_theta_max": LARGEST_AGE,
-        **_kept("ppo_actor/eps_clip", "ppo_actor/update/rs_filtered_fraction"),
+        f"{_AREAL}/version_stats/sample_staleness_theta_avg": MEAN_AGE,
+        f"{_AREAL}/version_stats/sample_staleness_theta_max": LARGEST_AGE,
+        **_kept("ppo_actor/eps_clip", f"{_AREAL}/rs_filtered_fraction"),
         **_against(
             "proximal",
             *(
-                f"ppo_actor/update/{name}/avg"
+                f"{_AREAL}/{name}/avg"
                 for name in ("importance_weight", "approx_kl", "clip_ratio", "dual_clip_ratio")
             ),
         ),
         **_against(
             "behavior",
-            *(f"ppo_actor/update/{n}/avg" for n in ("behave_imp_weight", "behave_approx_kl")),
+            *(f"{_AREAL}/{n}/avg" for n in ("behave_imp_weight", "behave_approx_kl")),
             note=ENGINE,
         ),
-        **_against(
-            "behavior",
-            *(
-                f"ppo_actor/update/compute_logp/kl_div_{n}/avg"
-                for n in ("direct", "taylor", "dual")
-            ),
-            note="which of the three estimates is k3 is not documented",
+        f"{_AREAL}/compute_logp/kl_div_dual/avg": _clip("approx_kl"),  # r − 1 − ln r
+        f"{_AREAL}/compute_logp/kl_div_taylor/avg": Metric(
+            column="log_ratio_rms", reference="behavior", shape="half_square", note="½·mean Δ²"
         ),
+        **_against("behavior", f"{_AREAL}/compute_logp/kl_div_direct/avg", note="k1"),
     },
     "prime_rl": {
         "optim/lr": _to("learning_rate"),
@@ -278,14 +275,15 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         "train/grad_norm": _to("grad_norm"),
         "train/lr-pg_0": _to("learning_rate"),
         "train/pg_loss": _to("loss"),
-        **_kept("train/entropy_loss"),
+        "train/entropy_loss": _to("entropy"),  # the mean entropy, not a loss
+        "rollout/raw_reward": _to("reward_mean"),
         **_against(
             "proximal",
             "train/ppo_kl",
             "train/pg_clipfrac",
             note="the behavior policy only with --use-rollout-logprobs",
         ),
-        **_against("behavior", "train/train_rollout_logprob_abs_diff", note=ENGINE),
+        **_against("behavior", "train/train_rollout_logprob_abs_dif", note=ENGINE),
         **_against("behavior", "train/ois", "train/tis", "train/tis_abs", note=ENGINE),
         **_against("behavior", "train/tis_clipfrac", note=ENGINE),
         **_against("reference_model", "kl_loss", "train/kl_loss"),
@@ -300,7 +298,8 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             column="log_ratio_rms", reference="behavior", shape="half_square", note="½·mean Δ²"
         ),
         **_against("behavior", "optim/kl_sample_train_v1", note="k1"),
-        **_kept("sampling_client/step_max", "progress/batch", "kl_pre_post_v1", "kl_pre_post_v2"),
+        **_kept("sampling_client/step_max", "training_client/step", "progress/batch"),
+        **_kept("progress/done_frac", "kl_pre_post_v1", "kl_pre_post_v2"),
     },
 }
 """For each stack its keys, as its own logger writes them."""

@@ -3,8 +3,9 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..commandline import BadInput
 from .jsonl import read_jsonl
@@ -12,13 +13,14 @@ from .logs import Log, decoded, merged
 from .tensorboard_events import event_files, is_event_file, read_events
 from .trackio_database import is_database, read_trackio
 from .trainer_state import read_trainer_state
+from .wandb_file import is_wandb_file, read_wandb
 
 Source = str | Path | bytes | BinaryIO
-FORMATS = ("jsonl", "tensorboard", "trainer_state", "trackio")
+FORMATS = ("jsonl", "tensorboard", "trainer_state", "trackio", "wandb")
 _OF_TEXT = {"jsonl": read_jsonl, "trainer_state": read_trainer_state}
 ALLOWED = (
-    "a JSONL log, a trainer_state.json, TensorBoard event files or their folder, or the database "
-    "of a trackio project"
+    "a JSONL log, a trainer_state.json, TensorBoard event files or their folder, the database "
+    "of a trackio project, or a run-….wandb file"
 )
 
 
@@ -40,7 +42,7 @@ def read_logs(
         run: name of the run where a file holds several.
 
     Raises:
-        BadInput: a file is not allowed; with several its name stands before each fault.
+        BadInput: a file is not allowed; where it has a name that stands before each fault.
     """
     if format not in ("auto", *FORMATS):
         raise BadInput(f"format: {format!r} is not allowed; allowed: auto | {' | '.join(FORMATS)}")
@@ -49,10 +51,14 @@ def read_logs(
         try:
             logs.append(_read(source, format, most_bytes, most_rows, run))
         except BadInput as error:
-            if len(sources) == 1 or not isinstance(source, str | Path):
+            if not isinstance(source, str | Path):
                 raise
-            raise BadInput(*(f"{source}: {line}" for line in str(error).splitlines())) from None
+            raise BadInput(*(_named(source, line) for line in str(error).splitlines())) from None
     return merged(logs)
+
+
+def _named(source: str | Path, fault: str) -> str:
+    return fault if str(source) in fault else f"file: {source}: {fault.removeprefix('file: ')}"
 
 
 def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str | None) -> Log:
@@ -63,6 +69,10 @@ def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str
         found = _format_of(content) if format == "auto" else format
         if found in _OF_TEXT:
             log = _OF_TEXT[found](_text(content), most_rows=most_rows)
+            if found == "jsonl" and isinstance(source, str | Path):
+                log = replace(log, settings=_config_beside(Path(source), most_bytes))
+        elif found == "wandb":
+            log = read_wandb(content, most_rows=most_rows)
         else:
             with _as_file(source, content) as file:
                 if found == "tensorboard":
@@ -72,6 +82,18 @@ def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str
     if not log.rows:
         raise BadInput("file: holds no row; allowed: a log with at least one row")
     return log
+
+
+def _config_beside(file: Path, most_bytes: int) -> dict[str, Any]:
+    """Return the settings that tinker-cookbook writes beside its metrics.jsonl; else none."""
+    config = file.with_name("config.json")
+    if file.name != "metrics.jsonl" or not config.is_file():
+        return {}
+    try:
+        found = decoded(_text(_content(config, most_bytes)))
+    except (BadInput, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read_folder(folder: Path, format: str, most_bytes: int, most_rows: int) -> Log:
@@ -124,6 +146,8 @@ def _format_of(content: bytes) -> str:
         return "tensorboard"
     if is_database(content):
         return "trackio"
+    if is_wandb_file(content):
+        return "wandb"
     return format_of(_text(content))
 
 

@@ -1,7 +1,8 @@
 """Read TensorBoard event files: OpenRLHF, AReaL, NeMo-RL, SkyRL, slime, verl and TRL write them.
 
-By TensorBoard's own reader, every event kept. Values are float32 there, so an imported rate of 1e-6
-is 9.99999997e-07. What stands after a truncated record is not read.
+By TensorBoard's own reader, every event kept, and the settings that some write beside. Values are
+float32 there, so an imported rate of 1e-6 is 9.99999997e-07. What stands after a truncated record
+is not read.
 """
 
 import struct
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, moment, ordered
+from .logs import MOST_STEP, Log, Rows, decoded, moment
 
 MARK = b"brain.Event:"
 """The first record of every event file names its version with this word."""
 MARK_WITHIN = 64
 PATTERN = "*.tfevents.*"
+HPARAMS = "_hparams_/session_start_info"
+"""What ``SummaryWriter.add_hparams`` writes, as NeMo-RL does, into a folder below the scalars'."""
+ARGUMENTS = "args/text_summary"
+"""The arguments of a trainer of transformers and TRL, as JSON."""
 LACKING = "tensorboard is not installed; pip install -r requirements-tensorboard.txt"
 
 
@@ -25,8 +30,19 @@ def is_event_file(beginning: bytes) -> bool:
 
 
 def event_files(folder: Path) -> list[Path]:
-    """Return the event files that lie in a folder itself, in the order they were begun."""
-    return sorted(path for path in folder.glob(PATTERN) if path.is_file())
+    """Return the event files that lie in a folder itself, in the order they were begun.
+
+    After them come those in folders below that hold settings.
+    """
+    own = sorted(path for path in folder.glob(PATTERN) if path.is_file())
+    below = (path for path in folder.glob(f"*/{PATTERN}") if path.is_file())
+    settings = (path for path in below if HPARAMS.encode() in _beginning(path))
+    return own + sorted(settings) if own else []
+
+
+def _beginning(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(64 * 1024)
 
 
 def read_events(files: list[Path], *, most_rows: int) -> Log:
@@ -35,34 +51,35 @@ def read_events(files: list[Path], *, most_rows: int) -> Log:
     Raises:
         BadInput: tensorboard is not there, a file is damaged, or there are more rows than allowed.
     """
-    rows: dict[int, dict[str, Any]] = {}
+    rows = Rows()
+    settings: dict[str, Any] = {}
     times: dict[int, float] = {}
     first: tuple[float, str] | None = None
     for file in files:
-        for step, time, tag, value in _scalars(file):
+        for step, time, tag, value in _scalars(file, settings):
             if not 0 <= step <= MOST_STEP:
                 raise BadInput(
-                    f"file: {tag!r:.60} stands at step {step}; allowed: 0 to {MOST_STEP}"
+                    f"file: {file.name}: {tag!r:.60} has step {step}; allowed: 0 to {MOST_STEP}"
                 )
-            rows.setdefault(step, {})[tag] = value
+            rows.add(step, {tag: value})
             if len(rows) > most_rows:
                 raise BadInput(f"rows: more than {most_rows}; allowed: at most {most_rows}")
             if (at := moment(time)) is not None:
                 times[step] = at
             first = min(first or (time, tag), (time, tag))
-    by_step, keys = ordered(rows)
     return Log(
         format="tensorboard",
         first=repr(first),
-        rows=by_step,
-        keys=keys,
+        rows=rows.ordered,
+        keys=rows.keys,
         times=times,
-        notes=("TensorBoard keeps values as float32",),
+        notes=("TensorBoard keeps values as float32", *rows.notes),
+        settings=settings,
     )
 
 
-def _scalars(file: Path) -> Iterator[tuple[int, float, str, float]]:
-    """Yield (step, seconds since 1970, tag, value) in the order of the file."""
+def _scalars(file: Path, settings: dict[str, Any]) -> Iterator[tuple[int, float, str, float]]:
+    """Yield (step, seconds since 1970, tag, value) in the order of the file; gather settings."""
     try:
         from google.protobuf.message import DecodeError
         from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
@@ -73,13 +90,30 @@ def _scalars(file: Path) -> Iterator[tuple[int, float, str, float]]:
     try:
         for event in LegacyEventFileLoader(str(file)).Load():
             for value in event.summary.value:
-                if (number := _number(value)) is not None:
+                if value.tag in (HPARAMS, ARGUMENTS):
+                    settings |= _settings(value)
+                elif (number := _number(value)) is not None:
                     yield event.step, event.wall_time, value.tag, number
     except (*faults, *sizes) as error:
         what = str(error)[:80] or type(error).__name__
         raise BadInput(
             f"file: {file.name} is damaged ({what}); allowed: TensorBoard event files"
         ) from None
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """Return the settings that a summary holds; none where they are not readable."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    if value.tag == HPARAMS:
+        content = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        held = content.session_start_info.hparams.items()
+        return {name: getattr(each, each.WhichOneof("kind") or "null_value") for name, each in held}
+    try:
+        found = decoded(value.tensor.string_val[0].decode())
+    except (ValueError, IndexError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _number(value: Any) -> float | None:

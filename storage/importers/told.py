@@ -6,7 +6,7 @@ steps.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -78,6 +78,42 @@ def config_told(
                 raise BadInput(f"max_staleness: given twice, also as {stack.knob}; give it once")
             config["max_staleness"] = staleness_of(stack, knob, companions)
     return config, companions
+
+
+def config_held(found: Mapping[str, Any], stack: Stack | None) -> dict[str, Any]:
+    """Return what a log itself holds of the setting, as ``config_told`` takes it.
+
+    Only options that the stack's table names, with numbers that are allowed; all else is left.
+
+    Args:
+        found: the stack's own configuration, nested or with dots.
+        stack: the stack that wrote the log.
+    """
+    if stack is None:
+        return {}
+    ours = _names(stack) | {stack.knob: "knob"}
+    plain = {option.lstrip("-").replace("-", "_"): meant for option, meant in ours.items()}
+    held: dict[str, Any] = {}
+    for name, value in _flat(found):
+        meant = ours.get(name, plain.get(name))
+        number = _parsed(value)
+        if meant is None or isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if meant in _RANGES:
+            allowed = _fault(meant, number) is None
+        else:
+            allowed = (stack.knob_low if meant == "knob" else 1e-9) <= number < math.inf
+        if allowed:  # TensorBoard and others keep every number as a float
+            held[meant] = int(number) if number == int(number) else number
+    return held
+
+
+def _flat(found: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def told_staleness(names: Iterable[str]) -> bool:

@@ -13,12 +13,13 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoded, ordered, shown, whole_step
+from .logs import MOST_STEP, Log, Rows, decoded, shown, whole_step
 
 MARK = b"SQLite format 3\0"
 WORDS: dict[str, float] = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -65,7 +66,19 @@ def read_trackio(file: Path, *, most_bytes: int, most_rows: int, run: str | None
         newest = f"SELECT {own} FROM metrics WHERE run_name = ? ORDER BY rowid DESC LIMIT 1"
         rows = f"SELECT step, metrics, {stamp}, {own} FROM metrics WHERE {own} = ({newest})"
         rows += " ORDER BY rowid"
-        return _log(name, _within(most_bytes, database.execute(rows, (name,))), most_rows)
+        log = _log(name, _within(most_bytes, database.execute(rows, (name,))), most_rows)
+        return replace(log, settings=_settings(database, most_bytes, name))
+
+
+def _settings(database: sqlite3.Connection, most_bytes: int, name: str) -> dict[str, Any]:
+    """Return the newest configuration of a run; none where the project keeps no such table."""
+    columns = {row[1] for row in database.execute("PRAGMA table_info(configs)")}
+    if not columns >= {"run_name", "config"}:
+        return {}
+    newest = "SELECT config FROM configs WHERE run_name = ? ORDER BY rowid DESC LIMIT 1"
+    return next(
+        (_object(t) or {} for (t,) in _within(most_bytes, database.execute(newest, (name,)))), {}
+    )
 
 
 @contextmanager
@@ -106,7 +119,7 @@ def _chosen(names: list[str], run: str | None) -> str:
 
 
 def _log(name: str, found: Iterable[tuple[Any, ...]], most_rows: int) -> Log:
-    rows: dict[int, dict[str, Any]] = {}
+    rows = Rows()
     times: dict[int, float] = {}
     faults: list[str] = []
     first = ""
@@ -121,13 +134,20 @@ def _log(name: str, found: Iterable[tuple[Any, ...]], most_rows: int) -> Log:
                 f"row {number}: {what}; allowed: a whole step from 0 to {MOST_STEP}, a JSON object"
             )
             continue
-        rows.setdefault(step, {}).update(values)
+        rows.add(step, values)
         if (time := _seconds(stamp)) is not None:
             times[step] = time
     if faults:
         raise BadInput(*shown(faults))
-    by_step, keys = ordered(rows)
-    return Log(format="trackio", first=first, rows=by_step, keys=keys, times=times, name=name)
+    return Log(
+        format="trackio",
+        first=first,
+        rows=rows.ordered,
+        keys=rows.keys,
+        times=times,
+        name=name,
+        notes=rows.notes,
+    )
 
 
 def _object(text: Any) -> dict[str, Any] | None:

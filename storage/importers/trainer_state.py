@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, decoded, ordered, shown, whole_step
+from .logs import MOST_STEP, Log, Rows, decoded, shown, whole_step
 
 
 def read_trainer_state(text: str, *, most_rows: int) -> Log:
@@ -21,7 +21,7 @@ def read_trainer_state(text: str, *, most_rows: int) -> Log:
     history = state["log_history"]
     if len(history) > most_rows:
         raise BadInput(f"rows: {len(history)}; allowed: at most {most_rows}")
-    rows: dict[int, dict[str, Any]] = {}
+    rows = Rows()
     faults: list[str] = []
     for number, entry in enumerate(history, start=1):
         step = whole_step(entry.get("step")) if isinstance(entry, dict) else None
@@ -31,18 +31,18 @@ def read_trainer_state(text: str, *, most_rows: int) -> Log:
                 f"with a whole number step from 0 to {MOST_STEP}"
             )
             continue
-        rows.setdefault(step, {}).update({k: v for k, v in entry.items() if k != "step"})
+        rows.add(step, {k: v for k, v in entry.items() if k != "step"})
     if faults:
         raise BadInput(*shown(faults))
     planned = whole_step(state.get("max_steps"))
-    by_step, keys = ordered(rows)
     return Log(
         format="trainer_state",
         first=repr(sorted(history[0].items())) if history else "",
-        rows=by_step,
-        keys=keys,
+        rows=rows.ordered,
+        keys=rows.keys,
         times={},
-        window=_window(state.get("logging_steps"), list(by_step)),
+        window=_window(state.get("logging_steps"), list(rows.ordered)),
+        notes=rows.notes,
         planned_steps=planned or None,
     )
 

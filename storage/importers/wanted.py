@@ -30,7 +30,7 @@ class Wanted:
 _PROXIMAL = (
     "its KL and clip fraction are measured from the proximal policy, which sees no staleness"
 )
-_TENSORBOARD = "TensorBoard event files; export the scalars as JSON lines with a step"
+_TENSORBOARD = "TensorBoard event files, by their folder"
 _EVERY_STEP = {
     "lr_scheduler_type": '"constant"',
     "logging_steps": "1",
@@ -89,11 +89,12 @@ WANTED: Mapping[str, Wanted] = {
     "openrlhf": Wanted(clip=(), drift=None, age=None, log_file=_TENSORBOARD, lacks=_PROXIMAL),
     "areal": Wanted(
         clip=(),
-        drift=None,
+        drift="ppo_actor/update/compute_logp/kl_div_dual/avg",
         age="ppo_actor/update/version_stats/sample_staleness_theta_avg",
         log_file=_TENSORBOARD,
-        lacks=f"{_PROXIMAL}, and which of its estimates against the behavior policy is k3 is not "
-        "documented",
+        lacks="AReaL measures its clip fraction from the proximal policy, which sees no staleness, "
+        "so only M2 ≤ 0.04 bounds the rate from below",
+        settings={"stats_logger.tensorboard.path": "tensorboard"},
     ),
     "nemo_rl": Wanted(
         clip=(),

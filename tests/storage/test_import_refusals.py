@@ -86,5 +86,34 @@ def test_an_option_that_is_not_allowed_is_refused_and_nothing_is_left(store, opt
 
 
 def test_a_path_that_is_no_file_is_refused(store, tmp_path):
-    assert faults(store, tmp_path / "x")[0].endswith("a trackio project")
+    assert faults(store, tmp_path / "x")[0].endswith("or a run-….wandb file")
     assert "is a folder" in faults(store, tmp_path)[0]
+
+
+def test_a_fault_names_its_file(store, tmp_path):
+    log = tmp_path / "a log.jsonl"
+    log.write_text(lines({"step": 0, **PRIME_ROW}) + "{broken\n" + lines({"step": 1}))
+    [fault] = faults(store, log)
+    assert fault.startswith(f"file: {log}: line 2: '{{broken' is not JSON")
+    [missing] = faults(store, tmp_path / "nothing.jsonl")
+    assert missing.startswith(f"file: {tmp_path / 'nothing.jsonl'} does not exist")
+
+
+def test_another_stack_that_would_empty_columns_is_refused(store):
+    content = lines(*({"step": t, **PRIME_ROW} for t in range(3))).encode()
+    done = import_file(store, content)
+    before = store.steps(done.run_id)
+    with pytest.raises(BadInput) as fault:
+        import_file(store, content, stack="openrlhf")
+    words = "openrlhf would empty approx_kl, learning_rate, staleness_max of run "
+    assert words in str(fault.value)
+    assert "allowed: prime_rl, or delete the run first" in str(fault.value)
+    assert store.steps(done.run_id) == before
+    again = import_file(store, content, stack="prime_rl")
+    assert (again.run_id, again.written) == (done.run_id, 0)
+
+
+def test_a_stack_that_the_keys_contradict_is_told(store):
+    done = import_file(store, lines({"step": 0, **PRIME_ROW}).encode(), stack="openrlhf")
+    assert done.mapped == {}
+    assert any("look like those of prime_rl" in note and "approx_kl" in note for note in done.notes)

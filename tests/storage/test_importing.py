@@ -222,7 +222,7 @@ def test_two_files_of_one_run_are_one_run(store, put):
     assert run.source["files"] == [str(trainer), str(other)]
     assert import_file(store, [trainer, other]).written == 0
     other.write_text("[]\n")
-    with pytest.raises(BadInput, match=f"^{other}: .* begins no known log"):
+    with pytest.raises(BadInput, match=f"^file: {other}: .* begins no known log"):
         import_file(store, [trainer, other])
     assert len(store.steps(done.run_id)) == 4
 
@@ -414,3 +414,39 @@ def test_the_size_of_the_model_can_be_told(store):
     assert store.run(found.run_id).parameters == 7_000_000_000
     with pytest.raises(BadInput, match="parameters: 0 is not allowed; allowed: whole number, 1 <="):
         import_file(store, log, stack="trl", settings={"parameters": 0})
+
+
+def test_several_values_of_a_step_and_key_are_told_and_the_last_is_kept(store, put):
+    rows = [{"step": t, "loss/mean": float(t)} for t in range(12)]
+    rows += [{"step": t, "loss/mean": -1.0} for t in range(2, 12)]
+    rows += [{"step": 0, "loss/mean": 0.0}, {"step": 1, "optim/lr": 1e-6}]  # the same, another key
+    done = import_file(store, put(lines(*rows)), stack="prime_rl")
+    assert "10 steps have several values of a key, the last is kept: 2, 3, 4, 5, 6, 7, 8, 9 …" in (
+        done.notes
+    )
+    assert [row.loss for row in store.steps(done.run_id)] == [0.0, 1.0, *[-1.0] * 10]
+
+
+def test_totals_without_a_step_are_left_out_and_told(store, put):
+    total = {"tokens/cumulative/sampled": 10.0, "cost/cumulative_usd": 0.1}
+    done = import_file(store, put(lines({"step": 0, "optim/lr": 1e-6}, total)), stack="tinker")
+    assert done.rows == 1
+    assert any("sum up tokens or cost" in note for note in done.notes)
+
+
+def test_the_configuration_beside_metrics_is_read_and_what_is_told_goes_before(store, tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(lines({"step": 0, "optim/kl_sample_train_v1": 0.1}))
+    config = {
+        "learning_rate": 2e-5,
+        "num_substeps": 2,
+        "async_config": {"max_steps_off_policy": 3},
+        "steps": "many",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    run = store.run(import_file(store, log).run_id)
+    assert run.config["learning_rate"] == 2e-5
+    assert run.config["max_staleness"] == 7  # (3 + 1)·2 − 1
+    told = {"max_staleness": 5, "learning_rate": 1e-5}
+    run = store.run(import_file(store, log, settings=told).run_id)
+    assert (run.config["max_staleness"], run.config["learning_rate"]) == (5, 1e-5)

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import random
+import re
 import tomllib
 
 import pytest
@@ -12,6 +13,7 @@ from storage.importers.metric_names import METRICS
 from storage.importers.snippets import settings
 from storage.importers.stacks import STACKS
 from storage.importers.staleness import largest_knob, staleness_of
+from storage.importers.told import config_held, config_told
 from storage.records import METRIC_NAMES
 
 EVERY = pytest.mark.parametrize("stack", STACKS.values(), ids=list(STACKS))
@@ -205,6 +207,32 @@ def test_a_snippet_names_the_rate_the_batch_and_how_staleness_is_counted(stack):
     assert "one optimizer update is to take 16 prompts × 8 rollouts" in text
     fresh = settings(stack.name, **SETTING | {"max_staleness": 0})
     assert ("train synchronously" in fresh) == (largest_knob(stack, 0) is None)
+
+
+def read_back(text, stack):
+    """The settings of a snippet as the stack would hold them."""
+    if stack.syntax == "toml":
+        return tomllib.loads(text)
+    if stack.syntax == "python":
+        call = ast.parse(text, mode="exec").body[0].value
+        return {each.arg: each.value.value for each in call.keywords}
+    lines = [line.removesuffix(" \\") for line in text.splitlines() if not line.startswith("#")]
+    parts = [line.partition("=" if stack.syntax == "overrides" else " ") for line in lines]
+    return {name: value for name, _, value in parts}
+
+
+@EVERY
+@pytest.mark.parametrize("staleness", [0, 3, 7, 31])
+def test_the_staleness_of_a_snippet_read_back_is_the_one_asked_for(stack, staleness):
+    text = settings(stack.name, **SETTING | {"max_staleness": staleness})
+    held = config_held(read_back(text, stack), stack)
+    assert held["learning_rate"] == SETTING["learning_rate"]
+    if "train synchronously" in text:
+        assert "knob" not in held
+        return
+    config, _ = config_told(held, stack)
+    lower = re.search(r"the next lower S that .* can express is (\d+)", text)
+    assert config["max_staleness"] == (int(lower[1]) if lower else staleness)
 
 
 def test_an_unknown_stack_is_refused_with_those_that_are_known():

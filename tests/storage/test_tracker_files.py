@@ -115,6 +115,7 @@ def test_a_run_of_a_trackio_project_is_read(project, store):
     assert (done.format, done.stack, done.rows) == ("trackio", "trl", 4)
     run, rows = store.run(done.run_id), store.steps(done.run_id)
     assert run.name == "second"
+    assert run.config["learning_rate"] == 1e-6  # of the table configs
     assert [row.reward_mean for row in rows] == pytest.approx([10.1, 10.2, 10.3, 10.4])
     assert math.isnan(rows[2].loss)
     assert rows[3].grad_norm == math.inf
