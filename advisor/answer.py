@@ -347,9 +347,10 @@ def diagnosis_of(
 ) -> Diagnosis:
     """Judge a run by its own facts and by ended runs of the same setting, of which it may be one.
 
-    A run that has survived shows, as any other that did, what such runs bear.
+    A run that has survived shows, as any other that did, what such runs bear; of a log nobody knows
+    which part of a run it is.
     """
-    known = [*others, facts] if facts.unsafe is False else others
+    known = [*others, facts] if facts.unsafe is False and facts.logged is None else others
     constants = constants_of(known, learning_rate=facts.config.learning_rate)
     criterion = clip_criterion(known, facts.parameters, facts.config.loss)
     r_batch = staleness_radius(facts, criterion)

@@ -82,7 +82,7 @@ def test_of_an_unknown_stack_the_answer_says_why(store, tmp_path, capsys):
         (["--set", "steps=1", "steps=2"], ["set: steps is given twice; give it once"]),
         (["--set", "steps=0", "max_staleness=-1"], ["steps: 0", "max_staleness: -1"]),
         (["--stack", "ppo"], ["stack: 'ppo' is not allowed; allowed: trl | "]),
-        (["--format", "wandb"], ["format: 'wandb' is not allowed; allowed: auto | jsonl"]),
+        (["--format", "csv"], ["format: 'csv' is not allowed; allowed: auto | jsonl"]),
         (["--formt", "auto"], ["--formt: unknown argument; did you mean --format?"]),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_bad_file_makes_no_archive_and_a_good_one_does(log, tmp_path, capsys):
     with log.open("a") as opened:
         opened.write("{}\n")
     [line] = refused(capsys, "import", str(log), "--db", str(new))
-    assert line.startswith("line 6: no step among its keys (none)")
+    assert line.startswith(f"file: {log}: line 6: no step among its keys (none)")
     assert not new.exists()
     log.write_text('{"step": 0}\n')
     assert called(capsys, "import", str(log), "--db", str(new))["rows"] == 1
