@@ -343,7 +343,7 @@ class Worker:
             raise ValueError(f"a governor's factor is in (0, 1], and {factor} is not")
         if worth_telling(self._factor, factor):
             self._factor = factor
-            step = 0 if row is None else row.step + 1
+            step = self._steps
             data = {"factor": factor, "learning_rate": factor * self._config.learning_rate_at(step)}
             self._event("governor", told(factor, reason), level="warning", step=step, data=data)
         return factor
