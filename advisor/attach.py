@@ -11,11 +11,12 @@ dashboard; what ``python -m advisor watch`` would say of it stands in the log as
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from storage.commandline import BadInput
+from storage.errors import StorageError
 from storage.store import Store
 from trainer.config import TrainerConfig
 
@@ -87,8 +88,11 @@ def governor_of(
     settings = {name: config[name] for name in TrainerConfig.model_fields if name in config}
     evidence: list[RunFacts] = []
     if group is not None:
-        with closing(Store.open(db)) as store, suppress(BadInput):
-            evidence = gather(store, group=group)
+        try:
+            with closing(Store.open(db)) as store:
+                evidence = gather(store, group=group)
+        except (BadInput, StorageError) as fault:
+            logger.warning("governor: nothing is known of earlier runs: %s", fault)
     question = ask(settings=settings, evidence=[], risk=risk)
     advice = consider(question, evidence)
     bounds = bounds_of(question, advice, evidence, None, safe_levels(), parameters)

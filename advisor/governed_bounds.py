@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import Any
 
 from trainer.config import TrainerConfig
+from trainer.losses import LOSSES
 
 from .calibration import RunFacts, clip_criterion
 from .constants import constants_of
@@ -15,6 +16,7 @@ from .horizon import USUAL_ALPHA
 from .limits import critical_displacement
 from .measured import Measured
 from .recommendation import Advice, Question, deciding_runs
+from .red_flags import LEAST_SEQUENCE_ESS
 from .safe_levels import Level as Scattered
 from .safe_levels import SafeLevels
 from .segments import is_learned_reward
@@ -128,4 +130,6 @@ def words(bounds: Bounds, config: TrainerConfig) -> str:
         held.append(f"√KL to the start of {bounds.sqrt_kl.safe:.3g}")
     if config.max_staleness > 0:
         held.append(f"drift within a cycle below R_batch ({bounds.clip_criterion[2]})")
+        if not LOSSES[config.loss].has_clipping_radius:
+            held.append(f"at least {LEAST_SEQUENCE_ESS:.0%} of the sequences effective")
     return "held to " + "; ".join(held) if held else "nothing is known to hold the run to"

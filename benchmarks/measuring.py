@@ -47,7 +47,9 @@ SETTING = {"learning_rate": 2e-4, "max_staleness": 4, "steps": NEVER, "seed": 0}
 class Silent(Meter):
     """Measures nothing but the norm that scaling the gradient down needs."""
 
-    def before_update(self, step: int, version: int, behavior: Tensor, scored: Scored) -> Tensor:
+    def before_update(
+        self, step: int, version: int, behavior: Tensor, scored: Scored, learning_rate: float
+    ) -> Tensor:
         """Return the norm of the gradient."""
         norm: Tensor = torch.linalg.vector_norm(self._weights.gradient)
         return norm

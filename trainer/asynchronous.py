@@ -97,10 +97,9 @@ class Asynchronous(Learner):
             },
         )
 
-    def _update(self, step: int, grad_norm: Tensor) -> float:
-        learning_rate = super()._update(step, grad_norm)
+    def _update(self, step: int, grad_norm: Tensor, learning_rate: float) -> None:
+        super()._update(step, grad_norm, learning_rate)
         self._publish(step + 1)
-        return learning_rate
 
     def _publish(self, version: int) -> None:
         """Let workers have the present weights, and admit what may be begun with them."""

@@ -135,12 +135,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             unmeasured |= dict.fromkeys(OF_THE_WEIGHTS, str(error))
         self._policy = PolicyMeter(clip_of(self._trainer), unclipped=self._unclipped)
         self._row = None
+        parameters = sum(p.numel() for p in model.parameters())
+        self._throttle = self._governed(int(args.world_size), parameters)
         self._source: dict[str, Any] = {
             "stack": self._stack,
             "format": "callback",
             "window": window,
             "processes": int(args.world_size),
-            "governed": self._govern is not None,
+            "governed": self._throttle is not None,
             **{name: {} for name in ("columns", "references")},
             "unknown_keys": [],
         }
@@ -153,7 +155,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
             started_at=now,
             heartbeat_at=now,
             device=str(args.device),
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=parameters,
             config=self._config,
             group=self._group,
             seed=args.seed,
@@ -166,18 +168,20 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self._shoulder.begin(model, loader)
         atexit.register(self.archivist.interrupted)
         logger.warning("recorded as run %s in %s", run.id, self._db or "the archive")
-        if self._govern is not None:
-            self._throttle = self._governed(self._govern, int(args.world_size), run.parameters)
-            self._tell_throttle(0)
+        self._tell_throttle(0)
 
-    def _governed(
-        self, govern: MakeGovernor, processes: int, parameters: int | None
-    ) -> Throttle | None:
+    def _governed(self, processes: int, parameters: int) -> Throttle | None:
+        """Return what applies the governor; None where there is none, or it could not act."""
+        if self._govern is None:
+            return None
         if processes > 1:
             logger.warning("no governor: it acts in one process only, and this is one of several")
             return None
+        if getattr(self._trainer, "is_deepspeed_enabled", False):
+            logger.warning("no governor: DeepSpeed takes its step before a callback is asked")
+            return None
         try:
-            return Throttle(govern(self._config, parameters, schedule_of(self._trainer)))
+            return Throttle(self._govern(self._config, parameters, schedule_of(self._trainer)))
         except BadInput as fault:
             logger.warning("no governor: %s", fault)
             return None
@@ -264,7 +268,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self._shoulder.end_step()
         if self.archivist is not None:
             self.archivist.draft(self._row)
-        if self._throttle is not None:
+        if self._throttle is not None and step + 1 < int(state.max_steps):
             self._throttle.heed(self._row)
             self._tell_throttle(step + 1)
 
@@ -308,6 +312,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         """Hold nothing of a training that has ended."""
         if self.archivist is not None:
             atexit.unregister(self.archivist.interrupted)
+        if self._throttle is not None:
+            self._throttle.after_update()
         self.archivist = self._weights = self._row = self._throttle = None
         self._shoulder.end()
 

@@ -55,9 +55,7 @@ class Hooks:
 
     ``on_rest(step, stopping)`` is called between learner steps, with the number of steps taken:
     ``Learner.state_dict`` then holds all that the rest of the run depends on. ``on_notice(words,
-    step)`` tells what went wrong on the way and was put right. ``govern`` is told every row, and
-    None before the first step of this process; it returns the factor in (0, 1] by which the
-    learning rate of the next step is scaled.
+    step)`` tells what went wrong on the way and was put right.
     """
 
     on_step: Callable[[StepMetrics], None]
@@ -68,7 +66,6 @@ class Hooks:
     on_samples: Callable[[list[Sample]], None]
     on_rest: Callable[[int, bool], None]
     on_notice: Callable[[str, int], None] = _log
-    govern: Callable[[StepMetrics | None], float] = _ungoverned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +120,9 @@ class Learner(ABC):
         self._proximal_B_T: Tensor | None = None
         self._step = 0
         self._rate_factor = 1.0
+        self.govern: Callable[[StepMetrics | None], float] = _ungoverned
+        """Told every row, and None before the first step of this process; returns the factor in
+        (0, 1] by which the learning rate of the next step is scaled."""
 
     @abstractmethod
     def _sample(self, step: int) -> Sampled:
@@ -161,7 +161,7 @@ class Learner(ABC):
         After ``load_state_dict`` it goes on from there.
         """
         outcome = self.outcome or self._evaluated_start(hooks)
-        self._rate_factor = hooks.govern(None)
+        self._rate_factor = self.govern(None)
         while not self._over(self._step):
             new_batch = self._is_new_batch(self._step)
             if new_batch:  # a batch is finished before the run rests
@@ -178,7 +178,7 @@ class Learner(ABC):
                 outcome.diverge(f"{error} at batch {self._step}")
                 break
             hooks.on_step(row)
-            self._rate_factor = hooks.govern(row)
+            self._rate_factor = self.govern(row)
             self._tell(hooks)
             self._keep_for_study(self._step + 1)
             onset = outcome.onset
@@ -278,9 +278,10 @@ class Learner(ABC):
         )
         learned = moment(self.device)
 
-        grad_norm = self.meter.before_update(step, version, sampled.behavior, scored)
+        learning_rate = self.config.learning_rate_at(step) * self._rate_factor
+        grad_norm = self.meter.before_update(step, version, sampled.behavior, scored, learning_rate)
         measured = moment(self.device)
-        learning_rate = self._update(step, grad_norm)
+        self._update(step, grad_norm, learning_rate)
         updated = moment(self.device)
 
         unread, unmeasured = dict(losses), {}
@@ -326,14 +327,12 @@ class Learner(ABC):
             )
         return self._sampled
 
-    def _update(self, step: int, grad_norm: Tensor) -> float:
+    def _update(self, step: int, grad_norm: Tensor, learning_rate: float) -> None:
         """Scale the gradient down to the largest norm, set the learning rate, and step."""
         scale = (self.config.max_grad_norm / (grad_norm + 1e-6)).clamp_max(1.0)
         self.weights.gradient.mul_(scale)
-        learning_rate = self.config.learning_rate_at(step) * self._rate_factor
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.step()
-        return learning_rate
 
     # -- going on later -----------------------------------------------------------------------
 

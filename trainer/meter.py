@@ -130,7 +130,9 @@ class Meter:
         for name, part in state.items():
             self._parts[name].load_state_dict(part)
 
-    def before_update(self, step: int, version: int, behavior: Tensor, scored: Scored) -> Tensor:
+    def before_update(
+        self, step: int, version: int, behavior: Tensor, scored: Scored, learning_rate: float
+    ) -> Tensor:
         """Measure at θ_t, with the raw gradient of the batch in place; return its norm."""
         gradient = self._weights.gradient
         self._found = self._drift.before_update(
@@ -140,7 +142,7 @@ class Meter:
         )
         if not self._gradient_sample.is_whole:  # the update is scaled by it
             self._found["grad_norm"] = torch.linalg.vector_norm(gradient)
-        self.bias = self._clip_bias(step, step - version, scored)
+        self.bias = self._clip_bias(step, step - version, scored, learning_rate)
         return self._found["grad_norm"]
 
     def after_update(
@@ -235,7 +237,9 @@ class Meter:
     def _clips_by_drift(self) -> bool:
         return LOSSES[self._objective.loss].clips != "proximal"
 
-    def _clip_bias(self, step: int, staleness: int, scored: Scored) -> BiasProbe | None:
+    def _clip_bias(
+        self, step: int, staleness: int, scored: Scored, learning_rate: float
+    ) -> BiasProbe | None:
         if self._unclipped or self._config.bias_every == 0 or not self.stream.due(staleness):
             return None
         started = time.perf_counter()
@@ -253,7 +257,7 @@ class Meter:
             correction="clip",
             time=time.time(),
             rollouts=found.shards * scored.batch.mask_B_T.shape[0],
-            learning_rate=self._config.learning_rate_at(step),
+            learning_rate=learning_rate,
             drift=float(self._found["cycle_drift"]),
             seconds=time.perf_counter() - started,
         )

@@ -198,6 +198,7 @@ class Worker:
         task, start = task_and_start(self._config, home(), self._warming)
         kind = Asynchronous if self._config.schedule == "queue" else Lockstep
         learner: Learner = kind(self._run.id, self._config, task, start)
+        learner.govern = self._governed
         parameters = parameter_count(learner.policy)
         self._change(
             device=str(learner.device),
@@ -220,7 +221,6 @@ class Worker:
                     on_samples=self._keep_samples,
                     on_rest=lambda step, stopping: self._rest(learner, step, stopping),
                     on_notice=self._keep_notice,
-                    govern=self._governed,
                 )
             )
             if self._interrupted:
@@ -341,7 +341,8 @@ class Worker:
         factor, reason = self._govern(row)
         if not 0 < factor <= 1:
             raise ValueError(f"a governor's factor is in (0, 1], and {factor} is not")
-        if worth_telling(self._factor, factor):
+        ends = row is not None and row.step + 1 == self._config.steps
+        if worth_telling(self._factor, factor) and not ends:
             self._factor = factor
             step = self._steps
             data = {"factor": factor, "learning_rate": factor * self._config.learning_rate_at(step)}

@@ -8,7 +8,7 @@ from importlib import import_module
 from storage.commandline import A_RUN, BadInput, print_json
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
-from trainer.config import add_config_options, checked_config, config_from_options
+from trainer.config import TrainerConfig, add_config_options, checked_config, config_from_options
 from trainer.launch import config_to_resume, reopen
 from trainer.ray_cluster import ready_for
 from trainer.run_command import check_start, ended, exit_code, result
@@ -49,17 +49,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _go_on(options: argparse.Namespace) -> int:
-    given = [n for n in ("learning_rate", "max_staleness", "risk") if getattr(options, n)]
+    """Let a run go on as it was planned: for a longer horizon it would be held to other bounds."""
+    own = ("risk", *TrainerConfig.model_fields)
+    given = [name for name in own if getattr(options, name, None) is not None]
     if given:
-        raise BadInput(f"{given[0]}: not with --resume, where the run's own holds")
+        raise BadInput(*(f"{name}: not with --resume, where the run's own holds" for name in given))
     with closing(Store.open(options.db, create=False)) as store:
         options.resume = store.run_id_of(options.resume)
-        config = config_to_resume(store, options.resume, options.steps, governed=True)
+        config = config_to_resume(store, options.resume, governed=True)
         bounds = kept_bounds(store.run(options.resume).source)
         check_start(config)
         import_module("trainer.worker")
         with ready_for(config):
-            run = reopen(store, options.resume, RunStatus.RUNNING, options.steps, governed=True)
+            run = reopen(store, options.resume, RunStatus.RUNNING, governed=True)
             return _carried_out(store, options, run, bounds)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from storage.records import BiasProbe, LagDrift, RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
+from trainer.governing import GOVERNED
 from trainer.losses import LOSSES
 
 from ..collapse_laws import CLOCKS, Lifetime, Tried
@@ -119,12 +120,17 @@ def run_study(
 
 
 def runs_of(store: Store, group: str) -> list[RunInfo]:
-    """Return the ended runs of a group that were not put away and tell their rate and S."""
+    """Return the ended runs of a group that were not put away and tell their rate and S.
+
+    What a governor kept is left out: its rate is not that of its configuration.
+    """
     told = ("learning_rate", "max_staleness", "steps")
     return [
         run
         for run in store.runs(group=group, archived=False)
-        if run.status in ENDED and all(isinstance(run.config.get(n), int | float) for n in told)
+        if run.kind != GOVERNED
+        and run.status in ENDED
+        and all(isinstance(run.config.get(n), int | float) for n in told)
     ]
 
 

@@ -158,6 +158,32 @@ def test_no_measurement_breaks_it(odd):
         assert all(0 < rate <= 2e-4 for rate in rates)
 
 
+def test_a_schedule_that_begins_and_ends_at_0_is_shared_out_all_the_same():
+    planned = [1e-3 * min(1.0, step / 5, (99 - step) / 5) for step in range(100)]
+    held_to = bounds(learning_rate=Level(safe=4e-4, aim=1e-4))
+    governor = Governor(a_config(learning_rate=1e-3, steps=100), held_to, planned.__getitem__)
+    factors = [governor(None)[0]]
+    for step in range(99):
+        row = a_step("a run", step, learning_rate=factors[-1] * planned[step])
+        factors.append(governor(row)[0])
+    assert factors[1:99] == pytest.approx([0.1] * 98)
+
+
+def test_one_odd_share_among_others_holds_nothing_back():
+    def measure(step, rates):
+        share = math.nan if step == 20 else 0.9
+        return {"sequence_ess_fraction": share, "staleness_max": 3.0, "cycle_drift": math.nan}
+
+    assert set(governed(a_config(loss="tis"), bounds(), measure)) == {2e-4}
+
+
+def test_a_run_that_is_extended_stays_held():
+    config = a_config(learning_rate=1e-3, steps=100)
+    held_to = bounds(displacement=Level(safe=0.5, aim=0.1))
+    rates = governed(config, held_to, travel(100.0), steps=140)
+    assert max(rates[60:]) <= 2 * FLOOR * 1e-3
+
+
 def test_what_it_knows_is_a_function_of_the_rows():
     config = a_config(learning_rate=1e-3)
     held_to = bounds(displacement=Level(safe=0.01, aim=0.006))
@@ -173,7 +199,9 @@ def test_what_it_knows_is_a_function_of_the_rows():
     for row in rows:
         told = again(row)
     assert told == (factor, reason)
-    assert again(None) == (factor, reason)
+    assert again(None) == (factor, reason)  # asked before the first step after resuming
+    next_row = a_step("a run", 100, learning_rate=factor * 1e-3, displacement=0.03)
+    assert again(next_row) == first(next_row)
 
 
 def test_bounds_are_kept_as_they_were():

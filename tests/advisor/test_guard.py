@@ -8,6 +8,7 @@ from factories import a_config
 from probed import a_calibration, linear_holds
 
 from advisor.__main__ import main
+from advisor.experiments.study import runs_of
 from storage.commandline import BadInput
 from storage.errors import CalibrationNotFound, RunNotFound
 from storage.records import RunStatus
@@ -68,8 +69,11 @@ def test_a_guarded_run_is_no_evidence_and_goes_on_under_the_same_bounds_only(pro
     probed.update_run(run_id, status=RunStatus.STOPPED)
     with pytest.raises(BadInput, match="is kept by a governor"):
         trainer(["resume", run_id])
-    with pytest.raises(BadInput, match="not with --resume"):
-        main(["guard", "--resume", run_id, "--learning-rate", "1e-4"])
+    for other in ("--learning-rate=1e-4", "--steps=900", "--loss=cispo", "--risk=0.5"):
+        with pytest.raises(BadInput, match="not with --resume"):
+            main(["guard", "--resume", run_id, other])
+    probed.update_run(run_id, group="g")
+    assert runs_of(probed, "g") == []
     assert (
         main(["recommend", "--run", run_id, "--max-staleness", "3", "--steps", "8", "--json"]) == 0
     )

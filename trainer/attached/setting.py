@@ -74,8 +74,7 @@ def staleness_bound(generated: int, accumulated: int) -> int:
 def schedule_of(trainer: Any) -> Callable[[int], float]:
     """Return the learning rate that a training plans for each learner step, from 0.
 
-    Of a scheduler that is no function of the step only the present rate is known, and it is taken
-    for all.
+    Of a scheduler that is no function of the step the rate it was given is taken for all.
     """
     scheduler = getattr(trainer.lr_scheduler, "scheduler", trainer.lr_scheduler)
     factors = getattr(scheduler, "lr_lambdas", None)
