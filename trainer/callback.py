@@ -19,6 +19,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from storage.commandline import BadInput
+from storage.engine import without_password
 from storage.importers.columns import Plan, plan_of, step_rows
 from storage.importers.logs import Log
 from storage.importers.metric_names import METRICS
@@ -167,8 +168,22 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self.archivist = Archivist(run, self._db, self._look)
         self._shoulder.begin(model, loader)
         atexit.register(self.archivist.interrupted)
-        logger.warning("recorded as run %s in %s", run.id, self._db or "the archive")
+        self._say_where(run.id)
         self._tell_throttle(0)
+
+    def _say_where(self, run_id: str) -> None:
+        db = without_password(self._db) if self._db else None
+        logger.warning(
+            "recorded as run %s in %s; how it stands: python -m %sadvisor diagnose %s%s, or on the "
+            "dashboard (make run, in a clone of Etalon)",
+            *(run_id, db or "the archive"),
+            *(__name__.removesuffix("trainer.callback"), run_id, f" --db {db}" if db else ""),
+        )
+        if self._unclipped:
+            logger.warning(
+                "S = 0: each update learns from rollouts of its own weights, so the ratio is 1 and "
+                "clipping is structurally inactive"
+            )
 
     def _governed(self, processes: int, parameters: int) -> Throttle | None:
         """Return what applies the governor; None where there is none, or it could not act."""

@@ -174,12 +174,14 @@ def test_whatever_lacks_has_a_reason(trainer, db):
     assert [row.step for row in rows if row.entropy is not None] == [4, 9, 14, 19]
 
 
-def test_where_clipping_is_impossible_nothing_is_called_0(trainer, db):
+def test_where_clipping_is_impossible_nothing_is_called_0(trainer, db, caplog):
     trained = trainer(steps_per_generation=1, num_iterations=1)
     recorder = record(trained, db=db)
     trained.train()
     run, rows, _ = recorded(db, recorder.run_id)
     assert run.config["max_staleness"] == 0
+    assert "clipping is structurally inactive" in caplog.text
+    assert f"advisor diagnose {run.id}" in caplog.text
     for row in rows:
         assert (row.staleness_mean, row.cycle_drift) == (0, 0)
         for name in CLIP_METRICS:
@@ -331,9 +333,10 @@ def test_an_archive_that_never_was_changes_nothing(trainer, tmp_path, alone, cap
     monkeypatch.setattr(archivist, "LAST_WORDS_SECONDS", 0.5)
     trained = trainer()
     witness = Witness(trained)
-    attach(trained, db="postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    attach(trained, db="postgresql+psycopg://nobody:a-secret@127.0.0.1:1/nothing")
     trained.train()
     assert unchanged(alone, witness)
+    assert "a-secret" not in caplog.text
 
 
 @pytest.mark.parametrize("place", ["begin", "step", "batch", "log"])
