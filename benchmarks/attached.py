@@ -6,7 +6,8 @@ judgement and its advice. Within one training the hooks are on for a cycle of fo
 off for the next, in the order on off off on, so that both see the same weights, caches and load of
 the machine. A figure is the ratio of a pair, on over off: median and quartiles over the pairs, of
 wall-clock, of processor time of the whole process (the thread that writes included), and of that of
-the thread that trains.
+the thread that trains. ``in_the_hooks`` is what the recorder itself spent of a step, by its own
+clock, as a share of its wall-clock: it is told where the ratios drown in the load of the machine.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from transformers import TrainerCallback
 
 from advisor.attach import attach
 from benchmarks.learner import GROUP_SIZE, MODELS, PROMPTS, WARMED_BY, trl
+from storage.store import Store
 from trainer.workloads.arithmetic import build_model, build_tokenizer
 
 CYCLE, WARMING = 4, 2
@@ -87,7 +90,17 @@ def measure(model: str, pairs: int, device: str) -> dict[str, Any]:
 
         steps = CYCLE * (2 * pairs + WARMING) + 1
         trl(folder, device, watch=watch, changes=AT_S_3)(steps - WARMED_BY)
-    found: dict[str, Any] = {"pairs": pairs}
+        with closing(Store.open(str(folder / "archive.db"))) as store:
+            [run] = store.runs()
+            rows = store.steps(run.id)[CYCLE:]  # the first cycle warms up
+    parts = [(row.seconds_measure, row.seconds_learn, row.seconds_generate) for row in rows]
+    known = [[each for each in of_a_step if each is not None] for of_a_step in parts]
+    spent = [of_a_step[0] / sum(of_a_step) for of_a_step in known if len(of_a_step) == 3]
+    hooks = {"median": statistics.median(spent), "largest": max(spent)}
+    found: dict[str, Any] = {
+        "pairs": pairs,
+        "in_the_hooks": {name: round(share, 5) for name, share in hooks.items()},
+    }
     for clock in CLOCKS:
         cycles = switches[0].cycles(clock)
         both = [dict(cycles[i : i + 2]) for i in range(0, len(cycles) - 1, 2)]
