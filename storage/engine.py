@@ -93,12 +93,12 @@ def database_url(given: str | None) -> URL:
         url = make_url(written)
     except (ArgumentError, ValueError):
         raise ArchiveUnavailable(
-            f"db: {_without_password(written)!r} is not a database URL; allowed: sqlite:///FILE, "
+            f"db: {without_password(written)!r} is not a database URL; allowed: sqlite:///FILE, "
             "a file path, or postgresql+psycopg://USER@HOST/NAME"
         ) from None
     if "@" in (url.host or ""):  # the rest of a password, which every complaint would show
         raise ArchiveUnavailable(
-            f"db: {_without_password(written)!r} has two signs @; write that of a password as %40"
+            f"db: {without_password(written)!r} has two signs @; write that of a password as %40"
         )
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise ArchiveUnavailable(
@@ -159,10 +159,10 @@ def _is_default(given: str | None) -> bool:
 
 def shown(url: URL) -> str:
     """Write a URL for people to read, without the passwords in it."""
-    return _without_password(url.render_as_string(hide_password=True))
+    return without_password(url.render_as_string(hide_password=True))
 
 
-def _without_password(written: str) -> str:
+def without_password(written: str) -> str:
     """Return what is, or was meant to be, a database URL with stars for what may be a password."""
     hidden = re.sub(r":(?!//).*@", ":***@", written, flags=re.DOTALL)
     return re.sub(r"(?i)(pass[a-z]*=)[^&]*", r"\1***", hidden)

@@ -19,6 +19,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from storage.commandline import BadInput
+from storage.engine import without_password
 from storage.importers.columns import Plan, plan_of, step_rows
 from storage.importers.logs import Log
 from storage.importers.metric_names import METRICS
@@ -165,7 +166,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self.archivist = Archivist(run, self._db, self._look)
         self._shoulder.begin(model, loader)
         atexit.register(self.archivist.interrupted)
-        logger.warning("recorded as run %s in %s", run.id, self._db or "the archive")
+        where = "the archive" if self._db is None else without_password(self._db)
+        logger.warning("recorded as run %s in %s", run.id, where)
         if self._govern is not None:
             self._throttle = self._governed(self._govern, int(args.world_size), run.parameters)
             self._tell_throttle(0)
