@@ -16,7 +16,7 @@ from storage.patience import patiently
 from storage.records import AlertDelivery
 from storage.store import Store
 
-from .payloads import alert_of
+from .payloads import alert_of, printable
 from .rules import MOST_SECONDS, Destination
 from .sending import NotDelivered, send
 
@@ -107,5 +107,5 @@ class Courier:
         patiently(lambda: self._store.settle_delivery(claimed, reason))
         if reason is not None:
             name, tries = claimed.destination, claimed.attempts
-            words = "alert %s of run %s did not reach %s in %d tries: %s"
-            logger.error(words, claimed.rule, claimed.run_id, name, tries, reason)
+            about = printable(f"alert {claimed.rule} of run {claimed.run_id}")
+            logger.error("%s did not reach %s in %d tries: %s", about, name, tries, reason)

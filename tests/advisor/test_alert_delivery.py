@@ -54,8 +54,8 @@ def destinations(**given):
     return Alerting.model_validate({"destinations": given}).known_destinations
 
 
-def raised(store, run, *names, subject="s"):
-    words = {"rule": "limits", "subject": subject, "message": "κ is 1.2", "step": 7}
+def raised(store, run, *names, subject="s", message="κ is 1.2"):
+    words = {"rule": "limits", "subject": subject, "message": message, "step": 7}
     store.raise_alert(run_id=run.id, **words, destinations=names)
 
 
@@ -449,6 +449,14 @@ def test_deliveries_are_listed_and_missing_values_have_a_reason(store, run, rece
     assert [("failed" in line, "(HTTP 404)" in line) for line in lines].count((True, True)) == 1
     assert run_command(main, ["alerts", "--db", store.url, "--run", "nosuch"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_a_message_that_is_listed_tells_the_terminal_nothing(store, run, capsys):
+    raised(store, run, "log", message="\x1b[2J gone\nfake: line\u202e")
+    assert main(["alerts", "--db", store.url]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.isprintable()
+    assert line.endswith("limits:  [2J gone fake: line ")
 
 
 def test_without_alerts_the_list_says_who_raises_them(store, capsys):

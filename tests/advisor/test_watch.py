@@ -13,7 +13,9 @@ from factories import NOON, a_config, a_run, fill
 from processes import command, ended, start, wait_until
 
 from advisor.__main__ import main
+from advisor.alerts.rules import Alerting
 from advisor.experiments.watch import NEWS_SECONDS, Watcher
+from advisor.experiments.watch_command import Watching
 from storage.records import RunStatus
 from storage.store import Store
 
@@ -42,6 +44,17 @@ def test_a_change_of_regime_is_stored_once_after_two_looks_agree(store, limited)
     for _ in range(3):
         assert watcher.look()[1] == []
     assert kinds(store, limited.id) == ["regime"]
+
+
+def test_what_is_printed_tells_the_terminal_nothing(store, capsys):
+    run = a_run(id="\x1b[2J\nfake: line\u202e", status=RunStatus.RUNNING)
+    fill(store, run, steps=60, drift=TOO_FAR)
+    watching = Watching(store, Alerting(), lambda: False, is_quiet=False)
+    for _ in range(2):
+        watching.look()
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.isprintable()
+    assert line.startswith(" [2J fake: line  step 59: staleness_limited")
 
 
 def test_a_second_watcher_repeats_nothing(store, limited):
