@@ -372,10 +372,24 @@ def test_yesterdays_alert_is_not_sent(store, run, receiver):
     assert receiver.received == []
 
 
-def test_another_files_destinations_are_left_to_their_own_watcher(store, run):
+@pytest.mark.parametrize(
+    ("overdue", "found"),
+    [
+        (TOO_OLD_SECONDS - 60, (DeliveryState.PENDING, 0, None)),
+        (TOO_OLD_SECONDS, (DeliveryState.FAILED, 0, "the file names no such destination")),
+    ],
+)
+def test_another_files_destinations_are_left_to_their_own_watcher_for_a_day(
+    store, run, overdue, found
+):
     raised(store, run, "elsewhere")
-    found = states(sent(store, destinations()))
-    assert found == {"elsewhere": (DeliveryState.PENDING, 0, None)}
+    with store.writing() as connection:
+        connection.execute(update(alert_deliveries).values(due_at=time.time() - overdue))
+    raised(store, run, "elsewhere", subject="new")
+    for _ in range(2):
+        kept = {each.subject: each for each in sent(store, destinations())}
+        assert states([kept["s"]]) == {"elsewhere": found}
+        assert states([kept["new"]]) == {"elsewhere": (DeliveryState.PENDING, 0, None)}
 
 
 # -- secrets --------------------------------------------------------------------------------------
