@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -167,6 +168,38 @@ time.sleep(600)
     with pytest.raises(NotDelivered, match="took longer than 3 s"):
         send(known["page"], a_hostile_alert())
     wait_until(lambda: _is_gone(int(file.read_text())))
+
+
+def test_a_command_that_cannot_be_ended_is_waited_for_no_longer(monkeypatch):
+    """As is one of another user, which a setuid program becomes."""
+    begun = []
+
+    def refused(group, signal):
+        begun.append(group)
+        raise PermissionError
+
+    known = destinations(page={"command": ["sleep", "600"], "seconds": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", refused)
+        with pytest.raises(NotDelivered, match="took longer than 1 s, and cannot be ended"):
+            send(known["page"], a_hostile_alert())
+    os.kill(begun[0], signal.SIGKILL)
+
+
+def test_a_command_is_given_no_password_of_the_environment(tmp_path, monkeypatch):
+    file = tmp_path / "given"
+    monkeypatch.setenv("ETALON_DB", "postgresql+psycopg://me@h/etalon")
+    monkeypatch.setenv("PGPASSWORD", "s3cret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cret@proxy:3128")
+    monkeypatch.setenv("OTHER", "postgresql://h/x?user=me&password=s3cret")
+    monkeypatch.setenv("KEPT", "https://example.org:8080/page")
+    code = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    known = destinations(page={"command": [sys.executable, "-c", code, str(file)], "seconds": 30})
+    send(known["page"], a_hostile_alert())
+    given = json.loads(file.read_text())
+    assert {"PATH", "KEPT"} <= given.keys()
+    assert "ETALON_DB" not in given
+    assert "s3cret" not in str(given)
 
 
 def _is_gone(pid):
