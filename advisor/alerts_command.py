@@ -11,7 +11,7 @@ from storage.look_command import count, explained
 from storage.records import AlertDelivery, DeliveryState
 from storage.store import Store
 
-from .alerts.payloads import trial_alert
+from .alerts.payloads import printable, trial_alert
 from .alerts.rules import alerting
 from .alerts.sending import NotDelivered, send
 
@@ -71,7 +71,7 @@ def _line(each: AlertDelivery) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(each.time))
     why = "" if each.failure is None else f" ({each.failure})"
     head = f"{when} UTC  {each.state:<9} {each.destination}{why}"
-    return f"{head}  {each.run_id}  {each.rule}: {each.message}"
+    return printable(f"{head}  {each.run_id}  {each.rule}: {each.message}")
 
 
 def _why(each: AlertDelivery) -> dict[str, str]:

@@ -119,6 +119,20 @@ class AlertStore(RunStore):
             changed = update(alert_deliveries).where(_of_claim(claimed)).values(values)
             connection.execute(changed)
 
+    def give_up_deliveries(self, destination: str, *, overdue: float, failure: str) -> int:
+        """Record that deliveries which nobody claimed for so many seconds will not be tried again.
+
+        Returns:
+            How many there were.
+        """
+        with self.writing() as connection:
+            late = _C.due_at <= _now(connection) - overdue
+            changed = update(alert_deliveries).where(
+                (_C.destination == destination) & _PENDING & late
+            )
+            values = {"state": DeliveryState.FAILED, "settled_at": time.time(), "due_at": None}
+            return connection.execute(changed.values(values | {"failure": failure})).rowcount
+
     def deliveries(self, run_id: str | None = None, *, last: int = 200) -> list[AlertDelivery]:
         """Return the deliveries of the newest alerts, newest first, of one run or of all."""
         order = (_C.time.desc(), _C.run_id, _C.rule, _C.subject, _C.destination)

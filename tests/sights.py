@@ -16,6 +16,9 @@ def a_diagnosis(regime=Regime.STABLE, **changes):
     return Diagnosis(regime=regime, reason="why", **(values | changes))
 
 
-def a_sight(diagnosis=None, *, status=RunStatus.RUNNING, step=99, silent=0.0, tags=(), **run):
-    found = a_run(**{"config": PLANNED, "status": status, **run})
-    return Sight(run=found, status=status, step=step, silent=silent, diagnosis=diagnosis, tags=tags)
+def a_sight(diagnosis=None, *, status=RunStatus.RUNNING, step=99, silent=0.0, **changes):
+    """Return one; what is no field of a sight is one of its run."""
+    seen = {name: changes.pop(name) for name in ("tags", "is_gone") if name in changes}
+    found = a_run(**{"config": PLANNED, "status": status, **changes})
+    values = {"status": status, "step": step, "silent": silent, "is_gone": False}
+    return Sight(run=found, diagnosis=diagnosis, **(values | seen))

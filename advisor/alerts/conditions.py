@@ -20,6 +20,7 @@ from .rules import Rule
 class Sight:
     """A run at one look: ``status`` as derived, ``silent`` the seconds that its heartbeat stands.
 
+    ``is_gone`` says that its process has ended; of one on another host nobody here knows.
     ``diagnosis`` is None of a run that is not alive, ``step`` of one without a learner step.
     """
 
@@ -27,6 +28,7 @@ class Sight:
     status: RunStatus
     step: int | None
     silent: float
+    is_gone: bool
     diagnosis: Diagnosis | None
     tags: tuple[str, ...] = ()
 
@@ -109,14 +111,16 @@ def _ahead(subject: str, when: float | None, within: int, sight: Sight, words: s
 
 
 def _silent(rule: Rule, sight: Sight) -> Iterator[Finding]:
-    is_lost, longest = sight.status is RunStatus.LOST, rule.silent_seconds or 0.0
-    runs = sight.status is RunStatus.RUNNING
-    seconds = f"no sign of life for {sight.silent:,.0f} s"
-    yield Finding(
-        subject="heartbeat",
-        holds=True if is_lost else sight.silent >= longest if runs else None,
-        message=f"{seconds} and its process is gone: the run is lost" if is_lost else seconds,
-    )
+    """A run counts as lost by its process where that is known to have ended, else by silence."""
+    is_lost = sight.status is RunStatus.LOST
+    longest, seconds = rule.silent_seconds or 0.0, f"no sign of life for {sight.silent:,.0f} s"
+    if is_lost and sight.is_gone:
+        holds, message = True, f"{seconds} and its process is gone: the run is lost"
+    elif is_lost or sight.status is RunStatus.RUNNING:
+        holds, message = sight.silent >= longest, seconds
+    else:
+        holds, message = None, ""
+    yield Finding(subject="heartbeat", holds=holds, message=message)
 
 
 def _ended(rule: Rule, sight: Sight) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from storage.patience import patiently
 from storage.records import AlertDelivery
 from storage.store import Store
 
-from .payloads import alert_of
+from .payloads import alert_of, printable
 from .rules import MOST_SECONDS, Destination
 from .sending import NotDelivered, send
 
@@ -46,10 +46,19 @@ class Courier:
         """Start to send what is due, and return at once."""
         self._threads = {name: each for name, each in self._threads.items() if each.is_alive()}
         for name, wait in self._store.deliveries_due_in().items():
-            if wait <= 0 and name in self._destinations and name not in self._threads:
+            if name not in self._destinations:
+                self._leave(name, overdue=-wait)
+            elif wait <= 0 and name not in self._threads:
                 thread = Thread(target=self._send_all, args=(name,), daemon=True)
                 self._threads[name] = thread
                 thread.start()
+
+    def _leave(self, name: str, *, overdue: float) -> None:
+        """Leave a destination to the watcher whose file names it, if within a day there is one."""
+        if overdue >= TOO_OLD_SECONDS:
+            why = "the file names no such destination"
+            left = self._store.give_up_deliveries(name, overdue=TOO_OLD_SECONDS, failure=why)
+            logger.error("%d alerts did not reach %s: %s", left, printable(name), why)
 
     def finish(self, seconds: float) -> None:
         """Send what is due, or will be, within so many seconds; what then is left stays pending."""
@@ -107,5 +116,5 @@ class Courier:
         patiently(lambda: self._store.settle_delivery(claimed, reason))
         if reason is not None:
             name, tries = claimed.destination, claimed.attempts
-            words = "alert %s of run %s did not reach %s in %d tries: %s"
-            logger.error(words, claimed.rule, claimed.run_id, name, tries, reason)
+            about = printable(f"alert {claimed.rule} of run {claimed.run_id}")
+            logger.error("%s did not reach %s in %d tries: %s", about, name, tries, reason)

@@ -49,8 +49,13 @@ def text_of(alert: Alert) -> str:
     where = "" if alert["step"] is None else f" at step {alert['step']}"
     known = "" if alert["run_id"] is None else f" ({alert['run_id']})"
     line = f"{alert['rule']}: run {alert['run']}{known}{where}: {alert['message']}"
-    words = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    words = " ".join(printable(line).split())
     return words if len(words) <= MOST_CHARACTERS else f"{words[: MOST_CHARACTERS - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Return a text with spaces for what begins a line or tells a terminal something."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def payload_of(kind: str | None, alert: Alert) -> Alert:

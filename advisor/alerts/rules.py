@@ -35,6 +35,8 @@ LOG = "log"
 """The destination that is always there: the log of ``watch``."""
 MOST_SECONDS = 60.0
 """A destination may take so long."""
+LONGEST_SHOWN = 64
+"""Characters of a key or a value that a message shows; the longest name that is allowed."""
 DEFAULT_RULES: Mapping[str, Any] = {
     "ended-badly": {"ended": ["collapsed", "diverged", "damaged", "failed"]},
     "no-heartbeat": {"silent_seconds": 120},
@@ -157,7 +159,7 @@ class Alerting(_Part):
             for each in rule.to:
                 if each not in known:
                     raise ValueError(
-                        f"rules.{name}.to: there is no destination {each!r}; "
+                        f"rules.{name}.to: there is no such destination; "
                         f"allowed: {', '.join(known)}"
                     )
         return self
@@ -184,7 +186,7 @@ def alerting(given: str | None) -> Alerting:
     except UnicodeDecodeError:
         raise BadInput(f"alerts: {path} is no text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"alerts: {path} is no TOML: {error}") from None
+        raise BadInput(f"alerts: {path} is no TOML: {_unquoted(str(error))}") from None
     except ValidationError as error:
         raise BadInput(*(f"alerts: {path}: {fault}" for fault in _faults(error))) from None
     if found.destinations and path.stat().st_mode & 0o077:
@@ -193,9 +195,9 @@ def alerting(given: str | None) -> Alerting:
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
-    """Say what is wrong with which rule and key; a value is shown where it cannot be a secret."""
+    """Say what is wrong with which rule and key, without what may be a secret."""
     for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+        place = ".".join(_key(str(part)) for part in fault["loc"] if part != "[key]")
         said = fault["msg"].removeprefix("Value error, ")
         said = said[:1].lower() + said[1:]
         if fault["type"] == "extra_forbidden":
@@ -206,9 +208,27 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 
 def _may_be_shown(fault: ErrorDetails) -> bool:
-    """Whether a value is no secret: an address may have been written where a name belongs."""
+    """Whether a value is no secret: an address may have been written where a name belongs.
+
+    What stands in ``to`` never is shown, because the secret part of an address may be there alone.
+    """
     of_rule = fault["loc"][:1] == ("rules",) and "to" not in fault["loc"]
-    return of_rule and not isinstance(fault["input"], dict)
+    is_value = not isinstance(fault["input"], dict)
+    return of_rule and is_value and _is_plain(repr(fault["input"]))
+
+
+def _key(written: str) -> str:
+    """Return a key of the file as it may be shown: what is no plain word may be an address."""
+    return written if _is_plain(written) else "…"
+
+
+def _is_plain(text: str) -> bool:
+    return len(text) <= LONGEST_SHOWN and text.isprintable() and not re.search("[:/]", text)
+
+
+def _unquoted(words: str) -> str:
+    """Return a complaint about TOML without the keys that it quotes; single signs are left."""
+    return re.sub(r"""(['"]).{3,}\1""", "…", words, flags=re.DOTALL)
 
 
 def _allowed_keys(place: tuple[int | str, ...]) -> Iterator[str]:

@@ -13,17 +13,24 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from storage.engine import without_password
+
 from .payloads import Alert, payload_of, text_of
 from .rules import Destination
 
 LONGEST_WAIT = 3600.0
 """A receiver that asks to be left alone for longer is asked again after this."""
+END_SECONDS = 2.0
+"""How long a command that was killed may take to be gone."""
+SECRETS = ("ETALON_DB", "PGPASSWORD")
+"""Of the environment, what opens the archive."""
 TRY_AGAIN = (408, 425, 429)
 """What a client's mistake is not: any other 4xx, and a redirect, would come again."""
 
@@ -59,22 +66,46 @@ def send(destination: Destination | None, alert: Alert) -> None:
 
 def _run(command: tuple[str, ...], alert: Alert, seconds: float) -> None:
     """Give an alert to a command on its standard input; no shell sees any of it."""
-    nowhere = subprocess.DEVNULL
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
     try:
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=nowhere, start_new_session=True
-        ) as process:
-            try:
-                process.communicate(json.dumps(alert).encode(), timeout=seconds)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # with all that it started
-                raise
-    except subprocess.TimeoutExpired:
-        raise NotDelivered(f"the command took longer than {seconds:g} s") from None
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=nowhere, start_new_session=True, env=_environment()
+        )
     except (OSError, ValueError) as error:
         raise NotDelivered(f"the command does not start: {_words(error)}") from None
+    try:
+        process.communicate(json.dumps(alert).encode(), timeout=seconds)
+    except subprocess.TimeoutExpired:
+        goes_on = "" if _kill(process) else ", and cannot be ended"
+        raise NotDelivered(f"the command took longer than {seconds:g} s{goes_on}") from None
     if process.returncode != 0:
         raise NotDelivered(f"the command ended with {process.returncode}")
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment for a command: without what opens the archive, or has a password."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in SECRETS and not ("://" in value and without_password(value) != value)
+    }
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> bool:
+    """Kill a command with all that it started, and return whether it is gone.
+
+    One that has become another user's, by a setuid program, cannot be killed.
+    """
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(OSError):
+        if process.stdin is not None:
+            process.stdin.close()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _within(seconds: float, url: str, payload: Alert) -> None:

@@ -8,7 +8,8 @@ stored once per run. What a run itself records (its collapse, its end) is not re
 import time
 from collections.abc import Sequence
 
-from storage.liveness import PulseReader
+from storage.errors import RunNotFound
+from storage.liveness import PulseReader, process_gone
 from storage.records import Event, RunInfo, RunStatus
 from storage.store import Store
 
@@ -30,7 +31,7 @@ class Watcher:
         """Begin without a look."""
         self.store = store
         self.sights: list[Sight] = []
-        """The last look: every run that is alive, and those that ended or were lost lately."""
+        """The last look: runs that are alive, and those that ended or were lost lately."""
         self._pulses = PulseReader()
         self._seen: dict[str, list[Regime]] = {}
 
@@ -41,27 +42,40 @@ class Watcher:
         events: list[Event] = []
         sights: list[Sight] = []
         for run in runs:
-            status, silent, found = self._pulses.status(run), self._pulses.silent_seconds(run), None
+            status, gone = self._pulses.status(run), process_gone(run)
+            try:
+                found = None
+                if _is_news(run, gone):
+                    if status.alive:
+                        found = diagnose(self.store, run.id)
+                        events += self._news(run, found)
+                    sights.append(self._sight(run, status, gone, found, tags.get(run.id, ())))
+            except RunNotFound:  # deleted since it was listed
+                continue
             if status.alive:
                 alive.append(run)
-                found = diagnose(self.store, run.id)
-                events += self._news(run, found)
-            elif not _is_lately(run, status, silent):
-                continue
-            sights.append(
-                Sight(
-                    run=run,
-                    status=status,
-                    step=self.store.last_step(run.id),
-                    silent=silent,
-                    diagnosis=found,
-                    tags=tags.get(run.id, ()),
-                )
-            )
         self.sights = sights
         for run_id in self._seen.keys() - {run.id for run in alive}:
             del self._seen[run_id]
         return alive, events
+
+    def _sight(
+        self,
+        run: RunInfo,
+        status: RunStatus,
+        gone: bool | None,
+        found: Diagnosis | None,
+        tags: tuple[str, ...],
+    ) -> Sight:
+        return Sight(
+            run=run,
+            status=status,
+            step=self.store.last_step(run.id),
+            silent=self._pulses.silent_seconds(run),
+            is_gone=gone is True,
+            diagnosis=found,
+            tags=tags,
+        )
 
     def judge(self, run: RunInfo) -> list[Event]:
         """Judge one run and return the events that were stored."""
@@ -124,7 +138,13 @@ class Watcher:
         return event
 
 
-def _is_lately(run: RunInfo, status: RunStatus, silent: float) -> bool:
-    if status is RunStatus.LOST:
-        return silent < NEWS_SECONDS
-    return run.ended_at is not None and time.time() - run.ended_at < NEWS_SECONDS
+def _is_news(run: RunInfo, gone: bool | None) -> bool:
+    """Whether a run goes on, ended lately, or was heard of lately, by the clock of its own host."""
+    if not run.status.alive:
+        return run.ended_at is not None and _is_lately(run.ended_at)
+    goes_on = gone is False or run.pid is None
+    return goes_on or _is_lately(run.heartbeat_at or run.created_at)
+
+
+def _is_lately(when: float) -> bool:
+    return time.time() - when < NEWS_SECONDS

@@ -17,6 +17,7 @@ from trainer.sweep import MOST_JOBS
 
 from ..alerts.courier import Courier
 from ..alerts.episodes import Episodes
+from ..alerts.payloads import printable
 from ..alerts.rules import Alerting, alerting
 from .watch import Watcher
 
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     rules = alerting(options.alerts)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     with closing(Store.open(options.db)) as store:
-        watching = _Watching(store, rules, lambda: _is_over(beside), is_quiet=options.json)
+        watching = Watching(store, rules, lambda: _is_over(beside), is_quiet=options.json)
         try:
             while True:
                 if most is not None:
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Watching:
+class Watching:
     """The looks of one watcher, and how many events and deliveries of alerts came of them.
 
     While the archive is away it is asked again, until ``stopped``.
@@ -115,7 +116,7 @@ class _Watching:
 
     def _say(self, words: str) -> None:
         if not self._is_quiet:
-            print(words, flush=True)
+            print(printable(words), flush=True)
 
 
 def _count(text: str) -> int:

@@ -103,18 +103,23 @@ def test_what_comes_after_the_planned_end_is_not_ahead():
 
 
 @pytest.mark.parametrize(
-    ("status", "silent", "holds"),
+    ("status", "silent", "is_gone", "holds"),
     [
-        (RunStatus.RUNNING, 59.9, False),
-        (RunStatus.RUNNING, 60.0, True),
-        (RunStatus.LOST, 31.0, True),
-        (RunStatus.QUEUED, 999.0, None),
-        (RunStatus.FINISHED, 999.0, None),
+        (RunStatus.RUNNING, 59.9, False, False),
+        (RunStatus.RUNNING, 60.0, False, True),
+        (RunStatus.LOST, 31.0, True, True),
+        (RunStatus.LOST, 59.9, False, False),
+        (RunStatus.LOST, 60.0, False, True),
+        (RunStatus.QUEUED, 999.0, False, None),
+        (RunStatus.FINISHED, 999.0, True, None),
     ],
 )
-def test_a_run_without_a_sign_of_life(status, silent, holds):
-    sight = a_sight(status=status, silent=silent)
-    assert held({"silent_seconds": 60}, sight) == {"heartbeat": holds}
+def test_a_run_without_a_sign_of_life(status, silent, is_gone, holds):
+    [found] = findings(
+        Rule(silent_seconds=60), a_sight(status=status, silent=silent, is_gone=is_gone)
+    )
+    assert found.holds is holds
+    assert ("its process is gone" in found.message) is (status is RunStatus.LOST and is_gone)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -54,8 +55,8 @@ def destinations(**given):
     return Alerting.model_validate({"destinations": given}).known_destinations
 
 
-def raised(store, run, *names, subject="s"):
-    words = {"rule": "limits", "subject": subject, "message": "κ is 1.2", "step": 7}
+def raised(store, run, *names, subject="s", message="κ is 1.2"):
+    words = {"rule": "limits", "subject": subject, "message": message, "step": 7}
     store.raise_alert(run_id=run.id, **words, destinations=names)
 
 
@@ -167,6 +168,38 @@ time.sleep(600)
     with pytest.raises(NotDelivered, match="took longer than 3 s"):
         send(known["page"], a_hostile_alert())
     wait_until(lambda: _is_gone(int(file.read_text())))
+
+
+def test_a_command_that_cannot_be_ended_is_waited_for_no_longer(monkeypatch):
+    """As is one of another user, which a setuid program becomes."""
+    begun = []
+
+    def refused(group, signal):
+        begun.append(group)
+        raise PermissionError
+
+    known = destinations(page={"command": ["sleep", "600"], "seconds": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "killpg", refused)
+        with pytest.raises(NotDelivered, match="took longer than 1 s, and cannot be ended"):
+            send(known["page"], a_hostile_alert())
+    os.kill(begun[0], signal.SIGKILL)
+
+
+def test_a_command_is_given_no_password_of_the_environment(tmp_path, monkeypatch):
+    file = tmp_path / "given"
+    monkeypatch.setenv("ETALON_DB", "postgresql+psycopg://me@h/etalon")
+    monkeypatch.setenv("PGPASSWORD", "s3cret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cret@proxy:3128")
+    monkeypatch.setenv("OTHER", "postgresql://h/x?user=me&password=s3cret")
+    monkeypatch.setenv("KEPT", "https://example.org:8080/page")
+    code = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    known = destinations(page={"command": [sys.executable, "-c", code, str(file)], "seconds": 30})
+    send(known["page"], a_hostile_alert())
+    given = json.loads(file.read_text())
+    assert {"PATH", "KEPT"} <= given.keys()
+    assert "ETALON_DB" not in given
+    assert "s3cret" not in str(given)
 
 
 def _is_gone(pid):
@@ -372,10 +405,24 @@ def test_yesterdays_alert_is_not_sent(store, run, receiver):
     assert receiver.received == []
 
 
-def test_another_files_destinations_are_left_to_their_own_watcher(store, run):
+@pytest.mark.parametrize(
+    ("overdue", "found"),
+    [
+        (TOO_OLD_SECONDS - 60, (DeliveryState.PENDING, 0, None)),
+        (TOO_OLD_SECONDS, (DeliveryState.FAILED, 0, "the file names no such destination")),
+    ],
+)
+def test_another_files_destinations_are_left_to_their_own_watcher_for_a_day(
+    store, run, overdue, found
+):
     raised(store, run, "elsewhere")
-    found = states(sent(store, destinations()))
-    assert found == {"elsewhere": (DeliveryState.PENDING, 0, None)}
+    with store.writing() as connection:
+        connection.execute(update(alert_deliveries).values(due_at=time.time() - overdue))
+    raised(store, run, "elsewhere", subject="new")
+    for _ in range(2):
+        kept = {each.subject: each for each in sent(store, destinations())}
+        assert states([kept["s"]]) == {"elsewhere": found}
+        assert states([kept["new"]]) == {"elsewhere": (DeliveryState.PENDING, 0, None)}
 
 
 # -- secrets --------------------------------------------------------------------------------------
@@ -449,6 +496,14 @@ def test_deliveries_are_listed_and_missing_values_have_a_reason(store, run, rece
     assert [("failed" in line, "(HTTP 404)" in line) for line in lines].count((True, True)) == 1
     assert run_command(main, ["alerts", "--db", store.url, "--run", "nosuch"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_a_message_that_is_listed_tells_the_terminal_nothing(store, run, capsys):
+    raised(store, run, "log", message="\x1b[2J gone\nfake: line\u202e")
+    assert main(["alerts", "--db", store.url]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.isprintable()
+    assert line.endswith("limits:  [2J gone fake: line ")
 
 
 def test_without_alerts_the_list_says_who_raises_them(store, capsys):

@@ -61,7 +61,7 @@ def test_the_file_in_the_home_is_read_when_it_is_there(tmp_path, monkeypatch):
         ("[rules.a]\nended = ['failed']\nkappa = ['slide']", "rules.a: kappa is for a rule with k"),
         (
             "[rules.a]\nended = ['failed']\nto = ['fax']",
-            "rules.a.to: there is no destination 'fax'",
+            "rules.a.to: there is no such destination; allowed: log",
         ),
         ("[rules.'a b']\nended = ['failed']", "rules.a b: 'a b' is not allowed; string should ma"),
         ("[rule.a]\n", "rule: there is no such key; allowed: rules, destinations"),
@@ -114,6 +114,18 @@ def test_an_address_that_is_none_is_refused_and_not_shown(read, address):
         f'[destinations]\na = "{SECRET}"',
         f'[destinations.a]\nwebhook = "{SECRET}"\nkind = "slack"\ncommand = ["x"]',
         f'[destinations.a]\nwebhook = "{SECRET}',
+        f'[destinations.a]\n"{SECRET}" = 1',
+        f'[destinations."{SECRET}"]\nwebhook = "{SECRET}"',
+        f'[destinations."{SECRET}"]\n' * 2,
+        f'[rules]\na = "{SECRET}"',
+        f'[rules."{SECRET}"]\nended = ["failed"]',
+        f'[rules.a]\n"{SECRET}" = 1',
+        f'[rules.a]\nended = ["{SECRET}"]',
+        f'[rules.a]\nended = ["failed"]\nkinds = ["{SECRET}"]',
+        '[rules.a]\nended = ["failed"]\nto = ["T00-B00-SECRET"]',
+        f'[rules.a]\nended = ["{"x" * 60}SECRET"]',
+        f'rules = "{SECRET}"',
+        f'"{SECRET}" = 1',
     ],
 )
 def test_no_message_holds_an_address_wherever_it_was_written(read, text):

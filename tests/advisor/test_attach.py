@@ -333,10 +333,11 @@ def test_an_archive_that_never_was_changes_nothing(trainer, tmp_path, alone, cap
     monkeypatch.setattr(archivist, "LAST_WORDS_SECONDS", 0.5)
     trained = trainer()
     witness = Witness(trained)
-    attach(trained, db="postgresql+psycopg://nobody:a-secret@127.0.0.1:1/nothing")
+    attach(trained, db="postgresql+psycopg://nobody:s3cret@127.0.0.1:1/nothing")
     trained.train()
     assert unchanged(alone, witness)
-    assert "a-secret" not in caplog.text
+    assert "in postgresql+psycopg://nobody:***@127.0.0.1:1/nothing" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 @pytest.mark.parametrize("place", ["begin", "step", "batch", "log"])

@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from factories import NOON, a_config, a_run, fill
 from processes import command, ended, start, wait_until
 
 from advisor.__main__ import main
-from advisor.experiments.watch import Watcher
+from advisor.alerts.rules import Alerting
+from advisor.experiments.watch import NEWS_SECONDS, Watcher
+from advisor.experiments.watch_command import Watching
 from storage.records import RunStatus
 from storage.store import Store
 
@@ -41,6 +44,17 @@ def test_a_change_of_regime_is_stored_once_after_two_looks_agree(store, limited)
     for _ in range(3):
         assert watcher.look()[1] == []
     assert kinds(store, limited.id) == ["regime"]
+
+
+def test_what_is_printed_tells_the_terminal_nothing(store, capsys):
+    run = a_run(id="\x1b[2J\nfake: line\u202e", status=RunStatus.RUNNING)
+    fill(store, run, steps=60, drift=TOO_FAR)
+    watching = Watching(store, Alerting(), lambda: False, is_quiet=False)
+    for _ in range(2):
+        watching.look()
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.isprintable()
+    assert line.startswith(" [2J fake: line  step 59: staleness_limited")
 
 
 def test_a_second_watcher_repeats_nothing(store, limited):
@@ -73,12 +87,15 @@ def test_too_little_data_is_no_event(store):
 
 
 def test_runs_that_ended_or_were_put_away_are_not_judged(store):
-    for changes in ({"status": RunStatus.FINISHED}, {"archived": True}):
+    long_over = {"status": RunStatus.FINISHED, "ended_at": NOON}
+    here = {"host": socket.gethostname(), "pid": os.getpid()}  # a process may outlive its run
+    for changes in (long_over, long_over | here, {"archived": True}):
         run = a_run(**{"status": RunStatus.RUNNING, **changes})
         fill(store, run, steps=60, drift=TOO_FAR)
     watcher = Watcher(store)
     for _ in range(3):
         assert watcher.look() == ([], [])
+        assert watcher.sights == []
 
 
 @pytest.mark.parametrize(
@@ -131,6 +148,32 @@ def test_a_lost_run_is_not_judged_and_keeps_no_watcher_waiting(store):
     gone = {"pid": 2**22 + 1, "host": socket.gethostname(), "heartbeat_at": NOON}
     store.create_run(a_run(status=RunStatus.RUNNING, **gone))
     assert Watcher(store).look() == ([], [])
+
+
+@pytest.mark.parametrize(("days", "seen"), [(0.9, True), (30, False)])
+def test_a_run_of_another_host_that_was_last_heard_of_long_ago_is_no_news(store, days, seen):
+    elsewhere = {"pid": 5, "host": "elsewhere", "heartbeat_at": time.time() - days * NEWS_SECONDS}
+    run = a_run(status=RunStatus.RUNNING, **elsewhere)
+    fill(store, run, steps=60, drift=TOO_FAR)
+    watcher = Watcher(store)
+    for _ in range(2):
+        alive, events = watcher.look()
+        assert [each.id for each in alive] == [run.id], "nobody here knows that it is not"
+    assert (len(watcher.sights), len(events)) == (seen, seen)
+
+
+def test_a_run_that_is_deleted_while_it_is_looked_at_is_left_out(store, limited, monkeypatch):
+    other = a_run(status=RunStatus.RUNNING)
+    fill(store, other, steps=3)
+
+    def tags():  # read when the runs are listed and not judged yet
+        store.delete_run(limited.id)
+        return {}
+
+    monkeypatch.setattr(store, "tags", tags)
+    watcher = Watcher(store)
+    alive, _ = watcher.look()
+    assert [each.id for each in alive] == [sight.run.id for sight in watcher.sights] == [other.id]
 
 
 @pytest.mark.long

@@ -121,3 +121,14 @@ def test_what_did_not_succeed_is_tried_again_and_given_up_for_a_reason(store, ru
     [found] = store.deliveries()
     assert (found.state, found.failure) == (DeliveryState.FAILED, "HTTP 404")
     assert store.claim_delivery("phone", seconds=0) is None
+
+
+def test_what_nobody_claims_for_too_long_is_given_up_and_nothing_else_is(store, run_id):
+    raised(store, run_id, "phone", "page")
+    store.claim_delivery("page", seconds=60)
+    assert store.give_up_deliveries("phone", overdue=60, failure="gone") == 0
+    assert store.give_up_deliveries("page", overdue=0, failure="gone") == 0, "it is claimed"
+    assert store.give_up_deliveries("phone", overdue=0, failure="gone") == 1
+    found = {each.destination: (each.state, each.failure) for each in store.deliveries()}
+    assert found == {"phone": (DeliveryState.FAILED, "gone"), "page": (DeliveryState.PENDING, None)}
+    assert "phone" not in store.deliveries_due_in()
