@@ -7,7 +7,7 @@ from pages import charts, press, words
 from states import STATES
 
 PAGES = ("watch", "advise", "compare", "laws", "runs")
-PROSE = ("computed nan at step", "runs none has an evaluation")
+PROSE = ("computed nan at step", "none has an evaluation")
 """Facts in words, and no unknown numbers."""
 
 

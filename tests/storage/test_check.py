@@ -1,5 +1,7 @@
 """Every inconsistency that is planted by raw SQL is found and named, and nothing else is."""
 
+from contextlib import closing
+
 import pytest
 from damage import COLLAPSED, FINISHED, plant
 from factories import a_run, a_step, an_evaluation, seed, seeded_store
@@ -143,10 +145,9 @@ def test_a_file_with_overwritten_pages_is_reported_in_one_way_or_refused(seeded_
         b"\xff" * page
     )
     path.write_bytes(content)
-    opened = Store.open(seeded_file.url, create=False)
     try:
-        found = inconsistencies(opened)
+        with closing(Store.open(seeded_file.url, create=False)) as opened:
+            found = inconsistencies(opened)
     except ArchiveUnavailable as error:
         found = [str(error)]
-    opened.close()
     assert found

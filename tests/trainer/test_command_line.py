@@ -203,7 +203,7 @@ def test_a_process_refuses_bad_input_with_exit_code_2_and_an_empty_standard_outp
 
 def test_stopping_an_unknown_run_names_the_nearest(tmp_path, monkeypatch, capsys, store):
     line = refused(capsys, "stop", "20260101-000000-abcdef", "--db", store.url)
-    assert line == "run: '20260101-000000-abcdef' is not in the archive; the archive holds 0 runs"
+    assert line == "run: '20260101-000000-abcdef' is not in the archive; it holds 0 runs"
 
 
 # -- runs that somebody or something ends -----------------------------------------------------
