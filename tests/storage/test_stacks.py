@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from storage.commandline import BadInput
+from storage.importers.keys import metric_of
 from storage.importers.metric_names import METRICS
 from storage.importers.snippets import settings
 from storage.importers.stacks import STACKS
@@ -138,6 +139,46 @@ def test_metric_names_lead_to_columns_and_drifts_only_to_the_behavior_policy(sta
             assert metric.reference == "behavior", key
     columns = {metric.column for metric in METRICS[stack.name].values()}
     assert columns >= {"learning_rate", "loss"} or stack.name == "tinker"
+
+
+@pytest.mark.parametrize(
+    ("stack", "keys"),
+    [
+        (
+            "verl",
+            "rollout_corr/{kl k3_kl chi2_token chi2_seq log_ppl_diff log_ppl_abs_diff ppl_ratio "
+            "training_ppl rollout_ppl rollout_is_mean rollout_is_std rollout_is_min rollout_is_max "
+            "rollout_is_eff_sample_size rollout_is_ratio_fraction_high "
+            "rollout_is_ratio_fraction_low rollout_is_oob_ratio}",
+        ),
+        ("verl", "training/rollout_{probs_diff_mean probs_diff_max actor_probs_pearson_corr}"),
+        ("verl", "actor/{ppo_kl pg_clipfrac pg_clipfrac_lower grad_norm lr pg_loss entropy}"),
+        ("verl", "training/off_policy/{trajectory_staleness/mean evicted_samples}"),
+        ("verl_fully_async", "fully_async/count/{stale_samples_processed dropped_stale_samples}"),
+        ("openrlhf", "train/{ppo_kl vllm_kl ppo_clip_ratio actor_lr entropy_loss kl}"),
+        ("areal", "ppo_actor/update/{importance_weight/avg approx_kl/avg behave_imp_weight/avg}"),
+        ("areal", "ppo_actor/update/compute_logp/kl_div_{direct/avg taylor/avg dual/avg}"),
+        ("areal", "ppo_actor/update/version_stats/sample_staleness_theta_{avg max}"),
+        (
+            "prime_rl",
+            "{masked_mismatch_kl/mean kl_ent_ratio/mean is_masked_low off_policy/max}",
+        ),
+        (
+            "nemo_rl",
+            "train/{gen_kl_error js_divergence_error token_mult_prob_error lr}",
+        ),
+        ("skyrl", "policy/{rollout_train_logprobs_abs_diff_std policy_kl policy_lr}"),
+        ("skyrl", "policy/minibatch_rollout_logprobs_abs_diff_{mean std max min}"),
+        ("slime", "train/{ppo_kl train_rollout_logprob_abs_diff ois tis tis_abs tis_clipfrac}"),
+        ("tinker", "optim/{kl_sample_train_v1 kl_sample_train_v2 lr entropy}"),
+        ("trl", "sampling/{sampling_logp_difference/mean importance_sampling_ratio/min}"),
+        ("trl", "{cispo_clip_ratio vespo/phi_seq_mean frac_reward_zero_std policy_loss}"),
+        ("trl_async", "sample/{staleness_mean staleness_max dropped_stale_total}"),
+    ],
+)
+def test_keys_are_known_as_the_stacks_spell_them(stack, keys):
+    before, _, names = keys.removesuffix("}").partition("{")
+    assert [name for name in names.split() if metric_of(stack, before + name) is None] == []
 
 
 # -- settings as text -------------------------------------------------------------------------
