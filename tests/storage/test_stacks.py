@@ -113,10 +113,10 @@ def test_what_no_stack_takes_is_refused(stack):
     for knob in (-1, float("inf"), float("nan")):
         with pytest.raises(BadInput, match="is not allowed"):
             staleness_of(stack, knob)
-    with pytest.raises(BadInput, match="positive number"):
+    with pytest.raises(BadInput, match="a number from 1 to 65536"):
         staleness_of(stack, 1, {"nonsense": 1})
     for name in stack.companions:
-        with pytest.raises(BadInput, match="positive number"):
+        with pytest.raises(BadInput, match="a number from 1 to 65536"):
             staleness_of(stack, 1, {name: 0})
 
 
@@ -266,7 +266,8 @@ def read_back(text, stack):
 @pytest.mark.parametrize("staleness", [0, 3, 7, 31])
 def test_the_staleness_of_a_snippet_read_back_is_the_one_asked_for(stack, staleness):
     text = settings(stack.name, **SETTING | {"max_staleness": staleness})
-    held = config_held(read_back(text, stack), stack)
+    held, notes = config_held(read_back(text, stack), stack)
+    assert notes == []
     assert held["learning_rate"] == SETTING["learning_rate"]
     if "train synchronously" in text:
         assert "knob" not in held
@@ -274,6 +275,32 @@ def test_the_staleness_of_a_snippet_read_back_is_the_one_asked_for(stack, stalen
     config, _ = config_told(held, stack)
     lower = re.search(r"the next lower S that .* can express is (\d+)", text)
     assert config["max_staleness"] == (int(lower[1]) if lower else staleness)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "is_asynchronous"),
+    [
+        ("verl", {"trainer.v1.trainer_mode": "sync"}, False),
+        ("verl", {"trainer": {"v1": {"trainer_mode": "separate_async"}}}, True),
+        ("verl", {}, False),
+        ("openrlhf", {"train.async_enable": False}, False),
+        ("openrlhf", {"train.async_enable": True}, True),
+        ("nemo_rl", {"grpo.async_grpo.enabled": False}, False),
+        ("nemo_rl", {"grpo.async_grpo.enabled": True}, True),
+        ("nemo_rl", {"grpo.async_grpo.enabled": 1.0}, True),
+        ("prime_rl", {}, True),
+    ],
+)
+def test_a_log_holds_its_staleness_only_where_the_run_was_asynchronous(
+    name, beside, is_asynchronous
+):
+    stack = STACKS[name]
+    companions = dict.fromkeys(stack.companions, 2)
+    found = {stack.knob.lstrip("-"): 8, stack.learning_rate.lstrip("-"): 1e-6, **companions}
+    held, notes = config_held(found | beside, stack)
+    of_age = {"knob": 8, **companions} if is_asynchronous else {}
+    assert held == {"learning_rate": 1e-6, **of_age}
+    assert len(notes) == (not is_asynchronous)
 
 
 def test_an_unknown_stack_is_refused_with_those_that_are_known():
