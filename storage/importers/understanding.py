@@ -148,11 +148,11 @@ def _from_log(log: Log, plan: Plan) -> dict[str, Any]:
 
 
 def _other_rate(logged: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Say that the rate that was told is another than the largest one that was logged."""
+    """Say that the rate that was told or configured is not the largest that was logged."""
     told, found = config.get("learning_rate"), logged.get("learning_rate")
     if told is None or found is None or math.isclose(told, found, rel_tol=ROUNDING):
         return []
-    return [f"learning_rate {told:g} is told, the log's largest is {found:g}; what is told holds"]
+    return [f"learning_rate {told:g} holds, as told or configured; the largest logged is {found:g}"]
 
 
 def _doubts(

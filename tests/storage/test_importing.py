@@ -388,11 +388,11 @@ def test_one_setting_under_two_names_is_one_setting(store, put):
     ):
         done = import_file(store, path, settings={told: rate})
         assert only(store).config["learning_rate"] == rate
-    assert "learning_rate 0.003 is told, the log's largest is 1e-06; what is told holds" in (
+    assert "learning_rate 0.003 holds, as told or configured; the largest logged is 1e-06" in (
         done.notes
     )
     done = import_file(store, path, settings={"learning_rate": 1.0000001e-6})
-    assert not any("is told" in note for note in done.notes)
+    assert not any("as told" in note for note in done.notes)
 
 
 def test_a_line_that_is_cut_within_a_character_is_left_for_later(store, put):
