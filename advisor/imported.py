@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from storage.commandline import BadInput
+from storage.importers.logs import real
 from storage.importers.wanted import lacking
 from storage.records import RunInfo
 from storage.store import Store
@@ -191,7 +192,8 @@ def _until(store: Store, run: RunInfo) -> int | None:
 
 
 def _real(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    number = real(value)
+    return math.nan if number is None else number
 
 
 def _ages(

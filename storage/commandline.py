@@ -20,7 +20,7 @@ from .errors import StorageError
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-A_RUN = "its id, the beginning or the last part of that, or its name, if only one run's fits"
+A_RUN = "its id, the beginning (4 letters or more) or last part of that, or its name, if one fits"
 
 _LOOKS_NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 

@@ -23,6 +23,10 @@ def new_run_id(now: float | None = None) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', moment)}-{secrets.token_hex(3)}"
 
 
+LEAST_OF_AN_ID = 4
+"""Characters that stand for an id; fewer may be anything, and every id begins with a 2."""
+
+
 class RunStore(Transactions):
     """What the archive knows of runs as a whole."""
 
@@ -87,7 +91,8 @@ class RunStore(Transactions):
         """Return the id of the one run that a person asks for.
 
         Args:
-            asked: an id, the beginning of one, what is behind its last dash, or else a name.
+            asked: an id, four characters or more of its beginning, what is behind its last dash,
+                or a name.
 
         Raises:
             RunNotFound: there is no such run; the message names the nearest ids.
@@ -98,8 +103,12 @@ class RunStore(Transactions):
             names: dict[str, str] = {row.id: row.name for row in connection.execute(query)}
         if asked in names:
             return asked
-        short = [each for each in names if each.startswith(asked) or each.endswith(f"-{asked}")]
-        found = short or [each for each, name in names.items() if name == asked]
+        is_part = len(asked) >= LEAST_OF_AN_ID
+        found = [
+            each
+            for each, name in names.items()
+            if name == asked or (is_part and (each.startswith(asked) or each.endswith(f"-{asked}")))
+        ]
         if not asked or not found:
             raise self._not_found(asked)
         if len(found) > 1:

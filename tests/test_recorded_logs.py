@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from advisor.answer import diagnose
 from advisor.imported import config_of_log, drift_so_far
 from storage.commandline import BadInput
 from storage.importers.importing import import_file
+from storage.importers.wandb_file import BLOCK, FIRST, HEAD, LAST, PIECE
 
 LOGS = Path(__file__).parent / "storage" / "logs"
 STACKS = sorted(path.parent.name for path in LOGS.glob("*/expected.json"))
@@ -83,3 +85,35 @@ def test_a_log_of_wandb_that_is_damaged_is_refused(store):
     with pytest.raises(BadInput, match="file: damaged at byte"):
         import_file(store, bytes(content))
     assert store.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("told", "step"),
+    [
+        ({"train/global_step": "3"}, 3),
+        ({"train/global_step": "null", "_step": "5"}, 5),
+        ({"train/global_step": "NaN"}, 7),
+        ({"train/global_step": '"NaN"', "_step": "null"}, 7),
+        ({"train/global_step": '"3"'}, None),
+    ],
+)
+def test_a_row_of_wandb_is_at_the_first_step_that_is_a_number(store, told, step):
+    """The file is put together as W&B does, the row in two pieces."""
+    pytest.importorskip("wandb", reason="no wandb; pip install -r requirements-wandb.txt")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    record = Record()
+    record.history.step.num = 7
+    for key, value in {"actor/lr": "1e-6", "x": "0." + "1" * 40_000, **told}.items():
+        item = record.history.item.add()
+        item.key, item.value_json = key, value
+    content = record.SerializeToString()
+    cut = BLOCK - HEAD - PIECE.size
+    log = (LOGS / "wandb" / "run-stale.wandb").read_bytes()[:HEAD]
+    for kind, piece in ((FIRST, content[:cut]), (LAST, content[cut:])):
+        log += PIECE.pack(zlib.crc32(piece, zlib.crc32(bytes([kind]))), len(piece), kind) + piece
+    if step is None:
+        with pytest.raises(BadInput, match="file: record 1: step '3'; allowed: a whole number"):
+            import_file(store, log)
+    else:
+        assert [row.step for row in store.steps(import_file(store, log).run_id)] == [step]

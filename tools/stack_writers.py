@@ -229,6 +229,7 @@ def nemo_rl(steps: Sequence[StepMetrics], folder: Path) -> None:
         "loss_fn.ratio_clip_max": 0.2,
         "grpo.num_generations_per_prompt": 8,
         "grpo.max_num_steps": 40,
+        "grpo.async_grpo.enabled": True,
         "grpo.async_grpo.max_trajectory_age_steps": 7,
     }
     with clock() as now:

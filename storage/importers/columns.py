@@ -8,13 +8,14 @@ from typing import Any
 
 from ..records import METRIC_NAMES, StepMetrics
 from .keys import metric_of
-from .logs import Log
+from .logs import MOST_STEP, Log, real
 from .metric_names import DRIFT_COLUMNS, METRICS, Metric
 from .stacks import STACKS
 
 _WHOLE = {f.name for f in fields(StepMetrics) if f.type == int | None}
 BYPASSED = {"actor/ppo_kl": "approx_kl", "train/ppo_kl": "approx_kl"}
 """k1 estimates mean(old − new) of the same KL(φ‖θ), where old is the behavior policy."""
+MOST_TOKENS = 2**53
 MICRO_BATCHES = "batch/microbatches_per_step"
 BATCH = ("training_client/step", "progress/batch")
 """How tinker-cookbook counts its batches: when sampling runs ahead, and when it does not."""
@@ -137,11 +138,12 @@ def step_rows(log: Log, plan: Plan, run_id: str, time: float) -> Iterator[dict[s
 
 def _number(metric: Metric, value: Any, row: Mapping[str, Any], plan: Plan) -> float | int | None:
     """Return a column's value; None when this is no number that the column takes."""
-    number = _real(value)
+    number = real(value)
     if number is None or metric.column is None:
         return None
     if metric.column in _WHOLE:
-        return int(number) if math.isfinite(number) and number.is_integer() else None
+        most = MOST_TOKENS if metric.column == "tokens" else MOST_STEP
+        return int(number) if number.is_integer() and abs(number) <= most else None
     if metric.shape == "half_square":
         return None if number < 0 else math.sqrt(2 * number)
     if metric.shape == "as_is":
@@ -154,24 +156,18 @@ def _learner_steps(
 ) -> float | None:
     """Turn an age in versions of n updates into learner steps, over the n updates of its batch.
 
-    Counted ahead, it is of micro-batches of which each is learned from after the one before it.
+    A negative one is none. Counted ahead, it is of micro-batches of which each is learned from
+    after the one before it.
     """
     if metric.shape == "behind_batch":
-        batch = next((_real(row[key]) for key in BATCH if key in row), None)
+        batch = next((real(row[key]) for key in BATCH if key in row), None)
         if batch is None:
             return None
         age = batch - age
+    if age < 0:
+        return None
     oldest = metric.column == "staleness_max"
     waits = 0.0
     if metric.shape == "versions_ahead":
-        waits = 1.0 if oldest else 1 / max(1.0, _real(row.get(MICRO_BATCHES)) or 1.0)
+        waits = 1.0 if oldest else 1 / max(1.0, real(row.get(MICRO_BATCHES)) or 1.0)
     return waits + ((age + 1) * updates - 1 if oldest else age * updates + (updates - 1) / 2)
-
-
-def _real(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None

@@ -11,13 +11,11 @@ from typing import Any, cast
 from ..commandline import BadInput, is_text
 from ..records import RunInfo, RunStatus
 from ..store import Store
-from .columns import Plan, plan_of, step_rows
-from .keys import stack_of
+from .columns import Plan, step_rows
 from .logs import Log
 from .reading import Source, read_logs
-from .stacks import Stack, stack_named
-from .told import config_held, config_told, told_staleness
-from .wanted import takes_behavior_for_proximal
+from .stacks import Stack
+from .understanding import understanding_of
 
 MOST_BYTES = 512 * 2**20
 MOST_ROWS = 2_000_000
@@ -86,7 +84,7 @@ def import_file(
         sources, format=format, most_bytes=most_bytes, most_rows=most_rows, run=run_name
     )
     title = name or (log.name or _name_of(sources[0]))[:120]
-    config_told(settings or {}, stack_named(stack) if stack else _betrayed(log))
+    understanding_of(log, settings or {}, stack, {})  # what is not allowed opens no archive
     ending = hashlib.sha256(f"{title}\0{log.format}\0{log.first}".encode()).hexdigest()[:12]
     now = _written_at(sources[0])
 
@@ -97,47 +95,33 @@ def import_file(
             kind="imported",
             created_at=now,
         )
-        chosen = stack or run.source.get("stack")
-        known = stack_named(chosen) if chosen else _betrayed(log)
-        told = _together(run.source.get("told", {}), settings or {})
-        held = config_held(log.settings, known)
-        config, companions = config_told(_together(held, told), known)
-        updates = known.updates_per_version(companions) if known else 1.0
-        name_of_stack = known.name if known else None
-        bypass = takes_behavior_for_proximal(name_of_stack, config)
-        plan = plan_of(log, name_of_stack, updates, bypass_mode=bypass)
-        _keeps_columns(run, known, plan)
-        config = _from_log(log, plan) | config
+        found = understanding_of(log, settings or {}, stack, run.source)
+        _keeps_columns(run, found.stack, found.plan)
         run = replace(
             run,
             status=_status(there, live),
             started_at=min(log.times.values(), default=None),
             ended_at=None if live else max(log.times.values(), default=None),
             group=group or run.group,
-            config=config,
-            seed=config.get("seed"),
-            parameters=_whole(config.get("parameters")) or run.parameters,
-            unmeasured=_unmeasured(log, plan),
+            config=dict(found.config),
+            seed=found.config.get("seed"),
+            parameters=_whole(found.config.get("parameters")) or run.parameters,
+            unmeasured=_unmeasured(log, found.plan),
             source={
                 "files": [str(each) for each in sources if isinstance(each, str | Path)],
                 "format": log.format,
-                "stack": known.name if known else None,
-                "told": told,
-                "held": held,
+                "stack": found.stack.name if found.stack else None,
+                "told": dict(found.told),
+                "held": dict(found.held),
                 "window": log.window,
-                "learner_steps_per_version": updates if known else None,
-                "columns": {key: str(metric.column) for key, metric in plan.columns.items()},
-                "references": dict(plan.references),
-                "unknown_keys": list(plan.unknown),
-                "notes": [
-                    *log.notes,
-                    *plan.notes,
-                    *_other_stack(log, known, plan),
-                    *_doubts(log, known, config, told | held),
-                ],
+                "learner_steps_per_version": found.updates_per_version if found.stack else None,
+                "columns": {key: str(each.column) for key, each in found.plan.columns.items()},
+                "references": dict(found.plan.references),
+                "unknown_keys": list(found.plan.unknown),
+                "notes": list(found.notes),
             },
         )
-        return run, step_rows(log, plan, run.id, run.created_at)
+        return run, step_rows(log, found.plan, run.id, run.created_at)
 
     archive = store if isinstance(store, Store) else store()
     run, written = archive.import_run(ending, imported)
@@ -165,21 +149,6 @@ def _status(there: RunInfo | None, live: bool) -> RunStatus:
     return RunStatus.FINISHED if there is None or there.status.alive else there.status
 
 
-def _together(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was told before with what is told now; of two ways to tell S the newer holds."""
-    kept = dict(before)
-    if told_staleness(now):
-        kept = {name: value for name, value in kept.items() if not told_staleness([name])}
-    return kept | dict(now)
-
-
-def _betrayed(log: Log) -> Stack | None:
-    found = stack_of(log.keys)
-    if log.format == "trainer_state" and found not in ("trl", "trl_async"):
-        return None
-    return stack_named(found) if found else None
-
-
 def _keeps_columns(run: RunInfo, stack: Stack | None, plan: Plan) -> None:
     """Refuse another stack than before where it would empty columns of a run.
 
@@ -193,48 +162,6 @@ def _keeps_columns(run: RunInfo, stack: Stack | None, plan: Plan) -> None:
             f"stack: {now} would empty {', '.join(sorted(lost))} of run {run.id}, which was "
             f"imported as {before}; allowed: {before}, or delete the run first"
         )
-
-
-def _other_stack(log: Log, stack: Stack | None, plan: Plan) -> list[str]:
-    """Say what is lost where the keys are those of another stack than the one that was told."""
-    betrayed = _betrayed(log)
-    if stack is None or betrayed is None or betrayed.name == stack.name:
-        return []
-    theirs = {m.column for m in plan_of(log, betrayed.name, 1.0).columns.values()}
-    lost = sorted(str(c) for c in theirs - {m.column for m in plan.columns.values()})
-    words = f"; as such they would fill {', '.join(lost)} too" if lost else ""
-    return [f"the keys look like those of {betrayed.name}, not of {stack.name}{words}"]
-
-
-def _from_log(log: Log, plan: Plan) -> dict[str, Any]:
-    """Return what a log tells of its configuration: the horizon, and the largest rate logged."""
-    config: dict[str, Any] = {}
-    if log.planned_steps:
-        config["steps"] = log.planned_steps
-    key = next((k for k, m in plan.columns.items() if m.column == "learning_rate"), None)
-    rates = [row[key] for row in log.rows.values() if key in row] if key else []
-    rates = [rate for rate in rates if isinstance(rate, int | float) and 0 < rate <= 10]
-    return config | ({"learning_rate": float(max(rates))} if rates else {})
-
-
-def _doubts(
-    log: Log, stack: Stack | None, config: Mapping[str, Any], told: Mapping[str, Any]
-) -> list[str]:
-    """Say what must be known to make use of the run and is not in the log."""
-    notes = []
-    if stack is None:
-        notes.append("the stack is not known: names of Etalon's own are taken, no drift; --stack")
-    elif "updates_per_batch" in stack.companions and "updates_per_batch" not in told:
-        words = stack.companions["updates_per_batch"].words
-        notes.append(f"ages assume one of the {words}; else --set updates_per_batch=…")
-    for name in ("learning_rate", "max_staleness", "steps"):
-        if name not in config:
-            notes.append(f"{name} is not in the log; tell it with --set {name}=…")
-    if stack and stack.name == "trl" and (log.window or 1) > 1:
-        notes.append(f"each row averages {log.window} learner steps")
-    if not log.times:
-        notes.append("the log holds no times; the time of the file stands in")
-    return notes
 
 
 def _whole(value: Any) -> int | None:

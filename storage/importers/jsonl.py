@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..commandline import BadInput
-from .logs import MOST_STEP, Log, Rows, decoded, moment, shown, whole_step
+from .logs import MOST_STEP, Log, Rows, TooDeep, decoded, moment, shown, whole_step
 
 STEP_KEYS = ("step", "train/global_step", "global_step", "progress/batch")
 TIME_KEYS = ("time", "timestamp", "_timestamp")
@@ -77,8 +77,9 @@ def _row(line: str) -> tuple[int, dict[str, Any], float | None] | str | None:
     """Return step, values and time of a line, or what is wrong with it; None of a summary."""
     try:
         found = decoded(line.strip())
-    except (ValueError, RecursionError):
-        return f"{line.strip()[:60]!r} is not JSON"
+    except ValueError as error:
+        fault = error if isinstance(error, TooDeep) else "not JSON"
+        return f"{line.strip()[:60]!r} is {fault}"
     if not isinstance(found, dict):
         return f"{line.strip()[:60]!r} is no object"
     key = next((key for key in STEP_KEYS if key in found), None)

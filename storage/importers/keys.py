@@ -7,7 +7,10 @@ from .metric_names import METRICS, Metric
 
 MARKS: Mapping[str, tuple[str, ...]] = {
     "trl_async": ("sample/staleness_mean", "sample/staleness_max"),
-    "trl": ("frac_reward_zero_std", "completions/mean_length", "clip_ratio/low_mean"),
+    "trl": (
+        *("frac_reward_zero_std", "completions/mean_length", "clip_ratio/low_mean"),
+        *("sampling/sampling_logp_difference/", "sampling/importance_sampling_ratio/"),
+    ),
     "verl_fully_async": ("fully_async/count/",),
     "verl": ("actor/lr", "actor/pg_", "actor/ppo_kl", "critic/score/", "rollout_corr/"),
     "areal": ("ppo_actor/",),

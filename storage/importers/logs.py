@@ -12,8 +12,30 @@ _CONSTANTS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FAULTS_SHOWN = 5
 _STEPS_SHOWN = 8
 
+MOST_DEPTH = 50
+"""Levels of lists and objects in a row, far fewer than what writes them again can bear."""
+_EXACT = 15
+"""Digits of which a whole number surely has a floating-point one of the same value."""
+
 _HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
-_decoder = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__)
+
+
+class TooDeep(ValueError):
+    """JSON that is nested deeper than ``MOST_DEPTH``."""
+
+    def __init__(self) -> None:
+        super().__init__(f"nested deeper than {MOST_DEPTH} levels")
+
+
+def _whole(digits: str) -> int | float:
+    """Return a whole number; one that no floating point reaches is infinite, as 1e400 is."""
+    if len(digits) <= _EXACT:
+        return int(digits)
+    near = float(digits)
+    return int(digits) if math.isfinite(near) else near
+
+
+_decoder = json.JSONDecoder(parse_constant=_CONSTANTS.__getitem__, parse_int=_whole)
 
 
 def decoded(text: str) -> Any:
@@ -23,11 +45,31 @@ def decoded(text: str) -> Any:
     the sign for an unknown character.
 
     Raises:
-        ValueError, RecursionError: it is no JSON, or too deep.
+        TooDeep: it has more than ``MOST_DEPTH`` levels.
+        ValueError: it is no JSON.
     """
-    found = _decoder.decode(text)
+    try:
+        found = _decoder.decode(text)
+    except RecursionError:
+        raise TooDeep from None
+    if text.count("{") + text.count("[") > MOST_DEPTH and _depth(found) > MOST_DEPTH:
+        raise TooDeep
     escaped = "\\u" in text and _HALF_A_CHARACTER.search(text)
     return _whole_characters(found) if escaped else found
+
+
+def _depth(value: Any) -> int:
+    """Return how many levels of lists and objects there are, at most one more than are allowed."""
+    level, depth = [value], 0
+    while depth <= MOST_DEPTH:
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            break
+        depth += 1
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def _whole_characters(value: Any) -> Any:
@@ -135,6 +177,16 @@ def whole_step(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value <= MOST_STEP and value == int(value) else None
+
+
+def real(value: Any) -> float | None:
+    """Return a number as floating point, or None when this is none, as a truth value is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number has no bound
+        return math.inf if value > 0 else -math.inf
 
 
 def moment(value: Any) -> float | None:

@@ -87,7 +87,7 @@ _TRL = {
 
 _CORRECTION = (
     *("kl", "k3_kl", "chi2_token", "chi2_seq"),
-    *("log_ppl_dif", "log_ppl_abs_dif", "ppl_ratio"),
+    *("log_ppl_diff", "log_ppl_abs_diff", "ppl_ratio"),
 )
 _WEIGHTS = (
     *("mean", "std", "min", "max", "eff_sample_size"),
@@ -283,7 +283,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
             "train/pg_clipfrac",
             note="the behavior policy only with --use-rollout-logprobs",
         ),
-        **_against("behavior", "train/train_rollout_logprob_abs_dif", note=ENGINE),
+        **_against("behavior", "train/train_rollout_logprob_abs_diff", note=ENGINE),
         **_against("behavior", "train/ois", "train/tis", "train/tis_abs", note=ENGINE),
         **_against("behavior", "train/tis_clipfrac", note=ENGINE),
         **_against("reference_model", "kl_loss", "train/kl_loss"),

@@ -1,5 +1,6 @@
 """From the files of a run to its rows: size, content, and the format, which the content tells."""
 
+import codecs
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any, BinaryIO
 
 from ..commandline import BadInput
 from .jsonl import read_jsonl
-from .logs import Log, decoded, merged
+from .logs import Log, TooDeep, decoded, merged
 from .tensorboard_events import event_files, is_event_file, read_events
 from .trackio_database import is_database, read_trackio
 from .trainer_state import read_trainer_state
@@ -62,15 +63,18 @@ def _named(source: str | Path, fault: str) -> str:
 
 
 def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str | None) -> Log:
+    if source == "":
+        raise BadInput(f"file: '' names none; allowed: {ALLOWED}")
     if isinstance(source, str | Path) and Path(source).is_dir():
         log = _read_folder(Path(source), format, most_bytes, most_rows)
     else:
         content = _content(source, most_bytes)
-        found = _format_of(content) if format == "auto" else format
+        found = _format_of(content) if format == "auto" else _as_said(format, content)
         if found in _OF_TEXT:
             log = _OF_TEXT[found](_text(content), most_rows=most_rows)
             if found == "jsonl" and isinstance(source, str | Path):
-                log = replace(log, settings=_config_beside(Path(source), most_bytes))
+                settings, notes = _config_beside(Path(source), most_bytes)
+                log = replace(log, settings=settings, notes=(*log.notes, *notes))
         elif found == "wandb":
             log = read_wandb(content, most_rows=most_rows)
         else:
@@ -84,16 +88,18 @@ def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str
     return log
 
 
-def _config_beside(file: Path, most_bytes: int) -> dict[str, Any]:
-    """Return the settings that tinker-cookbook writes beside its metrics.jsonl; else none."""
+def _config_beside(file: Path, most_bytes: int) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that tinker-cookbook writes beside its metrics.jsonl, and notes."""
     config = file.with_name("config.json")
     if file.name != "metrics.jsonl" or not config.is_file():
-        return {}
+        return {}, []
     try:
         found = decoded(_text(_content(config, most_bytes)))
-    except (BadInput, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    except ValueError as error:
+        return {}, [f"config.json beside the log is not read: {str(error)[:80]}"]
+    if not isinstance(found, dict):
+        return {}, ["config.json beside the log is not read: it is no JSON object"]
+    return found, []
 
 
 def _read_folder(folder: Path, format: str, most_bytes: int, most_rows: int) -> Log:
@@ -151,9 +157,26 @@ def _format_of(content: bytes) -> str:
     return format_of(_text(content))
 
 
+def _as_said(format: str, content: bytes) -> str:
+    """Return the format that was told, once the file begins as that does.
+
+    Raises:
+        BadInput: it begins otherwise.
+    """
+    begins = {"tensorboard": is_event_file, "wandb": is_wandb_file, "trackio": is_database}
+    if format in begins and not begins[format](content):
+        raise BadInput(f"file: is not of format {format}; allowed: one that is, or --format auto")
+    return format
+
+
 def _text(content: bytes) -> str:
+    """Return a file as text; a character that its very end has cut is left out.
+
+    Raises:
+        BadInput: it is no text, or empty.
+    """
     try:
-        text = content.decode("utf-8-sig")
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(content)
     except UnicodeDecodeError as error:
         raise BadInput(
             f"file: byte {error.start} is no UTF-8 text; allowed: {ALLOWED}, not compressed"
@@ -170,12 +193,15 @@ def format_of(text: str) -> str:
         BadInput: it is neither.
     """
     lines = text.lstrip().split("\n", maxsplit=1)
+    first, why = None, ""
     try:
         first = decoded(lines[0].strip())
-    except (ValueError, RecursionError):
-        first = None
+    except TooDeep as error:
+        why = f", it is {error}"
+    except ValueError:
+        pass
     if isinstance(first, dict) and "log_history" not in first:
         return "jsonl"
     if lines[0].startswith("{") and '"log_history"' in text:
         return "trainer_state"
-    raise BadInput(f"file: {lines[0][:60]!r} begins no known log; allowed: {ALLOWED}")
+    raise BadInput(f"file: {lines[0][:60]!r} begins no known log{why}; allowed: {ALLOWED}")

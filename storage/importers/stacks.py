@@ -267,6 +267,7 @@ _LISTED = (
         knob="grpo.async_grpo.max_trajectory_age_steps",
         default_knob=1,
         knob_unit="training steps",
+        settings_beside={"grpo.async_grpo.enabled": "true"},
         companions=_updates_per_batch("prompts·generations/train_global_batch_size"),
         learner_steps=_versions("updates_per_batch"),
         updates_per_version=_named("updates_per_batch"),

@@ -1,45 +1,54 @@
 """From a stack's own staleness setting to S in learner steps, and back."""
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 from ..commandline import BadInput
 from .stacks import Stack
 
 MOST_STALENESS = 4096
+MOST_COMPANION = 65_536
+MOST_KNOB = MOST_STALENESS * MOST_COMPANION
 
 
 def completed(stack: Stack, companions: Mapping[str, float] | None = None) -> dict[str, float]:
     """Return the companions of a stack's knob, those that were not given at their defaults.
 
     Raises:
-        BadInput: one is unknown to the stack, or not a positive number.
+        BadInput: one is unknown to the stack, or no number from 1 to 65536.
     """
     given = dict(companions or {})
     faults = [
-        f"{name}: {value!r} is not allowed; allowed: {_allowed(stack)}"
+        f"{name}: {value!r:.60} is not allowed; allowed: {_allowed(stack)}"
         for name, value in given.items()
-        if name not in stack.companions or not 0 < value < math.inf
+        if name not in stack.companions or not within(value, 1, MOST_COMPANION)
     ]
     if faults:
         raise BadInput(*faults)
-    return {name: given.get(name, each.default) for name, each in stack.companions.items()}
+    return {name: float(given.get(name, each.default)) for name, each in stack.companions.items()}
+
+
+def within(value: Any, low: float, high: float) -> bool:
+    """Whether this is a number, which a truth value is not, from ``low`` to ``high``."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and low <= value <= high
 
 
 def _allowed(stack: Stack) -> str:
     names = ", ".join(stack.companions) or "no further setting"
-    return f"a positive number for {names} of {stack.title}"
+    return f"a number from 1 to {MOST_COMPANION} for {names} of {stack.title}"
 
 
 def staleness_of(stack: Stack, knob: float, companions: Mapping[str, float] | None = None) -> int:
     """Return S, the largest age of a rollout in learner steps, that a knob's value allows.
 
     Raises:
-        BadInput: the knob is below what the stack takes, or a companion is not allowed.
+        BadInput: the knob is not what the stack takes, or a companion is not allowed.
     """
-    if not stack.knob_low <= knob < math.inf:
+    if not within(knob, stack.knob_low, MOST_KNOB):
         raise BadInput(
-            f"{stack.knob}: {knob!r} is not allowed; allowed: {stack.knob_low} <= {stack.knob}"
+            f"{stack.knob}: {knob!r:.60} is not allowed; allowed: {stack.knob_low} <= {stack.knob} "
+            f"<= {MOST_KNOB}"
         )
     return stack.learner_steps(knob, completed(stack, companions))
 

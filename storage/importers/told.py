@@ -6,13 +6,21 @@ steps.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from ..commandline import BadInput, is_text
-from .stacks import STACKS, Stack
-from .staleness import completed, staleness_of
+from .stacks import Stack
+from .staleness import (
+    MOST_COMPANION,
+    MOST_KNOB,
+    MOST_STALENESS,
+    completed,
+    staleness_of,
+    within,
+)
 
 _RANGES: Mapping[str, tuple[str, bool, float, float]] = {
     "learning_rate": ("0 < learning_rate <= 10", False, 5e-324, 10),
@@ -53,59 +61,124 @@ def config_told(
     """Return the configuration in Etalon's names, and the companions of the stack's knob.
 
     Raises:
-        BadInput: one line per setting that is out of range or looks mistyped.
+        BadInput: one line per setting that is told twice, out of range, or looks mistyped.
     """
-    ours, companions, config = _names(stack), {}, {}
-    knob: float | None = None
-    faults: list[str] = []
-    for written, value in settings.items():
-        name, parsed = ours.get(written, written), _parsed(value)
-        is_number = isinstance(parsed, int | float) and not isinstance(parsed, bool)
-        if stack and name in stack.companions and is_number:
-            companions[name] = float(parsed)
-        elif stack and is_number and "knob" in (written, name):
-            knob = float(parsed)
-        elif fault := _fault(name, parsed):
-            faults.append(fault)
-        else:
-            config[name] = parsed
-    if faults:
+    config = {name: _parsed(value) for name, value in renamed(settings, stack).items()}
+    of_staleness = {"knob", *stack.companions} if stack else set()
+    beside = {name: config.pop(name) for name in of_staleness & config.keys()}
+    if faults := [fault for name, value in config.items() if (fault := _fault(name, value))]:
         raise BadInput(*faults)
-    if stack is not None:
-        companions = completed(stack, companions)
-        if knob is not None:
-            if "max_staleness" in config:
-                raise BadInput(f"max_staleness: given twice, also as {stack.knob}; give it once")
-            config["max_staleness"] = staleness_of(stack, knob, companions)
+    if stack is None:
+        return config, {}
+    knob = {"knob": beside.pop("knob")} if "knob" in beside else {}
+    companions = completed(stack, beside)
+    if knob:
+        config["max_staleness"] = _learner_steps(stack, knob["knob"], companions)
     return config, companions
 
 
-def config_held(found: Mapping[str, Any], stack: Stack | None) -> dict[str, Any]:
-    """Return what a log itself holds of the setting, as ``config_told`` takes it.
+def _learner_steps(stack: Stack, knob: float, companions: Mapping[str, float]) -> int:
+    """Return S of a knob.
 
-    Only options that the stack's table names, with numbers that are allowed; all else is left.
+    Raises:
+        BadInput: the knob is not allowed, or its S is more than 4096.
+    """
+    staleness = staleness_of(stack, knob, companions)
+    if staleness > MOST_STALENESS:
+        raise BadInput(
+            f"{stack.knob}: {knob!r} allows an age of {staleness} learner steps; "
+            f"allowed: at most {MOST_STALENESS}"
+        )
+    return staleness
+
+
+def renamed(settings: Mapping[str, Any], stack: Stack | None) -> dict[str, Any]:
+    """Return settings under the names that they have here.
+
+    Raises:
+        BadInput: one is told under two names, as S may be in learner steps and by its knob.
+    """
+    ours, written = _names(stack), dict[str, list[str]]()
+    for name in settings:
+        meant = ours.get(name, name)
+        written.setdefault("max_staleness" if meant == "knob" else meant, []).append(name)
+    faults = [
+        f"{meant}: given twice, as {' and as '.join(names)}; give it once"
+        for meant, names in written.items()
+        if len(names) > 1
+    ]
+    if faults:
+        raise BadInput(*faults)
+    return {ours.get(name, name): value for name, value in settings.items()}
+
+
+def config_held(found: Mapping[str, Any], stack: Stack | None) -> tuple[dict[str, Any], list[str]]:
+    """Return what a log itself holds of the setting, as ``config_told`` takes it, and notes.
+
+    Only options that the stack's table names, with numbers that are allowed, and those of staleness
+    only where the run was asynchronous; the notes say which were left out.
 
     Args:
         found: the stack's own configuration, nested or with dots.
         stack: the stack that wrote the log.
     """
     if stack is None:
-        return {}
+        return {}, []
     ours = _names(stack) | {stack.knob: "knob"}
-    plain = {option.lstrip("-").replace("-", "_"): meant for option, meant in ours.items()}
+    flat = {_plain(name): value for name, value in _flat(found)}
     held: dict[str, Any] = {}
-    for name, value in _flat(found):
-        meant = ours.get(name, plain.get(name))
-        number = _parsed(value)
-        if meant is None or isinstance(number, bool) or not isinstance(number, int | float):
+    notes: list[str] = []
+    for option, meant in ours.items():
+        number = _parsed(flat.get(_plain(option)))
+        if isinstance(number, bool) or not isinstance(number, int | float):
             continue
         if meant in _RANGES:
             allowed = _fault(meant, number) is None
         else:
-            allowed = (stack.knob_low if meant == "knob" else 1e-9) <= number < math.inf
+            low, high = (stack.knob_low, MOST_KNOB) if meant == "knob" else (1, MOST_COMPANION)
+            allowed = within(number, low, high)
+            if not allowed:
+                what = f"{option} {number!r:.40} of the log is left out"
+                notes.append(f"{what}; allowed: {low} to {high}")
         if allowed:  # TensorBoard and others keep every number as a float
             held[meant] = int(number) if number == int(number) else number
+    return _in_force(held, flat, stack, notes), notes
+
+
+def _plain(option: str) -> str:
+    """Return an option as the parser of a command line keeps it."""
+    return option.lstrip("-").replace("-", "_")
+
+
+def _in_force(
+    held: dict[str, Any], flat: Mapping[str, Any], stack: Stack, notes: list[str]
+) -> dict[str, Any]:
+    """Return what holds of the settings: those of staleness only where they were in force.
+
+    A configuration is logged whole, so its staleness settings stand there in a synchronous run too.
+    """
+    beside = {name: held[name] for name in stack.companions if name in held}
+    without = {name: value for name, value in held.items() if name != "knob"}
+    for option, wanted in stack.settings_beside.items():
+        if not _is(flat.get(_plain(option)), wanted):
+            if "knob" in held:
+                what = f"{stack.knob} of the log is left out"
+                notes.append(f"{what}: {option} is not {wanted or 'set'}")
+            return {name: value for name, value in without.items() if name not in beside}
+    if "knob" in held:
+        try:
+            _learner_steps(stack, held["knob"], beside)
+        except BadInput as fault:
+            notes.append(f"left out of what the log holds: {fault}")
+            return without
     return held
+
+
+def _is(value: Any, wanted: str) -> bool:
+    """Whether a log holds this value of an option; a flag has none, and torch writes true as 1."""
+    if wanted in ("", "true"):
+        return value == wanted or bool(_parsed(value) == 1)
+    return str(value) == wanted
 
 
 def _flat(found: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -114,13 +187,6 @@ def _flat(found: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
-
-
-def told_staleness(names: Iterable[str]) -> bool:
-    """Whether one of these names tells the staleness, in learner steps or in a stack's unit."""
-    knobs = {each.knob for each in STACKS.values()}
-    last = {knob.lstrip("-").rpartition(".")[2] for knob in knobs}
-    return not {"knob", "max_staleness", *knobs, *last}.isdisjoint(names)
 
 
 def _names(stack: Stack | None) -> dict[str, str]:
@@ -162,15 +228,17 @@ def _parsed(value: Any) -> Any:
 def _fault(name: str, value: Any) -> str | None:
     if name in _RANGES:
         allowed, whole, low, high = _RANGES[name]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and low <= value <= high and not (whole and value != int(value)):
+        if within(value, low, high) and not (whole and value != int(value)):
             return None
-        return f"{name}: {value!r} is not allowed; allowed: {allowed}"
+        return f"{name}: {value!r:.60} is not allowed; allowed: {allowed}"
     if near := get_close_matches(name, _RANGES, n=1, cutoff=0.8):
         return f"{name}: not a setting; did you mean {near[0]}?"
     if not name.isidentifier() or name in ("knob", "updates_per_batch"):
         return f"{name}: not a setting here; allowed: {', '.join(_RANGES)}, or another of a run"
-    is_fit = math.isfinite(value) if isinstance(value, float) else is_text(str(value))
+    if isinstance(value, int | float):
+        is_fit = abs(value) <= sys.float_info.max
+    else:
+        is_fit = is_text(str(value))
     if not is_fit:
-        return f"{name}: {value!r} is not allowed; allowed: a finite number or a word"
+        return f"{name}: {value!r:.60} is not allowed; allowed: a finite number or a word"
     return None

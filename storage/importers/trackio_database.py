@@ -153,7 +153,7 @@ def _log(name: str, found: Iterable[tuple[Any, ...]], most_rows: int) -> Log:
 def _object(text: Any) -> dict[str, Any] | None:
     try:
         found = decoded(text.decode() if isinstance(text, bytes) else str(text))
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     if not isinstance(found, dict):
         return None

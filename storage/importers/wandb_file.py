@@ -46,7 +46,7 @@ def read_wandb(content: bytes, *, most_rows: int) -> Log:
     settings: dict[str, Any] = {}
     name, run_id, notes = None, "", [f"read as wandb {_version()} writes it, as best effort"]
     try:
-        for text in _records(content, notes):
+        for number, text in enumerate(_records(content, notes), start=1):
             record = Record.FromString(text)
             if record.HasField("run"):
                 name, run_id = record.run.display_name or name, record.run.run_id
@@ -54,7 +54,7 @@ def read_wandb(content: bytes, *, most_rows: int) -> Log:
             elif record.HasField("config"):
                 settings |= _values(record.config.update)
             elif record.HasField("history"):
-                _add(record.history, rows, times)
+                _add(record.history, f"record {number}", rows, times)
             if len(rows) > most_rows:
                 raise BadInput(f"rows: more than {most_rows}; allowed: at most {most_rows}")
     except DecodeError as error:
@@ -85,7 +85,7 @@ def _records(content: bytes, notes: list[str]) -> Iterator[bytes]:
     Raises:
         BadInput: a piece is not what its checksum says.
     """
-    at, pieces = HEAD, b""
+    at, pieces = HEAD, list[bytes]()
     while at < len(content):
         if (left := BLOCK - at % BLOCK) < PIECE.size:  # too little for a piece is filled up
             at += left
@@ -99,11 +99,13 @@ def _records(content: bytes, notes: list[str]) -> Iterator[bytes]:
         piece = content[begin:end]
         if zlib.crc32(piece, zlib.crc32(bytes([kind]))) != checksum:
             raise BadInput(f"file: damaged at byte {at}; allowed: a file that W&B has written")
-        pieces = piece if kind in (WHOLE, FIRST) else pieces + piece
+        if kind in (WHOLE, FIRST):
+            pieces.clear()
+        pieces.append(piece)
         at = end
         if kind in (WHOLE, LAST):
-            yield pieces
-            pieces = b""
+            yield b"".join(pieces)
+            pieces.clear()
     if at < len(content) or pieces:
         notes.append("the last record is not finished and is left for the next import")
 
@@ -114,29 +116,35 @@ def _values(items: Any) -> dict[str, Any]:
     for item in items:
         try:
             value = decoded(item.value_json)
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
         found[".".join(item.nested_key) or item.key] = value
     return found
 
 
-def _add(history: Any, rows: Rows, times: dict[int, float]) -> None:
-    """Add a row of the history: its numbers, at its own step."""
-    values = _values(history.item)
-    at = next((values[key] for key in STEP_KEYS if key in values), history.step.num)
+def _add(history: Any, where: str, rows: Rows, times: dict[int, float]) -> None:
+    """Add a row of the history: its numbers, at its own step.
+
+    Raises:
+        BadInput: the step is none.
+    """
+    values = {
+        k: float(v) if v in ("NaN", "Infinity", "-Infinity") else v
+        for k, v in _values(history.item).items()
+    }
+    told = (values.get(key) for key in STEP_KEYS)
+    at = next((each for each in told if each is not None and each == each), history.step.num)  # noqa: PLR0124  # NaN alone is not itself
     step = whole_step(at)
     if step is None:
-        raise BadInput(f"file: step {at!r:.40}; allowed: a whole number from 0 to {MOST_STEP}")
+        allowed = f"allowed: a whole number from 0 to {MOST_STEP}"
+        raise BadInput(f"file: {where}: step {at!r:.40}; {allowed}")
     if (time := moment(values.get("_timestamp"))) is not None:
         times[step] = time
-    numbers = {
-        k: float(v) if v in ("NaN", "Infinity", "-Infinity") else v for k, v in values.items()
-    }
     rows.add(
         step,
         {
             key: value
-            for key, value in numbers.items()
+            for key, value in values.items()
             if isinstance(value, int | float) and not key.startswith("_") and key != STEP_KEYS[0]
         },
     )

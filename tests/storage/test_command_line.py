@@ -253,7 +253,17 @@ def test_what_fits_several_runs_is_refused_with_their_ids(seeded, capsys):
     assert line.startswith(f"run: '2023' fits 8 runs: {COLLAPSED}, {FINISHED}, 2023-8, ")
     assert " and 2 more; give" in line
     assert "'equal' fits 6 runs: " in refused(capsys, "show", "equal", "--db", seeded.url)
-    assert len(seeded.runs()) == 8
+    seeded.create_run(a_run(id="20240101-000000-000003", name="000001"))
+    line = refused(capsys, "delete", "000001", "--yes", "--db", seeded.url)
+    assert line.startswith(f"run: '000001' fits 2 runs: 20240101-000000-000003, {FINISHED}; give")
+    assert len(seeded.runs()) == 9
+
+
+@pytest.mark.parametrize("typed", ["2", "202"])
+def test_so_little_of_an_id_that_any_may_be_meant_names_no_run(seeded, capsys, typed):
+    line = refused(capsys, "delete", typed, "--yes", "--db", seeded.url)
+    assert line.startswith(f"run: '{typed}' is not in the archive")
+    assert len(seeded.runs()) == 2
 
 
 def test_as_text_a_run_has_times_that_people_read_and_a_line_for_each_setting(seeded, capsys):

@@ -9,6 +9,9 @@ from storage.importers.importing import import_file
 
 PRIME_ROW = {"optim/lr": 1e-6, "mismatch_kl/all/mean": 2e-3, "off_policy/max": 4.0}
 
+DEEP = b"[" * 50 + b"]" * 50
+"""One level more than is allowed, within a row."""
+
 
 def lines(*rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
@@ -53,6 +56,9 @@ def test_bad_lines_are_named_by_number_and_nothing_is_left(store):
         (b'{"log_history": [{"loss": 1}, 3]}', "log_history entry 1"),
         (b'{\n  "log_history": [{"step": 1}', "not JSON"),
         (b"[" * 100_000, "begins no known log"),
+        (b'{"step": 0}\n{"step": 1, "x": ' + DEEP + b"}\n", "line 2: "),
+        (b'{"step": 0}\n{"step": 1, "x": ' + DEEP + b"}\n", "is nested deeper than 50 levels"),
+        (b'{"step": 0, "x": ' + DEEP + b"}\n", "known log, it is nested deeper than 50 levels"),
     ],
 )
 def test_what_is_no_log_is_refused_in_words(store, content, words):
@@ -77,7 +83,25 @@ def test_what_is_no_log_is_refused_in_words(store, content, words):
         ({"settings": {"max_staleness": 1.5}}, "max_staleness: 1.5 is not allowed"),
         ({"settings": {"a b": 1}}, "a b: not a setting here"),
         ({"settings": {"knob": -1}}, "orchestrator.max_off_policy_steps: -1"),
+        (
+            {"settings": {"knob": "1e308"}},
+            "max_off_policy_steps: 1e+308 is not allowed",
+        ),
+        ({"settings": {"knob": 4097}}, "an age of 4097 learner steps; allowed: at most 4096"),
+        ({"settings": {"knob": True}}, "orchestrator.max_off_policy_steps: True is not allowed"),
         ({"settings": {"knob": 1, "max_staleness": 1}}, "max_staleness: given twice"),
+        (
+            {"settings": {"learning_rate": 1e-6, "trainer.optim.lr": 1e-5}},
+            "learning_rate: given twice, as learning_rate and as trainer.optim.lr; give it once",
+        ),
+        ({"settings": {"mine": "9" * 400}}, "allowed: a finite number or a word"),
+        (
+            {"stack": "areal", "settings": {"ppo_n_minibatches": "9" * 400}},
+            "allowed: a number from 1 to 65536 for actor.ppo_n_minibatches",
+        ),
+        ({"stack": "areal", "settings": {"ppo_n_minibatches": 0.5}}, "0.5 is not allowed"),
+        ({"format": "tensorboard"}, "file: is not of format tensorboard"),
+        ({"format": "wandb"}, "file: is not of format wandb"),
     ],
 )
 def test_an_option_that_is_not_allowed_is_refused_and_nothing_is_left(store, options, words):
@@ -88,6 +112,7 @@ def test_an_option_that_is_not_allowed_is_refused_and_nothing_is_left(store, opt
 def test_a_path_that_is_no_file_is_refused(store, tmp_path):
     assert faults(store, tmp_path / "x")[0].endswith("or a run-….wandb file")
     assert "is a folder" in faults(store, tmp_path)[0]
+    assert faults(store, "")[0].startswith("file: '' names none")
 
 
 def test_a_fault_names_its_file(store, tmp_path):
@@ -111,6 +136,41 @@ def test_another_stack_that_would_empty_columns_is_refused(store):
     assert store.steps(done.run_id) == before
     again = import_file(store, content, stack="prime_rl")
     assert (again.run_id, again.written) == (done.run_id, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "told", "words"),
+    [
+        ("kl", {"frac_reward_zero_std": 0.0}, "kl is against the reference policy"),
+        ("kl", {"sampling/importance_sampling_ratio/mean": 1.0}, "kl is against the reference"),
+        (
+            "clip_ratio/low_mean",
+            {"sampling/sampling_logp_difference/mean": 0.1},
+            "clip_ratio/low_mean is against the proximal policy",
+        ),
+    ],
+)
+def test_a_stack_that_would_take_another_drift_for_that_of_staleness_is_refused(
+    store, key, told, words
+):
+    content = lines(*({"step": t, "learning_rate": 1e-6, key: 0.5, **told} for t in range(3)))
+    [fault] = faults(store, content.encode(), stack="trl_async")
+    assert words in fault
+    assert fault.endswith("; allowed: trl")
+    done = import_file(store, content.encode())
+    before = store.run(done.run_id), store.steps(done.run_id)
+    with pytest.raises(BadInput, match="those of trl"):
+        import_file(store, content.encode(), stack="trl_async")
+    assert (store.run(done.run_id), store.steps(done.run_id)) == before
+
+
+def test_what_is_refused_opens_no_archive():
+    def never():
+        raise AssertionError("an archive was opened")
+
+    for told in ({"knob": 10**400}, {"knob": 5000}):
+        with pytest.raises(BadInput):
+            import_file(never, lines({"step": 0, **PRIME_ROW}).encode(), settings=told)
 
 
 def test_a_stack_that_the_keys_contradict_is_told(store):

@@ -310,6 +310,17 @@ def test_what_is_not_finite_is_kept_and_what_is_missing_is_no_zero(store, put):
     assert run.unmeasured["time"] == "the log holds no times"
 
 
+def test_what_is_no_number_of_a_column_is_kept_beside_and_a_huge_one_is_infinite(store, put):
+    text = f'{{"step": 0, "optim/lr": true, "off_policy/max": -5, "odd": 1{"0" * 400}}}\n'
+    done = import_file(store, put(text), stack="prime_rl")
+    [step] = store.steps(done.run_id)
+    assert (step.learning_rate, step.staleness_max) == (None, None)
+    assert step.extra == {"optim/lr": True, "off_policy/max": -5, "odd": math.inf}
+    assert "learning_rate" not in only(store).config
+    done = import_file(store, put('{"step": 0, "tokens": 1e300, "reward_mean": 1}\n'))
+    assert store.steps(done.run_id)[0].extra == {"tokens": 1e300}
+
+
 # -- again and again --------------------------------------------------------------------------
 
 
@@ -366,6 +377,29 @@ def test_what_is_told_later_holds_and_staleness_may_be_told_in_either_unit(store
         "steps": 300,
         "group_size": 16,
     }
+
+
+def test_one_setting_under_two_names_is_one_setting(store, put):
+    path = put(lines({"step": 0, **PRIME_ROW}))
+    for told, rate in (
+        ("trainer.optim.lr", 1e-3),
+        ("learning_rate", 2e-3),
+        ("trainer.optim.lr", 3e-3),
+    ):
+        done = import_file(store, path, settings={told: rate})
+        assert only(store).config["learning_rate"] == rate
+    assert "learning_rate 0.003 holds, as told or configured; the largest logged is 1e-06" in (
+        done.notes
+    )
+    done = import_file(store, path, settings={"learning_rate": 1.0000001e-6})
+    assert not any("as told" in note for note in done.notes)
+
+
+def test_a_line_that_is_cut_within_a_character_is_left_for_later(store, put):
+    whole = lines({"step": 0, **PRIME_ROW}).encode() + '{"step": 1, "of": "é"}\n'.encode()
+    done = import_file(store, whole[: whole.index("é".encode()) + 1])
+    assert (done.rows, done.notes[0][:32]) == (1, "the last line is not finished an")
+    assert import_file(store, whole).written == 1
 
 
 def test_a_live_log_is_a_running_run_until_it_is_imported_as_ended(store, put):
@@ -450,3 +484,26 @@ def test_the_configuration_beside_metrics_is_read_and_what_is_told_goes_before(s
     told = {"max_staleness": 5, "learning_rate": 1e-5}
     run = store.run(import_file(store, log, settings=told).run_id)
     assert (run.config["max_staleness"], run.config["learning_rate"]) == (5, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        ('{"learning_rate": 2e-5', "config.json beside the log is not read: Expecting"),
+        ("[]", "config.json beside the log is not read: it is no JSON object"),
+        ('{"a":' * 51 + "1" + "}" * 51, "config.json beside the log is not read: nested deeper"),
+        ('{"num_substeps": 1' + "0" * 400 + "}", "num_substeps inf of the log is left out"),
+        ('{"num_substeps": 0.5}', "num_substeps 0.5 of the log is left out; allowed: 1 to 65536"),
+        (
+            '{"num_substeps": 60000, "async_config": {"max_steps_off_policy": 9}}',
+            "async_config.max_steps_off_policy: 9 allows an age of 599999 learner steps",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_left_out_and_told(store, tmp_path, config, note):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(lines({"step": 0, "optim/kl_sample_train_v1": 0.1}))
+    (tmp_path / "config.json").write_text(config)
+    done = import_file(store, log)
+    assert any(note in each for each in done.notes)
+    assert "max_staleness" not in only(store).config

@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from storage.commandline import BadInput
+from storage.importers.keys import metric_of
 from storage.importers.metric_names import METRICS
 from storage.importers.snippets import settings
 from storage.importers.stacks import STACKS
@@ -112,10 +113,10 @@ def test_what_no_stack_takes_is_refused(stack):
     for knob in (-1, float("inf"), float("nan")):
         with pytest.raises(BadInput, match="is not allowed"):
             staleness_of(stack, knob)
-    with pytest.raises(BadInput, match="positive number"):
+    with pytest.raises(BadInput, match="a number from 1 to 65536"):
         staleness_of(stack, 1, {"nonsense": 1})
     for name in stack.companions:
-        with pytest.raises(BadInput, match="positive number"):
+        with pytest.raises(BadInput, match="a number from 1 to 65536"):
             staleness_of(stack, 1, {name: 0})
 
 
@@ -138,6 +139,46 @@ def test_metric_names_lead_to_columns_and_drifts_only_to_the_behavior_policy(sta
             assert metric.reference == "behavior", key
     columns = {metric.column for metric in METRICS[stack.name].values()}
     assert columns >= {"learning_rate", "loss"} or stack.name == "tinker"
+
+
+@pytest.mark.parametrize(
+    ("stack", "keys"),
+    [
+        (
+            "verl",
+            "rollout_corr/{kl k3_kl chi2_token chi2_seq log_ppl_diff log_ppl_abs_diff ppl_ratio "
+            "training_ppl rollout_ppl rollout_is_mean rollout_is_std rollout_is_min rollout_is_max "
+            "rollout_is_eff_sample_size rollout_is_ratio_fraction_high "
+            "rollout_is_ratio_fraction_low rollout_is_oob_ratio}",
+        ),
+        ("verl", "training/rollout_{probs_diff_mean probs_diff_max actor_probs_pearson_corr}"),
+        ("verl", "actor/{ppo_kl pg_clipfrac pg_clipfrac_lower grad_norm lr pg_loss entropy}"),
+        ("verl", "training/off_policy/{trajectory_staleness/mean evicted_samples}"),
+        ("verl_fully_async", "fully_async/count/{stale_samples_processed dropped_stale_samples}"),
+        ("openrlhf", "train/{ppo_kl vllm_kl ppo_clip_ratio actor_lr entropy_loss kl}"),
+        ("areal", "ppo_actor/update/{importance_weight/avg approx_kl/avg behave_imp_weight/avg}"),
+        ("areal", "ppo_actor/update/compute_logp/kl_div_{direct/avg taylor/avg dual/avg}"),
+        ("areal", "ppo_actor/update/version_stats/sample_staleness_theta_{avg max}"),
+        (
+            "prime_rl",
+            "{masked_mismatch_kl/mean kl_ent_ratio/mean is_masked_low off_policy/max}",
+        ),
+        (
+            "nemo_rl",
+            "train/{gen_kl_error js_divergence_error token_mult_prob_error lr}",
+        ),
+        ("skyrl", "policy/{rollout_train_logprobs_abs_diff_std policy_kl policy_lr}"),
+        ("skyrl", "policy/minibatch_rollout_logprobs_abs_diff_{mean std max min}"),
+        ("slime", "train/{ppo_kl train_rollout_logprob_abs_diff ois tis tis_abs tis_clipfrac}"),
+        ("tinker", "optim/{kl_sample_train_v1 kl_sample_train_v2 lr entropy}"),
+        ("trl", "sampling/{sampling_logp_difference/mean importance_sampling_ratio/min}"),
+        ("trl", "{cispo_clip_ratio vespo/phi_seq_mean frac_reward_zero_std policy_loss}"),
+        ("trl_async", "sample/{staleness_mean staleness_max dropped_stale_total}"),
+    ],
+)
+def test_keys_are_known_as_the_stacks_spell_them(stack, keys):
+    before, _, names = keys.removesuffix("}").partition("{")
+    assert [name for name in names.split() if metric_of(stack, before + name) is None] == []
 
 
 # -- settings as text -------------------------------------------------------------------------
@@ -225,7 +266,8 @@ def read_back(text, stack):
 @pytest.mark.parametrize("staleness", [0, 3, 7, 31])
 def test_the_staleness_of_a_snippet_read_back_is_the_one_asked_for(stack, staleness):
     text = settings(stack.name, **SETTING | {"max_staleness": staleness})
-    held = config_held(read_back(text, stack), stack)
+    held, notes = config_held(read_back(text, stack), stack)
+    assert notes == []
     assert held["learning_rate"] == SETTING["learning_rate"]
     if "train synchronously" in text:
         assert "knob" not in held
@@ -233,6 +275,32 @@ def test_the_staleness_of_a_snippet_read_back_is_the_one_asked_for(stack, stalen
     config, _ = config_told(held, stack)
     lower = re.search(r"the next lower S that .* can express is (\d+)", text)
     assert config["max_staleness"] == (int(lower[1]) if lower else staleness)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "is_asynchronous"),
+    [
+        ("verl", {"trainer.v1.trainer_mode": "sync"}, False),
+        ("verl", {"trainer": {"v1": {"trainer_mode": "separate_async"}}}, True),
+        ("verl", {}, False),
+        ("openrlhf", {"train.async_enable": False}, False),
+        ("openrlhf", {"train.async_enable": True}, True),
+        ("nemo_rl", {"grpo.async_grpo.enabled": False}, False),
+        ("nemo_rl", {"grpo.async_grpo.enabled": True}, True),
+        ("nemo_rl", {"grpo.async_grpo.enabled": 1.0}, True),
+        ("prime_rl", {}, True),
+    ],
+)
+def test_a_log_holds_its_staleness_only_where_the_run_was_asynchronous(
+    name, beside, is_asynchronous
+):
+    stack = STACKS[name]
+    companions = dict.fromkeys(stack.companions, 2)
+    found = {stack.knob.lstrip("-"): 8, stack.learning_rate.lstrip("-"): 1e-6, **companions}
+    held, notes = config_held(found | beside, stack)
+    of_age = {"knob": 8, **companions} if is_asynchronous else {}
+    assert held == {"learning_rate": 1e-6, **of_age}
+    assert len(notes) == (not is_asynchronous)
 
 
 def test_an_unknown_stack_is_refused_with_those_that_are_known():

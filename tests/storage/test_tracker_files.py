@@ -17,6 +17,7 @@ from storage.store import Store
 
 TRACKIO = Path(__file__).parent / "data" / "trackio_0_43.sql"
 ROWS = 6
+LEFT = "left for the next import"
 
 
 @pytest.fixture
@@ -95,6 +96,40 @@ def test_event_files_without_rows_are_refused_and_leave_nothing(events, store, t
     with pytest.raises(BadInput, match="a folder without TensorBoard event files"):
         import_file(store, tmp_path)
     assert store.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        (lambda content: content, None),
+        (lambda content: content[:-3], "the last record of log is not finished"),
+        (lambda content: content[:-1] + b"?", "the last record of log is not finished"),
+        (lambda content: content + bytes(100), "the last record of log is not finished"),
+        (lambda content: content + b"no record, and as long as one is", BadInput),
+        (lambda content: content[:2000] + b"?" + content[2001:], BadInput),
+    ],
+    ids=["whole", "cut", "wrong at its end", "zeros behind", "text behind", "wrong within"],
+)
+def test_a_damaged_event_file_is_refused_and_a_cut_one_is_told(
+    events, store, tmp_path, changed, note
+):
+    [file] = [each for each in events(0, 0).iterdir() if each.stat().st_size > 2500]
+    log = tmp_path / "log"
+    log.write_bytes(changed(file.read_bytes()))
+    if note is BadInput:
+        with pytest.raises(BadInput, match=r"log is damaged \(a wrong checksum after byte \d+\)"):
+            import_file(store, log)
+        assert store.runs() == []
+    else:
+        done = import_file(store, log)
+        assert done.rows == ROWS
+        assert [n for n in done.notes if "record" in n] == ([f"{note}: {LEFT}"] if note else [])
+
+
+def test_an_event_file_without_a_record_is_told(events, store):
+    folder = events(0, 0)
+    (folder / "events.out.tfevents.9.empty").touch()
+    assert "events.out.tfevents.9.empty holds no whole record" in import_file(store, folder).notes
 
 
 @pytest.fixture
