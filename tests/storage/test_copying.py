@@ -128,7 +128,7 @@ def test_a_nul_is_told_where_the_database_cannot_hold_it(places, tmp_path, capsy
         ]
     )
     code, out, _ = copied(capsys, store.url, places[1])
-    assert (code, "1 row holds a NUL" in out) == (0, True)
+    assert (code, "1 row with a NUL" in out) == (0, True)
     assert copied(capsys, store.url, places[2])[1].count("\n") == 1
     store.close()
 
