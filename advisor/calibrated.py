@@ -152,7 +152,8 @@ def _best_by(limit: RateLimit, levels: SafeLevels) -> float:
     """Return the rate that ends best by one limit.
 
     How fast a learned reward is learned does not depend on how far it may be followed, so what is
-    taken off the edge because reward models differ is not taken off the best rate.
+    taken off the edge because reward models differ is not taken off the best rate. Outcomes move
+    both alike, and what outcomes leave safe holds it: ``_suggested`` never goes above that.
     """
     if limit.binding != "horizon":
         return limit.median * levels.best_over_edge["survival"]

@@ -7,6 +7,7 @@ at which it reaches p* is R_batch in the unit of that drift, be it an rms log-ra
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,17 +19,17 @@ USUAL_POWER, LEAST_POWER, MOST_POWER = 2.0, 0.7, 4.0
 """ln clip fraction grows by this much per unit of ln drift where the curve itself cannot say. On
 the small model it falls from 3 at a tenth of a percent to 0.8 at ten percent."""
 POWER_DOUBT = 1.5
-"""Beyond what was measured the curve is continued by its last slope, right within this factor."""
+"""Beyond what was measured the curve is continued by a slope that is right within this factor."""
 MOST_BEYOND = math.log(4.0)
-"""It is continued by at most this factor in drift (theory.md §3: beyond 4 times refuse)."""
+"""It is continued by at most this factor in drift, up or down (theory.md §3: then refuse)."""
 NINETY = 1.645
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
-    """The drift at which a criterion is reached; an end that is None lies beyond what was seen."""
+    """The drift at which a criterion is reached; what is None lies too far beyond what was seen."""
 
-    low: float
+    low: float | None
     middle: float | None
     high: float | None
 
@@ -49,9 +50,9 @@ class ClipCurve:
         """Return the drift at which the clip fraction reaches p, 0 < p < 1."""
         x, y, target = np.array(self.log_drift), np.array(self.log_clip), math.log(p)
         if target <= y[0]:
-            return self._beyond(0, target, self._power(slice(0, 3)))
+            return self._below(target)
         if target >= y[-1]:
-            return self._beyond(-1, target, self._power(slice(-3, None)))
+            return self._above(target)
         at = float(np.interp(target, y, x))
         near = int(np.argmin(abs(y - target)))
         half = NINETY * self.stderr[near] / self._power(slice(max(0, near - 1), near + 2))
@@ -65,25 +66,35 @@ class ClipCurve:
         slope = float(np.polyfit(x, y, 1)[0])
         return min(MOST_POWER, max(LEAST_POWER, slope))
 
-    def _beyond(self, end: int, target: float, power: float) -> Crossing:
-        """Continue the curve from one of its ends, each way as far as the doubt about it allows.
+    def _below(self, target: float) -> Crossing:
+        """Continue the curve down to a target, in logarithms, as far as the doubt about it allows.
 
-        It is concave in logarithms: below what was seen it may be as steep as any, above as flat.
+        It is concave: below what was seen, where it saturates, it is as steep as usual or steeper.
         """
-        x, rise = self.log_drift[end], target - self.log_clip[end]
-        error = NINETY * self.stderr[end]
-        gentler, steeper = power / POWER_DOUBT, power * POWER_DOUBT
-        if end == 0:
-            steeper = max(steeper, MOST_POWER)
-        else:
-            gentler = min(gentler, LEAST_POWER)
-        powers = (max(LEAST_POWER, gentler), power, min(MOST_POWER, steeper))
-        ends = [(rise + e) / b for b in powers for e in (-error, error)]
-        middle = rise / power
+        power = max(USUAL_POWER, self._power(slice(0, 3)))
+        ends = self._reach(0, target, (power / POWER_DOUBT, MOST_POWER))
+        x, middle = self.log_drift[0], (target - self.log_clip[0]) / power
+        if middle < -MOST_BEYOND:  # only that it is far below what was seen is known
+            return Crossing(low=None, middle=None, high=math.exp(x + max(*ends, -MOST_BEYOND)))
+        return _crossing(x, min(ends), middle, max(ends))
+
+    def _above(self, target: float) -> Crossing:
+        """Continue the curve up to a target: concave, it may be as flat as any there."""
+        power = self._power(slice(-3, None))
+        ends = self._reach(-1, target, (LEAST_POWER, power, min(MOST_POWER, power * POWER_DOUBT)))
+        x, middle = self.log_drift[-1], (target - self.log_clip[-1]) / power
         if middle > MOST_BEYOND:  # only that it is far above what was seen is known
             return Crossing(low=math.exp(x + min(*ends, MOST_BEYOND)), middle=None, high=None)
-        low = math.exp(x + min(ends))
-        return Crossing(low=low, middle=math.exp(x + middle), high=math.exp(x + max(ends)))
+        return _crossing(x, min(ends), middle, max(ends))
+
+    def _reach(self, end: int, target: float, powers: Sequence[float]) -> list[float]:
+        """Return how far beyond an end, in ln drift, the target lies by each slope and error."""
+        rise, error = target - self.log_clip[end], NINETY * self.stderr[end]
+        return [(rise + e) / power for power in powers for e in (-error, error)]
+
+
+def _crossing(x: float, low: float, middle: float, high: float) -> Crossing:
+    return Crossing(low=math.exp(x + low), middle=math.exp(x + middle), high=math.exp(x + high))
 
 
 def clip_curve(drift_S: NDArray[np.float64], clip_S: NDArray[np.float64]) -> ClipCurve | None:

@@ -46,6 +46,9 @@ CLIP_BESIDE = {
 }
 """An active-clip fraction, both sides in one, where its reference is the behavior policy."""
 
+ROUNDED_SIGMA = math.sqrt(2.0**-23)
+"""σ = √(2·KL) of a KL that is no more than the rounding of a float32 next to 1, half of 2⁻²³."""
+
 Columns = dict[str, NDArray[np.float64]]
 
 
@@ -153,7 +156,7 @@ def drift_of_log(
     rate = columns["learning_rate"]
     return LoggedDrift(
         rate_S=np.where(np.isfinite(rate), rate, config.learning_rate),
-        age_S=_ages(columns, clip, run, config.max_staleness),
+        age_S=_fresh_as_0(_ages(columns, clip, run, config.max_staleness), sigma),
         sigma_S=sigma,
         clip_S=clip,
         missing=lacking(run.source.get("stack")) if run.kind in KINDS else None,
@@ -221,6 +224,17 @@ def _ages(
         for k in range(cycle)
     ]
     return np.asarray((place - int(np.argmin(share))) % cycle, dtype=np.float64)
+
+
+def _fresh_as_0(age_S: NDArray[np.float64], sigma_S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ages with 0 for batches that did not drift, among others that did.
+
+    An age that is told for many batches at once, or only as S, calls those stale that were sampled
+    by the policy itself; at age 0 nothing is clipped, which would be held against their drift.
+    """
+    fresh = sigma_S < ROUNDED_SIGMA
+    some_drifted = bool((sigma_S >= ROUNDED_SIGMA).any())
+    return np.where(fresh, 0.0, age_S) if some_drifted else age_S
 
 
 def _steps(step_S: NDArray[np.float64], run: RunInfo) -> int:

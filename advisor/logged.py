@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .clip_curve import NINETY, ClipCurve, clip_curve
+from .clip_curve import NINETY, ClipCurve, Crossing, clip_curve
 from .regime import Estimate, unknown
 from .wording import rate as written
 
@@ -98,8 +98,8 @@ def pooled(logs: Sequence[LoggedDrift]) -> LoggedDrift:
 def radius(log: LoggedDrift, criterion: tuple[float, float, str], alpha: float) -> Estimate:
     """Return R_batch in the unit of the log's drift, as a range over the clip criterion.
 
-    Without a clip fraction only a published safe level is left: σ² ≤ M2 = 0.04, which bounds
-    R_batch from below.
+    Where there is no clip fraction, or its criterion lies too far below all batches, another
+    published safe level is left where σ is logged: M2 = σ² ≤ 0.04.
 
     Args:
         log: batches of a run, or of several of one setting.
@@ -113,14 +113,42 @@ def radius(log: LoggedDrift, criterion: tuple[float, float, str], alpha: float) 
     if curve is None:
         return _without_clipping(log)
     low, high = curve.crossing(low_p), curve.crossing(high_p)
+    if low.low is None:
+        return _far_below(curve, log.unit, high, source)
     if high.high is None or low.middle is None or high.middle is None:
-        return Estimate(low=low.low, is_bound=True, reason=_far(curve, log.unit, source))
-    middle = math.sqrt(low.middle * high.middle)
+        return Estimate(low=low.low, is_bound=True, reason=_far_above(curve, source))
+    return _between(low.low, math.sqrt(low.middle * high.middle), high.high, source)
+
+
+def _between(low: float, middle: float, high: float, reason: str) -> Estimate:
+    """Return a range that is never narrower than log-ratios tell R_batch."""
     factor = math.exp(NINETY * MODEL_LOG_SD)
-    return Estimate(value=middle, low=low.low / factor, high=high.high * factor, reason=source)
+    return Estimate(value=middle, low=low / factor, high=high * factor, reason=reason)
 
 
-def _far(curve: ClipCurve, unit: Unit, source: str) -> str:
+def _far_below(curve: ClipCurve, unit: Unit, high: Crossing, source: str) -> Estimate:
+    """Return R_batch where the lower end of p* lies too far below the logged batches to be told.
+
+    M2's radius takes the place of that end; where it lies above the upper end of p*, the two
+    published levels disagree and R_batch is anywhere between them.
+    """
+    reason = (
+        f"{math.exp(curve.log_clip[0]):.2%} of the tokens are clipped at the least drift, and the "
+        f"criterion lies more than 4 times below it: log a run at a lower learning rate ({source})"
+    )
+    if unit == "log_ratio":
+        m2 = math.sqrt(M2_LIMIT)
+        reason += f"; M2 ≤ {M2_LIMIT:g} is published as safe too"
+        if high.high is None:
+            return Estimate(low=m2, is_bound=True, reason=reason)
+        least, most = min(m2, high.middle or high.high), max(m2, high.high)
+        return _between(least, math.sqrt(least * most), most, reason)
+    if high.high is None:
+        return unknown(reason)
+    return Estimate(high=high.high * math.exp(NINETY * MODEL_LOG_SD), is_bound=True, reason=reason)
+
+
+def _far_above(curve: ClipCurve, source: str) -> str:
     most = math.exp(curve.log_clip[-1])
     return (
         f"{most:.2%} of the tokens at most were clipped, and the criterion lies more than 4 times "
@@ -187,21 +215,18 @@ def _near(found: Estimate, rate_S: NDArray[np.float64]) -> Estimate:
 def _rate_of_age(
     log: LoggedDrift, criterion: tuple[float, float, str], max_staleness: int
 ) -> Estimate:
-    each = []
-    for alpha in ALPHAS:
-        found = radius(log, criterion, alpha)
-        if found.low is None:
-            return found
-        each.append(found.scaled(max_staleness**-alpha))
-    highs = [e.high for e in each if e.high is not None]
-    if len(highs) < len(each) or each[1].value is None:
-        bounds = min(e.low for e in each if e.low is not None)
-        return Estimate(low=bounds, is_bound=True, reason=each[1].reason)
+    found = [radius(log, criterion, a).scaled(max_staleness**-a) for a in ALPHAS]
+    lows, highs = [e.low for e in found], [e.high for e in found]
+    low = None if None in lows else min(x for x in lows if x is not None)
+    high = None if None in highs else max(x for x in highs if x is not None)
+    usual = found[1]
+    both = usual.value is not None and low is not None and high is not None
     return Estimate(
-        value=each[1].value,
-        low=min(e.low for e in each if e.low is not None),
-        high=max(highs),
-        reason=each[1].reason,
+        value=usual.value if both else None,
+        low=low,
+        high=high,
+        is_bound=not both and (low, high) != (None, None),
+        reason=next((e.reason for e in found if e.value is None), usual.reason),
     )
 
 

@@ -8,6 +8,7 @@ horizon limit is not known from it, and the answer says so.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from storage.words import counted
 from trainer.losses import LOSSES
@@ -68,29 +69,36 @@ def staleness_limit(question: Question, runs: Sequence[RunFacts]) -> RateLimit |
 
 
 def _limit(found: Estimate) -> RateLimit | str:
-    if found.low is None:
-        return found.reason or "the log does not say"
-    if found.value is None or found.high is None:
+    if found.value is not None and found.low is not None and found.high is not None:
+        half = math.log(found.high / found.low) / 2
         return RateLimit(
             binding="staleness",
-            median=2 * found.low,
-            log_sd=ONE_SIDED_LOG_SD,
-            bound="low",
-            reason=f"clipping and drift stay below their criterion up to {written(found.low)}: "
-            f"{found.reason}",
+            median=math.sqrt(found.low * found.high),
+            log_sd=max(LEAST_LOG_SD, half / NINETY),
+            reason=f"the clip takes hold within a cycle at {written(found.value)} "
+            f"({written(found.low)} … {written(found.high)}): {found.reason}",
         )
-    half = math.log(found.high / found.low) / 2
+    if found.low is not None:
+        words = f"clipping and drift stay below their criterion up to {written(found.low)}"
+        return _bounded("low", 2 * found.low, f"{words}: {found.reason}")
+    if found.high is not None:
+        words = f"the clip takes hold within a cycle below {written(found.high)}"
+        return _bounded("high", found.high / 2, f"{words}: {found.reason}")
+    return found.reason or "the log does not say"
+
+
+def _bounded(bound: str, median: float, reason: str) -> RateLimit:
     return RateLimit(
-        binding="staleness",
-        median=math.sqrt(found.low * found.high),
-        log_sd=max(LEAST_LOG_SD, half / NINETY),
-        reason=f"the clip takes hold within a cycle at {written(found.value)} "
-        f"({written(found.low)} … {written(found.high)}): {found.reason}",
+        binding="staleness", median=median, log_sd=ONE_SIDED_LOG_SD, bound=bound, reason=reason
     )
 
 
 def learned_limit(question: Question, runs: Sequence[RunFacts]) -> RateLimit | str:
-    """Return the staleness limit as outcomes of the runs have moved it, or why there is none."""
+    """Return the staleness limit as outcomes of the runs have moved it, or why there is none.
+
+    Where drift and clipping bound it from one side, as a published level does, outcomes tell both
+    sides only if some run was safe and some was not; else it stays a bound.
+    """
     limit = staleness_limit(question, runs)
     if isinstance(limit, str):
         return limit
@@ -101,7 +109,14 @@ def learned_limit(question: Question, runs: Sequence[RunFacts]) -> RateLimit | s
             rate = run.config.learning_rate
             outcomes.append(Outcome(learning_rate=rate, limits=[there], unsafe=bool(run.unsafe)))
     shift = shift_of([limit], outcomes)
-    return limit if shift is None else shift.applied(limit)
+    if shift is None:
+        return limit
+    moved = shift.applied(limit)
+    if limit.bound is None:
+        return moved
+    if shift.safe and shift.unsafe:
+        return replace(moved, reason=f"{moved.reason}, and safe and unsafe ones tell the edge")
+    return replace(moved, bound=limit.bound)
 
 
 def _carried(
@@ -129,23 +144,26 @@ def advise_from_logs(question: Question, runs: Sequence[RunFacts]) -> Advice | s
     if isinstance(limit, str):
         return limit
     tried = max((run.config.learning_rate for run in same), default=limit.median)
-    largest = min(rate_at([limit], question.risk), MOST_ABOVE_TRIED * tried)
+    bound = limit.bound
+    largest = None
+    if bound != "high":
+        largest = min(rate_at([limit], question.risk), MOST_ABOVE_TRIED * tried)
     own = question.learning_rate
-    kappas = _kappas(question, same, limit, own or largest)
+    kappas = _kappas(limit, own or largest or limit.median)
     regime, regime_reason = regime_of(kappas)
     decided = [run for run in same if run.unsafe is not None]
     suggested, why = (
         best_rate(decided, largest) if decided else (None, "no logged run has an outcome yet")
     )
-    bound = limit.bound
     reasons = {
+        "max_learning_rate": limit.reason,
         "suggested_learning_rate": why,
         "edge": limit.reason,
         "high": limit.reason,
         "low": limit.reason,
         "unsafe_probability": "no learning rate was given to judge (--learning-rate)"
         if own is None
-        else f"only a lower bound of the edge is known: {limit.reason}",
+        else f"only {_bound(limit)} of the edge is known: {limit.reason}",
         "forecast_collapse_step": NO_HORIZON,
         "crossover_staleness": NO_HORIZON,
         "most_learning_staleness": "only a probe times generation and learning",
@@ -155,8 +173,8 @@ def advise_from_logs(question: Question, runs: Sequence[RunFacts]) -> Advice | s
         max_learning_rate=largest,
         suggested_learning_rate=suggested,
         edge=rate_at([limit], 0.5) if bound is None else None,
-        low=rate_at([limit], 0.05),
-        high=rate_at([limit], 0.95) if bound is None else None,
+        low=rate_at([limit], 0.05) if bound != "high" else None,
+        high=rate_at([limit], 0.95) if bound != "low" else None,
         binding="staleness",
         regime=regime,
         unsafe_probability=None if own is None or bound else unsafe_probability([limit], own),
@@ -173,16 +191,14 @@ def advise_from_logs(question: Question, runs: Sequence[RunFacts]) -> Advice | s
     )
 
 
-def _kappas(
-    question: Question, runs: Sequence[RunFacts], limit: RateLimit, rate: float
-) -> dict[str, Estimate]:
+def _kappas(limit: RateLimit, rate: float) -> dict[str, Estimate]:
     """Return κ at a rate: η over the rate at which staleness limits; the others are not logged."""
     half = NINETY * limit.log_sd
     at = rate / limit.median
     stale = Estimate(
         value=at if limit.bound is None else None,
-        low=at * math.exp(-half) if limit.bound is None else None,
-        high=at * math.exp(half),
+        low=at * math.exp(-half) if limit.bound != "low" else None,
+        high=at * math.exp(half) if limit.bound != "high" else None,
         is_bound=limit.bound is not None,
         reason=limit.reason,
     )
@@ -207,14 +223,16 @@ def _sentence(
     question: Question,
     runs: Sequence[RunFacts],
     limit: RateLimit,
-    largest: float,
+    largest: float | None,
     own: float | None,
 ) -> str:
     setting = question.setting
     longest = max(run.steps for run in runs)
+    where = f"at S = {setting.max_staleness} over {counted(setting.steps, 'step')}"
     words = (
-        f"Up to {written(largest)} at S = {setting.max_staleness} over "
-        f"{counted(setting.steps, 'step')} the risk of an unsafe run stays within "
+        f"No rate can be advised {where}"
+        if largest is None
+        else f"Up to {written(largest)} {where} the risk of an unsafe run stays within "
         f"{100 * question.risk:.3g}% as far as staleness goes"
     )
     if limit.bound is None:
@@ -223,13 +241,18 @@ def _sentence(
     words += f"The binding limit is staleness: {limit.reason}. "
     words += f"The horizon is not measured: {NO_HORIZON}."
     if own is not None:
-        words += f" {_distance(own, rate_at([limit], 0.5), limit.bound)}"
+        words += f" {_distance(own, limit)}"
     return words
 
 
-def _distance(own: float, edge: float, bound: str | None) -> str:
+def _distance(own: float, limit: RateLimit) -> str:
     """Say how far a rate is from the edge."""
+    if limit.bound is not None:
+        return f"How far {written(own)} is from the edge is not known: only {_bound(limit)} is."
+    edge = rate_at([limit], 0.5)
     away = max(edge / own, own / edge)
-    if bound is not None:
-        return f"How far {written(own)} is from the edge is not known: only a lower bound is."
     return f"{written(own)} lies a factor of {away:.2g} {'below' if own <= edge else 'above'} it."
+
+
+def _bound(limit: RateLimit) -> str:
+    return "an upper bound" if limit.bound == "high" else "a lower bound"

@@ -5,6 +5,7 @@ import math
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from advisor.answer import diagnose
@@ -53,6 +54,8 @@ def test_a_recorded_log_becomes_the_inputs_of_its_regime(store, name, recorded):
     for quantity, value in expected["eighth_batch"].items():
         found = getattr(drift, quantity)[7]
         assert math.isnan(found) if value is None else found == pytest.approx(value, rel=1e-5)
+    fresh = slice(0, None, 8)  # whatever age is told for a batch that did not drift
+    assert not drift.age_S[fresh][np.isfinite(drift.sigma_S[fresh])].any()
     assert diagnose(store, run.id).regime == expected["regime"]
     again = import_file(store, files, settings=expected["set"])
     assert (again.run_id, again.written) == (done.run_id, 0)

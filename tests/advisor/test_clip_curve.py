@@ -40,6 +40,21 @@ def test_more_than_four_times_beyond_only_that_it_is_far_is_known():
     assert 0.04 < found.low <= 0.04 * math.exp(MOST_BEYOND)
 
 
+def test_below_a_saturated_curve_it_is_as_steep_as_usual_and_never_gentler():
+    # From 10 % at a drift of 0.2 the curve rises by a power of 0.7; 2.5 % lies two halvings below.
+    curve = clip_curve(*power_law(0.7, low=0.2, high=2.0, at_one=0.1 * 5**0.7))
+    found = curve.crossing(0.025)
+    assert found.middle == pytest.approx(0.2 / 2, rel=0.15)
+    assert found.low > 0.2 * (1 / 4) ** (1 / 0.7) * 1.5
+
+
+def test_more_than_four_times_below_only_that_it_is_far_is_known():
+    curve = clip_curve(*power_law(low=0.2, high=0.4))
+    found = curve.crossing(0.5 * 0.02**2)
+    assert (found.low, found.middle) == (None, None)
+    assert 0.2 / math.exp(MOST_BEYOND) <= found.high < 0.2
+
+
 def test_batches_without_a_clipped_token_are_averaged_with_those_that_have_some():
     # Every tenth batch clips 1 % and the others nothing: 0.1 % on average, at one drift.
     drift = np.geomspace(0.05, 0.0501, 60)

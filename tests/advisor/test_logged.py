@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from logged_drifts import ALPHA, RATE_AT_1, SIGMA_AT_1, S, a_log
 
-from advisor.logged import LoggedDrift, growth, pooled, radius, safe_rate
+from advisor.clip_curve import NINETY
+from advisor.logged import MODEL_LOG_SD, LoggedDrift, growth, pooled, radius, safe_rate
 
 AT_1 = (0.01, 0.01, "a test")
 
@@ -59,6 +60,27 @@ def test_far_below_the_clip_only_a_bound_is_known():
     assert found.value is None
     assert found.low < RATE_AT_1
     assert "higher" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("upper_p", "between"),
+    # 10 % is clipped at √0.05 = 0.224, above M2's 0.2; 1 % at 0.0707, below it.
+    [(0.1, (0.2, 0.224)), (0.01, (SIGMA_AT_1, 0.2))],
+)
+def test_an_end_far_below_all_batches_gives_way_to_the_radius_of_m2(upper_p, between):
+    log = pooled([a_log(x * RATE_AT_1) for x in (0.6, 1.5, 4.0)])
+    found = radius(log, (1e-6, upper_p, "a test"), 0.75)
+    wider = math.exp(NINETY * MODEL_LOG_SD)
+    assert found.low == pytest.approx(between[0] / wider, rel=0.08)
+    assert found.high == pytest.approx(between[1] * wider, rel=0.15)
+    assert "M2" in found.reason
+
+
+def test_without_a_kl_a_criterion_far_below_bounds_the_rate_from_above():
+    found = safe_rate(two(sigma=False), (1e-6, 0.01, "a test"), S)
+    assert (found.value, found.low, found.is_bound) == (None, None, True)
+    assert RATE_AT_1 < found.high < 4 * RATE_AT_1
+    assert "log a run at a lower learning rate" in found.reason
 
 
 @pytest.mark.parametrize("log", [a_log(1e-4, sigma=False, clip=False), a_log(1e-4, staleness=0)])

@@ -83,6 +83,26 @@ def test_without_a_clip_fraction_the_edge_is_only_bounded_and_no_probability_is_
 
 
 @pytest.mark.parametrize(
+    ("outcomes", "told"), [([True], False), ([False], False), ([False, True], True)]
+)
+def test_of_a_bound_only_outcomes_on_both_sides_make_an_edge(outcomes, told):
+    rates = {False: 0.4, True: 8.0}
+    advice = asked([logged(rates[unsafe], clip=False, unsafe=unsafe) for unsafe in outcomes])
+    assert (advice.edge is not None) == (advice.high is not None) == told
+    assert ("tell the edge" in advice.reasons["edge"]) == told
+
+
+def test_where_every_batch_is_heavily_clipped_the_edge_lies_below_and_no_rate_is_advised():
+    # At 8 times the rate the youngest batches clip 4 %: 0.05 % lies 9 times below in drift.
+    advice = asked([logged(8.0, sigma=False)], learning_rate=1e-3)
+    assert (advice.max_learning_rate, advice.low, advice.edge) == (None, None, None)
+    assert advice.high > RATE_AT_1
+    assert "log a run at a lower learning rate" in advice.reasons["max_learning_rate"]
+    assert "only an upper bound is" in advice.reason
+    assert advice.regime == "staleness_limited"
+
+
+@pytest.mark.parametrize(
     ("runs", "staleness", "said"),
     [
         ([logged(1.0, sigma=False, clip=False)], S, "log something"),
