@@ -38,7 +38,7 @@ from .experiments.watch_command import add_watch_options
 from .experiments.watch_command import run as run_watch
 from .plan_command import add_plan_options
 from .plan_command import run as run_plan
-from .recommendation import Advice, Question
+from .recommendation import Advice, Question, checked_risk
 from .regime import Diagnosis, Regime
 from .settings_for import settings_for
 from .wording import at_most, probe_command, span
@@ -146,7 +146,7 @@ def _recommend(options: argparse.Namespace) -> int:
     ]
     if faults:
         raise BadInput(*faults)
-    risk = _risk(options.risk)
+    risk = checked_risk(options.risk)
     if options.settings_for is not None:
         stack_named(options.settings_for.replace("-", "_"))
     settings = {n: getattr(options, n, None) for n in TrainerConfig.model_fields if n != "group"}
@@ -191,13 +191,6 @@ def _is_new(db: str | None) -> bool:
     """Whether the archive is a file that is not there yet."""
     url = database_url(db)
     return url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
-
-
-def _risk(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise BadInput(f"risk: {text!r} is not allowed; allowed: 0 < risk < 1") from None
 
 
 def _advice_text(advice: Advice) -> str:

@@ -38,6 +38,7 @@ from .passive import advise_from_logs, learned_limit
 from .recommendation import (
     Advice,
     Question,
+    checked_risk,
     deciding_runs,
     edge_of,
     published_edge,
@@ -156,8 +157,7 @@ def ask(
     Raises:
         BadInput: a setting or the risk is not allowed.
     """
-    if not (math.isfinite(risk) and 0 < risk < 1):
-        raise BadInput(f"risk: {risk} is not allowed; allowed: 0 < risk < 1")
+    risk = checked_risk(risk)
     base = evidence[0].config.model_dump() if evidence else {}
     if found is not None:
         base = {**found.setting.model_dump(), "seed": 0}

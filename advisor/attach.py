@@ -9,7 +9,6 @@ dashboard; what ``python -m advisor watch`` would say of it stands in the log as
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
@@ -19,12 +18,14 @@ from storage.commandline import BadInput
 from storage.errors import StorageError
 from storage.store import Store
 from trainer.config import TrainerConfig
+from trainer.governing import Schedule
 
 from .answer import ask, consider, gather
 from .calibration import RunFacts
 from .experiments.watch import Watcher
 from .governed_bounds import bounds_of, words
-from .governor import Governor, Schedule
+from .governor import Governor
+from .recommendation import checked_risk
 from .safe_levels import safe_levels
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def attach(
     Raises:
         BadInput: the risk is not allowed.
     """
-    if not (math.isfinite(risk) and 0 < risk < 1):
-        raise BadInput(f"risk: {risk} is not allowed; allowed: 0 < risk < 1")
+    risk = checked_risk(risk)
     from trainer.callback import record  # torch and transformers take seconds to import
 
     rule = partial(governor_of, db, group, risk) if govern else None

@@ -18,6 +18,7 @@ import numpy as np
 
 from storage.records import StepMetrics
 from trainer.config import TrainerConfig
+from trainer.governing import Schedule
 from trainer.losses import LOSSES
 
 from .calibration import batch_radius
@@ -28,7 +29,6 @@ from .regime import Estimate
 from .staleness_radius import weight_radius
 from .wording import rate as written
 
-Schedule = Callable[[int], float]
 FLOOR = 1e-3
 """The smallest factor: a factor is positive, and at this one a run stands still."""
 RELEASE = 1.05

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from storage.commandline import BadInput
 from storage.words import counted
 from trainer.config import TrainerConfig
 
@@ -21,6 +22,22 @@ from .staleness_radius import no_clipping_radius
 from .wording import rate as written
 
 NO_SLIDE = "no run of this setting is known to have begun to fall at its horizon"
+
+
+def checked_risk(risk: float | str) -> float:
+    """Return an accepted P(unsafe), as a number or as it was typed.
+
+    Raises:
+        BadInput: it is no number in 0…1 exclusive.
+    """
+    try:
+        found = float(risk)
+    except ValueError:
+        raise BadInput(f"risk: {risk!r} is not allowed; allowed: 0 < risk < 1") from None
+    if not 0 < found < 1:
+        shown = found if isinstance(risk, str) else risk
+        raise BadInput(f"risk: {shown} is not allowed; allowed: 0 < risk < 1")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 from storage.records import StepMetrics
 
+Schedule = Callable[[int], float]
+"""The planned learning rate of every learner step, from 0."""
+
 Governor = Callable[[StepMetrics | None], tuple[float, str]]
 """Told the row of every learner step, and None before the first of this process; returns the factor
 in (0, 1] on the learning rate of the next step, and the reason. On resuming it is told the kept
@@ -25,6 +28,17 @@ def worth_telling(before: float, factor: float) -> bool:
     if factor == before:
         return False
     return factor == 1 or max(before / factor, factor / before) >= NEWS
+
+
+def checked_factor(factor: float) -> float:
+    """Return a factor that a governor has answered.
+
+    Raises:
+        ValueError: it is not in (0, 1].
+    """
+    if not 0 < factor <= 1:
+        raise ValueError(f"a governor's factor is in (0, 1], and {factor} is not")
+    return factor
 
 
 def told(factor: float, reason: str) -> str:

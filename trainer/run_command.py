@@ -63,7 +63,7 @@ def _plainly(words: str) -> None:
 
 def told(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
     """Print how a run ended, and return its exit code."""
-    say(options, result(store, run), _sentence(run))
+    say(options, result(store, run), sentence(run))
     return exit_code(run.status)
 
 
@@ -106,7 +106,8 @@ def result(store: Store, run: RunInfo) -> dict[str, Any]:
     return answer | missing
 
 
-def _sentence(run: RunInfo) -> str:
+def sentence(run: RunInfo) -> str:
+    """Say in a sentence how a run ended."""
     return f"{run.id} {run.status}: {run.outcome or 'no verdict'} ({run.outcome_reason or '-'})"
 
 

@@ -33,7 +33,7 @@ from storage.words import counted
 from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
-from .governing import GOVERNED, Governor, kept_by_governor, told, worth_telling
+from .governing import GOVERNED, Governor, checked_factor, kept_by_governor, told, worth_telling
 from .launch import own_process, process_columns
 from .learner import Hooks, Learner, parameter_count
 from .lockstep import Lockstep
@@ -339,8 +339,7 @@ class Worker:
         if self._govern is None:
             return 1.0
         factor, reason = self._govern(row)
-        if not 0 < factor <= 1:
-            raise ValueError(f"a governor's factor is in (0, 1], and {factor} is not")
+        checked_factor(factor)
         ends = row is not None and row.step + 1 == self._config.steps
         if worth_telling(self._factor, factor) and not ends:
             self._factor = factor

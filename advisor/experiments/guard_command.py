@@ -11,11 +11,11 @@ from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options, checked_config, config_from_options
 from trainer.launch import config_to_resume, reopen
 from trainer.ray_cluster import ready_for
-from trainer.run_command import check_start, ended, exit_code, result
+from trainer.run_command import check_start, ended, exit_code, result, sentence
 
-from ..answer import ask
 from ..governed_bounds import words
 from ..governor import Bounds, Governor
+from ..recommendation import checked_risk
 from .guard import create_guarded, found_bounds, kept_bounds
 
 NOT_ASKED = ("ramp_from", "bias_study")
@@ -38,8 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if options.resume is not None:
         return _go_on(options)
     config = config_from_options(options)
-    risk = _risk(options.risk)
-    ask(settings=config.model_dump(), evidence=[], risk=risk)  # checked before anything is made
+    risk = checked_risk(DEFAULT_RISK if options.risk is None else options.risk)
     check_start(config)
     with ready_for(config), closing(Store.open(options.db)) as store:
         bounds, advice = found_bounds(store, config, risk, options.calibration)
@@ -76,12 +75,5 @@ def _carried_out(store: Store, options: argparse.Namespace, run: RunInfo, bounds
     else:
         for event in acted:
             print(f"step {event.step}: {event.message}")
-        print(f"{run.id} {run.status}: {run.outcome or 'no verdict'} ({run.outcome_reason or '-'})")
+        print(sentence(run))
     return exit_code(run.status)
-
-
-def _risk(text: str | None) -> float:
-    try:
-        return DEFAULT_RISK if text is None else float(text)
-    except ValueError:
-        raise BadInput(f"risk: {text!r} is not allowed; allowed: 0 < risk < 1") from None

@@ -1,12 +1,12 @@
 """What a trainer of TRL was told, in Etalon's names (``storage/importers/stacks.py``)."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from storage.importers.stacks import stack_named
 from storage.importers.staleness import completed, staleness_of
 
+from ..governing import Schedule
 from .meters import Clip
 
 LOSSES = {
@@ -71,7 +71,7 @@ def staleness_bound(generated: int, accumulated: int) -> int:
     return (accumulated - aligned + generated - 1) // accumulated
 
 
-def schedule_of(trainer: Any) -> Callable[[int], float]:
+def schedule_of(trainer: Any) -> Schedule:
     """Return the learning rate that a training plans for each learner step, from 0.
 
     Of a scheduler that is no function of the step the rate it was given is taken for all.

@@ -5,9 +5,8 @@ from typing import Any
 
 from storage.records import StepMetrics
 
-from ..governing import Governor, told, worth_telling
+from ..governing import Governor, Schedule, checked_factor, told, worth_telling
 
-Schedule = Callable[[int], float]
 MakeGovernor = Callable[[Mapping[str, Any], int | None, Schedule], Governor]
 
 
@@ -21,7 +20,8 @@ class Throttle:
     def __init__(self, governor: Governor) -> None:
         """Ask the governor for the first step."""
         self._governor = governor
-        self._factor, self._reason = governor(None)
+        factor, self._reason = governor(None)
+        self._factor = checked_factor(factor)
         self._told = 1.0
         self._scaled: list[tuple[dict[str, Any], float]] = []
 
@@ -44,10 +44,8 @@ class Throttle:
         Raises:
             ValueError: the factor is not in (0, 1].
         """
-        factor, reason = self._governor(row)
-        if not 0 < factor <= 1:
-            raise ValueError(f"a governor's factor is in (0, 1], and {factor} is not")
-        self._factor, self._reason = factor, reason
+        factor, self._reason = self._governor(row)
+        self._factor = checked_factor(factor)
 
     def news(self) -> str | None:
         """Return in words what changed since it was told last; None if nothing did."""
