@@ -9,9 +9,9 @@ from trainer.config import TrainerConfig
 from .limits import (
     RateLimit,
     alpha_of,
-    critical_displacement,
-    drift_of,
+    growth_of,
     rate_at,
+    rates_in_all,
     unsafe_probability,
 )
 from .measured import Measured, limits_at, refusal
@@ -149,15 +149,9 @@ def _suggested(
 
 
 def _best_by(limit: RateLimit, levels: SafeLevels) -> float:
-    """Return the rate that ends best by one limit.
-
-    How fast a learned reward is learned does not depend on how far it may be followed, so what is
-    taken off the edge because reward models differ is not taken off the best rate. Outcomes move
-    both alike, and what outcomes leave safe holds it: ``_suggested`` never goes above that.
-    """
-    if limit.binding != "horizon":
-        return limit.median * levels.best_over_edge["survival"]
-    return limit.median / levels.other_reward_model.value * levels.best_over_edge["horizon"]
+    """Return the rate that ends best by one limit."""
+    by = "horizon" if limit.binding == "horizon" else "survival"
+    return limit.median * levels.best_over_edge[by]
 
 
 def kappas_at(
@@ -193,16 +187,15 @@ def kappas_at(
             value=0.0, low=0.0, high=0.0, reason="S = 0: every rollout is fresh"
         )
     horizon = by.get("horizon")
-    drift = drift_of(found.holds, found.setting.warmup_steps)
+    drift = growth_of(found.setting, found.holds, levels, "displacement")
     if horizon is not None and drift is not None:
-        growth = max(0.2, drift.alpha + drift.b)
-        at = math.exp(growth * math.log(learning_rate / horizon.median))
-        half = NINETY * horizon.log_sd * growth
+        at = math.exp(drift.exponent * math.log(learning_rate / horizon.median))
+        half = NINETY * horizon.log_sd * drift.exponent
         kappas["horizon"] = Estimate(
             value=at, low=at * math.exp(-half), high=at * math.exp(half), reason=horizon.reason
         )
     else:
-        kappas["horizon"] = _bounded_horizon(found, asked, learning_rate)
+        kappas["horizon"] = _bounded_horizon(found, asked, levels, learning_rate)
     return kappas
 
 
@@ -216,14 +209,15 @@ def _kappa(limit: RateLimit, learning_rate: float) -> Estimate:
     return Estimate(value=at, low=low, high=high, reason=limit.reason)
 
 
-def _bounded_horizon(found: Measured, asked: TrainerConfig, learning_rate: float) -> Estimate:
+def _bounded_horizon(
+    found: Measured, asked: TrainerConfig, levels: SafeLevels, learning_rate: float
+) -> Estimate:
     """R_crit is above what a hold that gained has travelled: an upper bound of κ_horizon."""
-    drift = drift_of(found.holds, found.setting.warmup_steps)
+    drift = growth_of(found.setting, found.holds, levels, "displacement")
     gained = [s.travel[-1][2] for s in found.holds if s.travel and (s.gain or 0) > 0]
     if drift is None or not gained:
         return unknown("no hold gained, so how far the policy may go is not known")
-    rates = sum(asked.learning_rate_at(t) for t in range(asked.steps)) / asked.learning_rate
-    reach = drift.displacement(rates * learning_rate, learning_rate)
+    reach = drift.at(rates_in_all(asked) * learning_rate, learning_rate)
     return Estimate(
         high=reach / max(gained),
         is_bound=True,
@@ -258,13 +252,11 @@ def _forecast(question: Question, found: Measured, levels: SafeLevels) -> tuple[
     own = question.learning_rate
     if own is None:
         return None, "no learning rate was given to judge (--learning-rate)"
-    drift = drift_of(found.holds, found.setting.warmup_steps)
-    if not is_learned_reward(found.setting) or drift is None:
+    growth = growth_of(found.setting, found.holds, levels, "sqrt_kl")
+    if not is_learned_reward(found.setting) or growth is None:
         return None, "R_crit is only bounded from below: no run of this setting went too far"
-    critical = critical_displacement(question.setting, found.holds, levels)
-    target = math.log(critical.value * levels.collapse_over_damage)
-    log_sum = (target - drift.c - drift.b * math.log(own)) / drift.alpha
-    step = math.exp(log_sum) / own + question.setting.warmup_steps / 2
+    collapsed = levels.sqrt_kl.value * levels.collapse_over_damage
+    step = growth.rate_sum(collapsed, own) / own + question.setting.warmup_steps / 2
     if step > question.setting.steps:
         return None, f"none within {counted(question.setting.steps, 'step')}"
     return step, ""

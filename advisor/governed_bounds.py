@@ -73,7 +73,7 @@ def _displacement(
 ) -> Level | None:
     if found is not None and is_learned_reward(question.setting):
         critical = critical_displacement(question.setting, found.holds, levels)
-        if math.isfinite(critical.value):
+        if critical is not None:
             return _level(critical, question.risk, levels)
     if not same:
         return None

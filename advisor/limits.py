@@ -16,15 +16,24 @@ import numpy as np
 from storage.words import counted
 from trainer.config import TrainerConfig
 
-from .safe_levels import Level, SafeLevels, signature
+from .safe_levels import Level, SafeLevels
 from .segments import Segment, crossing, gains, is_learned_reward
 from .wording import rate as written
 
 NORMAL = NormalDist()
 ONE_SIDED_LOG_SD = 0.7
 """Uncertainty of an edge of which only one side was seen."""
-PRIOR_ALPHA, PRIOR_WEIGHT = 0.7, 2.0
-"""Weak pull of the drift exponent towards what is usual, in units of its measured points."""
+PRIOR_ALPHA = 0.7
+"""What the drift exponent usually is."""
+PRIOR_GROWTH, PRIOR_WEIGHT = (0.65, 0.1), 10.0
+"""What the exponents α and b of a growth usually are, and the weight of that in measured points."""
+LEAST_POINTS = 3
+TRAVEL = ("rate_sum", "sqrt_kl", "displacement")
+"""What the points of a segment's travel are."""
+SETTLED_STEPS = 20
+"""The first steps grow by another exponent: momentum builds up, and no rollout is stale yet."""
+TOO_FAR = 1.4
+"""Beyond this share of the safe level a policy is broken, and moves by other laws."""
 PRIOR_KL_SLOPE = 0.7
 EXTRAPOLATED_LOG_SD = 0.12
 """Added uncertainty per unit of ln Σ η beyond what the holds have travelled."""
@@ -59,39 +68,72 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
-    """ln ‖θ − θ_0‖ = c + α·ln Σ η + b·ln η, fitted to the holds, with its residual spread."""
+class Growth:
+    """ln x = c + α·ln Σ η + b·ln η of √KL(θ_0‖θ) or ‖θ − θ_0‖, fitted to the holds of a probe.
+
+    ``reached`` is the largest Σ η that was fitted.
+    """
 
     c: float
     alpha: float
     b: float
-    residual: float
     reached: float
 
-    def displacement(self, rate_sum: float, learning_rate: float) -> float:
-        """Return the displacement after Σ η at a rate."""
+    @property
+    def exponent(self) -> float:
+        """How x grows with η after a given number of steps."""
+        return max(0.2, self.alpha + self.b)
+
+    def at(self, rate_sum: float, learning_rate: float) -> float:
+        """Return x after Σ η at a rate."""
         return math.exp(self.c + self.alpha * math.log(rate_sum) + self.b * math.log(learning_rate))
 
+    def log_rate(self, value: float, unit: float) -> float:
+        """Return ln η at which x reaches a value once Σ η is ``unit`` times η."""
+        return (math.log(value) - self.c - self.alpha * math.log(unit)) / self.exponent
 
-def drift_of(holds: Sequence[Segment], warmup_steps: int) -> Drift | None:
-    """Fit how the displacement of holds grows; None without three points."""
-    rows, logs = [], []
-    reached = 0.0
-    for hold in holds:
-        for rate_sum, _, distance in hold.travel:
-            if rate_sum > hold.learning_rate * (warmup_steps + 2) and distance > 0:
-                rows.append([1.0, math.log(rate_sum), math.log(hold.learning_rate)])
-                logs.append(math.log(distance))
-                reached = max(reached, rate_sum)
-    if len(rows) < 3:
+    def rate_sum(self, value: float, learning_rate: float) -> float:
+        """Return Σ η after which x reaches a value at a rate."""
+        rest = math.log(value) - self.c - self.b * math.log(learning_rate)
+        return math.exp(rest / self.alpha)
+
+
+def growth_of(
+    setting: TrainerConfig, holds: Sequence[Segment], levels: SafeLevels, clock: str
+) -> Growth | None:
+    """Fit how far holds have gone where they have settled and their policy is not yet broken.
+
+    Args:
+        setting: of the probe; its warm-up does not count.
+        holds: of the probe.
+        levels: safe levels; far beyond that of √KL a policy counts as broken.
+        clock: ``sqrt_kl`` or ``displacement``.
+
+    Returns:
+        None without three points.
+    """
+    at = TRAVEL.index(clock)
+    moved = [
+        (hold.learning_rate, point[0], point[1], point[at])
+        for hold in holds
+        for point in hold.travel
+        if point[0] > hold.learning_rate * (setting.warmup_steps + 2) and min(point[1:]) > 0
+    ]
+    settled = [
+        each
+        for each in moved
+        if each[1] > SETTLED_STEPS * each[0] and each[2] <= TOO_FAR * levels.sqrt_kl.value
+    ]
+    used = settled if len(settled) >= LEAST_POINTS else moved
+    if len(used) < LEAST_POINTS:
         return None
-    a, y = np.array(rows), np.array(logs)
-    pull = np.diag([0.0, PRIOR_WEIGHT, PRIOR_WEIGHT])
-    prior = np.array([0.0, PRIOR_ALPHA, 0.0])
-    fit = np.linalg.solve(a.T @ a + pull, a.T @ y + pull @ prior)
-    alpha, b = float(fit[1]), float(fit[2])
-    residual = float(np.std(y - a @ fit))
-    return Drift(c=float(fit[0]), alpha=alpha, b=b, residual=residual, reached=reached)
+    rates, sums, _, values = (np.log(column) for column in np.array(used).T)
+    a = np.column_stack([np.ones_like(rates), sums, rates])
+    pull = PRIOR_WEIGHT * np.diag([0.0, 1.0, 1.0])
+    fit = np.linalg.solve(a.T @ a + pull, a.T @ values + pull @ np.array([0.0, *PRIOR_GROWTH]))
+    return Growth(
+        c=float(fit[0]), alpha=float(fit[1]), b=float(fit[2]), reached=math.exp(float(sums.max()))
+    )
 
 
 # -- survival: the rate at which holds stop gaining -------------------------------------------
@@ -172,52 +214,44 @@ def horizon_limit(
 ) -> RateLimit | None:
     """Return the rate at which a learned reward has been followed too far after T steps.
 
-    The displacement of T steps is projected from the holds, and held against the displacement at
-    which √KL reaches its safe level: measured in the probe itself, and, where runs of the same
-    architecture and optimizer are known, averaged with theirs by inverse variance.
+    √KL to the start after T steps is projected from the holds, and held against its safe level.
 
     Args:
         setting: T and the warm-up are read off it.
         segments: of a probe.
         levels: safe levels.
     """
-    holds = [s for s in segments if not s.is_ramp]
-    drift = drift_of(holds, setting.warmup_steps)
-    if not is_learned_reward(setting) or drift is None:
+    if not is_learned_reward(setting):
         return None
-    critical = critical_displacement(setting, holds, levels)
-    if not math.isfinite(critical.value):
+    growth = growth_of(setting, [s for s in segments if not s.is_ramp], levels, "sqrt_kl")
+    if growth is None:
         return None
-    unit = sum(setting.learning_rate_at(t) for t in range(setting.steps)) / setting.learning_rate
-    growth = max(0.2, drift.alpha + drift.b)
-    log_rate = (math.log(critical.value) - drift.c - drift.alpha * math.log(unit)) / growth
-    beyond = max(0.0, math.log(unit) + log_rate - math.log(drift.reached))
+    unit = rates_in_all(setting)
+    log_rate = growth.log_rate(levels.sqrt_kl.value, unit)
+    beyond = max(0.0, math.log(unit) + log_rate - math.log(growth.reached))
     level = levels.edge_over_horizon
-    own = max(math.hypot(level.log_sd, EXTRAPOLATED_LOG_SD * beyond), critical.log_sd / growth)
+    projected = math.hypot(level.log_sd, EXTRAPOLATED_LOG_SD * beyond)
     return RateLimit(
         binding="horizon",
-        median=math.exp(log_rate) * level.value * levels.other_reward_model.value,
-        log_sd=math.hypot(own, levels.other_reward_model.log_sd),
-        reason=f"the learned reward is followed too far at a displacement of {critical.value:.2g}, "
-        f"which {counted(setting.steps, 'step')} reach at {written(math.exp(log_rate))}; how far "
-        "one may be followed differs between reward models, which outcomes of your runs narrow",
+        median=math.exp(log_rate) * level.value,
+        log_sd=max(projected, levels.sqrt_kl.log_sd / growth.exponent),
+        reason="a learned reward has been followed too far where √KL to the start is "
+        f"{levels.sqrt_kl.value:.2g}, which {counted(setting.steps, 'step')} reach at "
+        f"{written(math.exp(log_rate))}; how far one may be followed differs between reward "
+        "models, which outcomes of your runs narrow",
     )
+
+
+def rates_in_all(setting: TrainerConfig) -> float:
+    """Return Σ η of a run over its learning rate: T less what warm-up and decay take off."""
+    return sum(setting.learning_rate_at(t) for t in range(setting.steps)) / setting.learning_rate
 
 
 def critical_displacement(
     setting: TrainerConfig, holds: Sequence[Segment], levels: SafeLevels
-) -> Level:
-    """Return R_crit on the displacement clock, from the probe's own √KL and from known runs."""
-    own = _displacement_at(holds, levels.sqrt_kl, setting.warmup_steps)
-    known = levels.displacement.get(signature(setting.model_dump()))
-    found = [level for level in (own, known) if level is not None]
-    if not found:
-        return Level(value=math.inf, log_sd=1.0)
-    weights = [1 / level.log_sd**2 for level in found]
-    mean = sum(w * math.log(x.value) for w, x in zip(weights, found, strict=True)) / sum(weights)
-    spread = 1 / math.sqrt(sum(weights))
-    apart = max((abs(math.log(x.value) - mean) for x in found), default=0.0)
-    return Level(value=math.exp(mean), log_sd=max(spread, apart / 2))
+) -> Level | None:
+    """Return R_crit on the displacement clock: where the probe's √KL reaches its safe level."""
+    return _displacement_at(holds, levels.sqrt_kl, setting.warmup_steps)
 
 
 def _displacement_at(holds: Sequence[Segment], sqrt_kl: Level, warmup_steps: int) -> Level | None:
@@ -228,7 +262,7 @@ def _displacement_at(holds: Sequence[Segment], sqrt_kl: Level, warmup_steps: int
         for rate_sum, kl, distance in hold.travel
         if kl > 0 and distance > 0 and rate_sum > hold.learning_rate * (warmup_steps + 2)
     ]
-    if len(points) < 3:
+    if len(points) < LEAST_POINTS:
         return None
     target = math.log(sqrt_kl.value)
     near = sorted(points, key=lambda p: abs(p[1] - target))[: max(6, len(points) // 2)]

@@ -40,7 +40,7 @@ LARGE_LOSS = 0.25
 """Share of the start's reward; a hold that lost more than this was far above the edge."""
 CLOSE_ENOUGH = 1.3
 """A bracket whose ends differ by at most this factor is not split further."""
-AIMED_SQRT_KL = 0.8
+AIMED_SQRT_KL = 0.65
 """Where the holds of a learned reward shall end: just beyond where gold is usually lost."""
 LEARNED_HOLDS = 3
 NEAR_ENOUGH = 1.15
@@ -164,7 +164,7 @@ def _next_travel(
     length: int,
     steps_left: int,
 ) -> TrainerConfig | None:
-    """Aim at √KL = 0.8 by a short and a longer hold; then go on, or there at half the rate."""
+    """Aim at √KL = 0.65 by a short and a longer hold; then go on, or there at half the rate."""
     if len(stale) >= LEARNED_HOLDS:
         return None
     if not stale:

@@ -66,7 +66,7 @@ def _critical(found: Measured, levels: SafeLevels) -> Estimate:
             return unknown("no hold gained, so how far the policy may go is not known")
         return Estimate(low=max(gained), is_bound=True, reason="largest displacement that gained")
     level = critical_displacement(found.setting, found.holds, levels)
-    if not math.isfinite(level.value):
+    if level is None:
         return unknown("the probe measured too little of √KL")
     half = NINETY * level.log_sd
     return Estimate(

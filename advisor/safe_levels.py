@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 TABLE = Path(__file__).parent / "data" / "safe_levels.json"
 
@@ -28,29 +27,18 @@ class SafeLevels:
     """The safe level of every limit.
 
     ``edge_over_crossing``: edge of runs over the rate at which holds stop gaining.
-    ``edge_over_horizon``: the same over the rate at which T steps reach the critical displacement.
-    ``other_reward_model``: edge of another reward model over what the levels of this one make it;
-    found with the six reward models that docs/validation.md tells of.
+    ``edge_over_horizon``: edge of runs on a learned reward over the rate at which √KL after T steps
+    is projected to reach its level.
     ``sqrt_kl``: √KL(θ_0‖θ) at which half of the runs on a learned reward are unsafe.
-    ``displacement``: the same on ‖θ − θ_0‖, by architecture and optimizer (``signature``).
     ``best_over_edge``: rate that ends best over the edge, by what sets the edge: ``survival`` or
-    ``horizon``. ``collapse_over_damage``: displacement at the onset of collapse over that at which
-    gold is back at its start.
+    ``horizon``. ``collapse_over_damage``: √KL at the onset of collapse over that level.
     """
 
     edge_over_crossing: Level
     edge_over_horizon: Level
-    other_reward_model: Level
     sqrt_kl: Level
-    displacement: Mapping[str, Level]
     best_over_edge: Mapping[str, float]
     collapse_over_damage: float
-
-
-def signature(setting: Mapping[str, Any]) -> str:
-    """Name what a displacement in parameter units depends on."""
-    own = setting["model"] or f"{setting['hidden_size']}x{setting['layers']}"
-    return f"{setting['workload']} {own} {setting['optimizer']}"
 
 
 def safe_levels(path: Path = TABLE) -> SafeLevels:
@@ -59,9 +47,7 @@ def safe_levels(path: Path = TABLE) -> SafeLevels:
     return SafeLevels(
         edge_over_crossing=Level(**stored["edge_over_crossing"]),
         edge_over_horizon=Level(**stored["edge_over_horizon"]),
-        other_reward_model=Level(**stored["other_reward_model"]),
         sqrt_kl=Level(**stored["sqrt_kl"]),
-        displacement={name: Level(**level) for name, level in stored["displacement"].items()},
         best_over_edge=stored["best_over_edge"],
         collapse_over_damage=stored["collapse_over_damage"],
     )

@@ -14,16 +14,14 @@ from trainer.config import TrainerConfig
 LEVELS = SafeLevels(
     edge_over_crossing=Level(value=1.25, log_sd=0.3),
     edge_over_horizon=Level(value=1.0, log_sd=0.2),
-    other_reward_model=Level(value=1.0, log_sd=0.0),
     sqrt_kl=Level(value=0.65, log_sd=0.25),
-    displacement={},
     best_over_edge={"survival": 0.4, "horizon": 0.35},
     collapse_over_damage=2.2,
 )
 NORMS = {str(k): 300.0 * k**-0.3 for k in (1, 2, 4, 8)}
 """G_eff(k) = 300·k^(0.7 − 1), so the drift exponent α is 0.7."""
-SCALE, KL_SCALE = 5.0, 2.0
-"""‖θ − θ_0‖ = 5·(Σ η)^0.7 and √KL = 2·‖θ − θ_0‖^0.7."""
+SCALE, KL_SCALE = 5.0, 4.0
+"""‖θ − θ_0‖ = 5·(Σ η)^0.7 and √KL = 4·(Σ η)^0.65·η^0.1, which is how they usually grow."""
 
 
 def a_hold(learning_rate: float, gain: float | None = 0.1, **changes: Any) -> Segment:
@@ -58,7 +56,7 @@ def a_ramp(broke_at: float | None = 1e-2, **changes: Any) -> Segment:
 def travelled(learning_rate: float, steps: int) -> tuple[tuple[float, float, float], ...]:
     """Return (Σ η, √KL, displacement) after each step at a constant rate, by the power laws."""
     sums = [learning_rate * (t + 1) for t in range(steps)]
-    return tuple((x, KL_SCALE * (SCALE * x**0.7) ** 0.7, SCALE * x**0.7) for x in sums)
+    return tuple((x, KL_SCALE * x**0.65 * learning_rate**0.1, SCALE * x**0.7) for x in sums)
 
 
 def linear_holds(rates: Iterable[float], edge: float, **changes: Any) -> list[Segment]:

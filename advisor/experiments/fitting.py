@@ -1,13 +1,12 @@
 """Fit the safe levels to cells whose truth is known: what ``validate --fit`` does.
 
 Only on cells for tuning. Edges come from the shares of unsafe runs on the grid (Spearman–Kärber),
-the critical √KL and displacement from a probit of "unsafe" on what a run had reached at its end.
+the safe level of √KL from a probit of "unsafe" on what a run had reached at its end.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from storage.store import Store
 
 from ..limits import horizon_limit
 from ..measured import Measured
-from ..safe_levels import Level, SafeLevels, safe_levels, signature
+from ..safe_levels import Level, SafeLevels
 from ..segments import crossing, is_learned_reward
 from ..truth import RATIO, UNSAFE, RateOutcome, best_index, grid_rate
 from .validation import UNUSED_RATE, Cell, run_is_of, start_rewards
@@ -27,7 +26,6 @@ from .validation import UNUSED_RATE, Cell, run_is_of, start_rewards
 SEED_LOG_SD = 0.15
 """Scatter of the edge between seeds of one cell, added to that between cells."""
 LEAST_LOG_SD = 0.1
-LEAST_RUNS = 12
 SHARES = tuple(round(0.05 * 1.1**i, 3) for i in range(32))
 """Shares of the edge among which the best is sought, 0.05 to 0.96."""
 
@@ -51,17 +49,13 @@ def fitted_levels(
     edges = {cell.name: edge_of(outcomes[cell.name]) for cell in cells}
     ratios, errors = _over_crossing(cells, edges, outcomes, probes)
     runs = store.runs(group=group, archived=False)
-    points = _reached(store, runs, [c for c in cells if is_learned_reward(c.config(1e-4, 0))])
-    sqrt_kl = _probit([(kl, bad) for _, kl, _, bad in points])
-    by_model: dict[str, list[tuple[float, bool]]] = {}
-    for name, _, distance, bad in points:
-        by_model.setdefault(name, []).append((distance, bad))
-    displacement = {n: _probit(each) for n, each in by_model.items() if len(each) >= LEAST_RUNS}
-    onsets = [d for _, _, d, _ in _reached(store, runs, cells, at_onset=True)]
+    learned = [c for c in cells if is_learned_reward(c.config(UNUSED_RATE, 0))]
+    ends = [(kl, run.outcome in UNSAFE) for run, kl in _reached(store, runs, learned)]
+    sqrt_kl = _probit(ends)
+    onsets = [kl for _, kl in _reached(store, runs, learned, at_onset=True)]
     if not onsets:
         raise BadInput("cells: no run on a learned reward collapsed; add such a cell for tuning")
-    damage = statistics.median(level["value"] for level in displacement.values())
-    followed = _over_horizon(cells, edges, probes, sqrt_kl, displacement)
+    followed = _over_horizon(learned, edges, probes, Level(**sqrt_kl))
     return {
         "edge_over_crossing": {
             "value": _round(math.exp(statistics.fmean(ratios))),
@@ -71,11 +65,9 @@ def fitted_levels(
             "value": _round(math.exp(statistics.fmean(followed))),
             "log_sd": _round(math.hypot(statistics.stdev(followed), SEED_LOG_SD)),
         },
-        "other_reward_model": asdict(safe_levels().other_reward_model),  # of other runs than these
         "sqrt_kl": sqrt_kl,
-        "displacement": displacement,
         "best_over_edge": _best_shares(cells, edges, outcomes, start_rewards(store, group, cells)),
-        "collapse_over_damage": _round(statistics.median(onsets) / damage),
+        "collapse_over_damage": _round(statistics.median(onsets) / sqrt_kl["value"]),
     }
 
 
@@ -105,16 +97,14 @@ def _over_horizon(
     cells: Sequence[Cell],
     edges: Mapping[str, float | None],
     probes: Mapping[tuple[str, int], Measured],
-    sqrt_kl: Mapping[str, float],
-    displacement: Mapping[str, Mapping[str, float]],
+    sqrt_kl: Level,
 ) -> list[float]:
     """Return ln (edge / horizon limit of a probe) by levels of which the others are neutral."""
+    neutral = Level(value=1.0, log_sd=LEAST_LOG_SD)
     levels = SafeLevels(
-        edge_over_crossing=Level(value=1.0, log_sd=LEAST_LOG_SD),
-        edge_over_horizon=Level(value=1.0, log_sd=LEAST_LOG_SD),
-        other_reward_model=Level(value=1.0, log_sd=0.0),
-        sqrt_kl=Level(**sqrt_kl),
-        displacement={name: Level(**level) for name, level in displacement.items()},
+        edge_over_crossing=neutral,
+        edge_over_horizon=neutral,
+        sqrt_kl=sqrt_kl,
         best_over_edge={},
         collapse_over_damage=1.0,
     )
@@ -193,26 +183,23 @@ def edge_of(outcomes: Mapping[int, RateOutcome]) -> float | None:
 
 def _reached(
     store: Store, runs: Sequence[RunInfo], cells: Sequence[Cell], *, at_onset: bool = False
-) -> list[tuple[str, float, float, bool]]:
-    """Return (signature, √KL, displacement, unsafe) of runs at their end, or at their onset."""
+) -> list[tuple[RunInfo, float]]:
+    """Return the runs of cells and the √KL they had reached at their end, or at their onset."""
     found = []
-    for cell in cells:
-        if at_onset and not is_learned_reward(cell.config(UNUSED_RATE, 0)):
+    for run in runs:
+        if not any(run_is_of(run, cell) for cell in cells):
             continue
-        for run in runs:
-            if not run_is_of(run, cell) or (at_onset and run.outcome != "collapsed"):
-                continue
-            series = store.series(run.id, ("step", "kl_to_start", "displacement"))
-            steps = int(run.config["steps"] if not at_onset else run.collapse_step or 0)
-            known = [
-                (kl, distance)
-                for step, kl, distance in zip(*series.values(), strict=True)
-                if kl is not None and distance is not None and step < max(6, steps)
-            ]
-            if known:
-                kl, distance = known[-1]
-                bad = run.outcome in UNSAFE
-                found.append((signature(run.config), math.sqrt(kl), distance, bad))
+        if at_onset and run.outcome != "collapsed":
+            continue
+        series = store.series(run.id, ("step", "kl_to_start"))
+        last = int(run.config["steps"] if not at_onset else run.collapse_step or 0)
+        known = [
+            kl
+            for step, kl in zip(*series.values(), strict=True)
+            if kl is not None and kl >= 0 and step < max(6, last)
+        ]
+        if known:
+            found.append((run, math.sqrt(known[-1])))
     return found
 
 
