@@ -35,6 +35,11 @@ SETTLED_STEPS = 20
 TOO_FAR = 1.4
 """Beyond this share of the safe level a policy is broken, and moves by other laws."""
 PRIOR_KL_SLOPE = 0.7
+UNLIKE_REWARD_LOG_SD = 0.7
+UNLIKE_REWARD = (
+    "that level is of reward models on answers of three tokens; of yours it is a guess, which "
+    "outcomes of your runs narrow"
+)
 EXTRAPOLATED_LOG_SD = 0.12
 """Added uncertainty per unit of ln Σ η beyond what the holds have travelled."""
 
@@ -231,15 +236,17 @@ def horizon_limit(
     beyond = max(0.0, math.log(unit) + log_rate - math.log(growth.reached))
     level = levels.edge_over_horizon
     projected = math.hypot(level.log_sd, EXTRAPOLATED_LOG_SD * beyond)
-    return RateLimit(
+    limit = RateLimit(
         binding="horizon",
         median=math.exp(log_rate) * level.value,
         log_sd=max(projected, levels.sqrt_kl.log_sd / growth.exponent),
         reason="a learned reward has been followed too far where √KL to the start is "
         f"{levels.sqrt_kl.value:.2g}, which {counted(setting.steps, 'step')} reach at "
-        f"{written(math.exp(log_rate))}; how far one may be followed differs between reward "
-        "models, which outcomes of your runs narrow",
+        f"{written(math.exp(log_rate))}",
     )
+    if setting.workload == "preference":
+        return limit
+    return limit.moved(1.0, UNLIKE_REWARD_LOG_SD, UNLIKE_REWARD)
 
 
 def rates_in_all(setting: TrainerConfig) -> float:

@@ -292,6 +292,17 @@ def test_the_horizon_is_corrected_by_its_safe_level_and_as_uncertain_as_that_sca
     assert found.log_sd == pytest.approx(1.5)
 
 
+def test_the_level_is_a_guess_for_a_reward_model_unlike_those_it_was_measured_on():
+    holds = [a_hold(1e-3), a_hold(4e-3)]
+    own = {"workload": "custom", "model": "mine", "reward_model": "scores"}
+    known = horizon_limit(a_config(**LEARNED), holds, LEVELS)
+    found = horizon_limit(a_config(**LEARNED).model_copy(update=own), holds, LEVELS)
+    assert found.median == known.median
+    assert found.log_sd == pytest.approx(math.hypot(known.log_sd, 0.7))
+    assert "of yours it is a guess" in found.reason
+    assert "guess" not in known.reason
+
+
 def test_a_reward_that_can_be_checked_has_no_horizon_here():
     assert horizon_limit(a_config(), [a_hold(1e-3)], LEVELS) is None
 
