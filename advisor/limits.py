@@ -257,21 +257,19 @@ def rates_in_all(setting: TrainerConfig) -> float:
 def critical_displacement(
     setting: TrainerConfig, holds: Sequence[Segment], levels: SafeLevels
 ) -> Level | None:
-    """Return R_crit on the displacement clock: where the probe's √KL reaches its safe level."""
-    return _displacement_at(holds, levels.sqrt_kl, setting.warmup_steps)
+    """Return R_crit on the displacement clock: where √KL of the holds reaches its safe level.
 
-
-def _displacement_at(holds: Sequence[Segment], sqrt_kl: Level, warmup_steps: int) -> Level | None:
-    """Return the displacement at which √KL reaches its level, by a line in logarithms."""
+    By a line in logarithms through the points nearest to it; None without three.
+    """
     points = [
         (math.log(distance), math.log(kl))
         for hold in holds
         for rate_sum, kl, distance in hold.travel
-        if kl > 0 and distance > 0 and rate_sum > hold.learning_rate * (warmup_steps + 2)
+        if kl > 0 and distance > 0 and rate_sum > hold.learning_rate * (setting.warmup_steps + 2)
     ]
     if len(points) < LEAST_POINTS:
         return None
-    target = math.log(sqrt_kl.value)
+    target = math.log(levels.sqrt_kl.value)
     near = sorted(points, key=lambda p: abs(p[1] - target))[: max(6, len(points) // 2)]
     x, y = np.array(near).T
     spread = float(((x - x.mean()) ** 2).sum())
@@ -279,21 +277,21 @@ def _displacement_at(holds: Sequence[Segment], sqrt_kl: Level, warmup_steps: int
     slope = max(slope, 0.3)
     at = float(x.mean()) + (target - float(y.mean())) / slope
     residual = float(np.std(y - y.mean() - slope * (x - x.mean())))
-    error = math.hypot(sqrt_kl.log_sd, residual / math.sqrt(len(near) / 4)) / slope
+    error = math.hypot(levels.sqrt_kl.log_sd, residual / math.sqrt(len(near) / 4)) / slope
     return Level(value=math.exp(at), log_sd=error)
 
 
 def alpha_of(segments: Sequence[Segment]) -> float:
     """Return the drift exponent of the gentlest hold from its G_eff(k), held in 0.1…1."""
-    return _growth(segments)[1]
+    return _growth_in_lag(segments)[1]
 
 
 def g_1_of(segments: Sequence[Segment]) -> float | None:
     """Return G_1 of G_eff(k) = G_1·k^(α−1), in parameter units per unit of learning rate."""
-    return _growth(segments)[0]
+    return _growth_in_lag(segments)[0]
 
 
-def _growth(segments: Sequence[Segment]) -> tuple[float | None, float]:
+def _growth_in_lag(segments: Sequence[Segment]) -> tuple[float | None, float]:
     holds = sorted((s for s in segments if not s.is_ramp), key=lambda s: s.learning_rate)
     for hold in holds:
         points = [(math.log(int(k)), math.log(g)) for k, g in hold.effective_norms.items() if g > 0]
