@@ -117,8 +117,8 @@ def jackknifed(
 
 
 def _without(gram: Gram, shard: int) -> Gram:
-    kept = np.arange(len(next(iter(gram.values())))) != shard
-    return {pair: products[np.ix_(kept, kept)] for pair, products in gram.items()}
+    kept = np.delete(np.arange(len(next(iter(gram.values())))), shard)
+    return {pair: products[kept[:, None], kept] for pair, products in gram.items()}
 
 
 def bias_of(gram: Gram, kind: str, fresh: str = "fresh") -> Bias:
