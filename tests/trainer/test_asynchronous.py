@@ -26,7 +26,6 @@ from trainer.published_weights import PublishedWeights
 from trainer.rollout import sample_rollouts, score
 from trainer.rollout_worker import Failure, Sampler, batch_generator, packed
 
-pytestmark = pytest.mark.slow  # rollout workers, each of which imports torch
 CPU = torch.device("cpu")
 CLOCKS = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait"}
 SLOW = "import time\n" + LENGTH.replace("return", "time.sleep(1.0)\n    return")

@@ -18,7 +18,6 @@ from trainer.__main__ import main
 from trainer.ray_cluster import able_nodes, check_reach, joined, resources
 
 pytest.importorskip("ray", reason="no ray; pip install -r requirements-ray.txt")
-pytestmark = pytest.mark.slow  # nodes, and processes on them that import torch
 A_WHILE = (
     "import time\n"
     "def judge(prompts, completions, **keys):\n"

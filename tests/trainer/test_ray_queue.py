@@ -20,7 +20,6 @@ from trainer.rollout_actors import ReceivedWeights
 from trainer.rollout_worker import batch_generator
 
 ray = pytest.importorskip("ray", reason="no ray; pip install -r requirements-ray.txt")
-pytestmark = pytest.mark.slow  # nodes, and actors on them that import torch
 CLOCKS = {"time", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait", "extra"}
 ON_RAY = {"schedule": "queue", "engine": "ray"}
 RAISES_ELSEWHERE = (
