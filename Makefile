@@ -21,6 +21,9 @@ help:
 run: $(VENV)/.run
 	@exec $(BIN)/python -m advisor.serve
 
+# Every test process imports the same modules: they are compiled once, whatever the shell says.
+test test-long faults: export PYTHONDONTWRITEBYTECODE :=
+
 # Three at a time keep two cores busy: many tests wait for another process.
 test: $(VENV)/.dev browser postgres
 	$(BIN)/python -m pytest -n 3 --dist worksteal

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr
-from scipy.stats import chi2
+from scipy.special import chdtri, log_ndtr
 
 from storage.words import counted
 
@@ -134,7 +133,7 @@ def _clock_fit(clock: str, runs: Sequence[Lifetime]) -> ClockFit:
         few = unknown(f"{n} collapses with this clock; {LEAST_EVENTS} are needed")
         return ClockFit(clock=clock, log_sd=few, held_out=None, median=None)
     sd = float(logs.std(ddof=1))
-    low, high = (sd * math.sqrt((n - 1) / chi2.ppf(p, n - 1)) for p in (0.975, 0.025))
+    low, high = (sd * math.sqrt((n - 1) / chdtri(n - 1, p)) for p in (0.025, 0.975))
     log_sd = Estimate(value=sd, low=low, high=high, reason=f"{n} collapses")
     complete = len(known) == len(runs)
     held_out = _held_out(clock, runs) if complete else None

@@ -8,6 +8,7 @@ lower the safe rate, and a factor in S+1 or T moves it by at most that factor (t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +105,54 @@ class Trial:
     label: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Posterior:
+    """The points of the posterior that are likely at all, [N] each, and the middle (S_0, T_0)."""
+
+    weight: NDArray[np.float64]
+    middle: NDArray[np.float64]
+    slope_s: NDArray[np.float64]
+    slope_t: NDArray[np.float64]
+    width: NDArray[np.float64]
+    middle_s: float
+    middle_t: float
+
+
+@lru_cache(maxsize=8)  # one page reads it at many S and T
+def _learned(trials: tuple[Trial, ...], widths: tuple[float, ...], steps: int | None) -> _Posterior:
+    """Learn the edge; ``steps`` is the asked T where no trial has a length of its own."""
+    rates = np.log([trial.learning_rate for trial in trials])
+    stale = np.log([trial.max_staleness + 1 for trial in trials])
+    known = [math.log(trial.steps) for trial in trials if trial.steps is not None]
+    middle_s = float(stale.mean())
+    middle_t = float(np.mean(known)) if steps is None else math.log(steps)
+    longer = [math.log(trial.steps) if trial.steps else middle_t for trial in trials]
+    beyond = EDGE_BEYOND_TRIED
+    mu, a, b, w = np.meshgrid(
+        np.linspace(float(rates.min()) - beyond, float(rates.max()) + beyond, GRID),
+        SLOPES,
+        SLOPES,
+        widths,
+        indexing="ij",
+    )
+    log_weight = np.zeros_like(mu)
+    for rate, s, t, trial in zip(rates, stale, longer, trials, strict=True):
+        z = (rate + a * (s - middle_s) + b * (t - middle_t) - mu) / w
+        log_weight += -np.logaddexp(0.0, -z if trial.unsafe else z)
+    log_weight -= log_weight.max()
+    likely = log_weight > LOG_NEGLIGIBLE
+    weight = np.exp(log_weight[likely])
+    return _Posterior(
+        weight=weight / weight.sum(),
+        middle=mu[likely],
+        slope_s=a[likely],
+        slope_t=b[likely],
+        width=w[likely],
+        middle_s=middle_s,
+        middle_t=middle_t,
+    )
+
+
 class Edge:
     """Where runs begin to fail: a posterior on a grid, read at one S and T.
 
@@ -122,35 +171,17 @@ class Edge:
         widths: Sequence[float] = OWN_WIDTHS,
     ) -> None:
         """Learn the edge from at least one trial, to read it at (S, T)."""
-        rates = np.log([trial.learning_rate for trial in trials])
-        self.tried_low, self.tried_high = float(rates.min()), float(rates.max())
+        rates = [math.log(trial.learning_rate) for trial in trials]
+        self.tried_low, self.tried_high = min(rates), max(rates)
         self.steps, self.max_staleness = steps, max_staleness
         self.has_unsafe = any(trial.unsafe for trial in trials)
         self.has_safe = any(not trial.unsafe for trial in trials)
-        stale = np.log([trial.max_staleness + 1 for trial in trials])
-        known = [math.log(trial.steps) for trial in trials if trial.steps is not None]
-        middle_s, middle_t = float(stale.mean()), float(np.mean(known or [math.log(steps)]))
-        longer = [math.log(trial.steps) if trial.steps else middle_t for trial in trials]
-
-        beyond = EDGE_BEYOND_TRIED
-        mu, a, b, w = np.meshgrid(
-            np.linspace(self.tried_low - beyond, self.tried_high + beyond, GRID),
-            SLOPES,
-            SLOPES,
-            widths,
-            indexing="ij",
-        )
-        log_weight = np.zeros_like(mu)
-        for rate, s, t, trial in zip(rates, stale, longer, trials, strict=True):
-            z = (rate + a * (s - middle_s) + b * (t - middle_t) - mu) / w
-            log_weight += -np.logaddexp(0.0, -z if trial.unsafe else z)
-        log_weight -= log_weight.max()
-        likely = log_weight > LOG_NEGLIGIBLE
-        weight = np.exp(log_weight[likely])
-        asked_s, asked_t = math.log(max_staleness + 1), math.log(steps)
-        edge = mu - a * (asked_s - middle_s) - b * (asked_t - middle_t)
-        self._weight: NDArray[np.float64] = weight / weight.sum()
-        self._width, self._middle, self._edge = w[likely], mu[likely], edge[likely]
+        own_lengths = any(trial.steps is not None for trial in trials)
+        known = _learned(tuple(trials), tuple(widths), None if own_lengths else steps)
+        longer_cycle = math.log(max_staleness + 1) - known.middle_s
+        longer_run = math.log(steps) - known.middle_t
+        self._weight, self._width, self._middle = known.weight, known.width, known.middle
+        self._edge = known.middle - known.slope_s * longer_cycle - known.slope_t * longer_run
 
     def unsafe_probability(self, learning_rate: float) -> float:
         """Return the predictive P(unsafe within T) at a learning rate, in 0…1."""

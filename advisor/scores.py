@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 INTERVAL = 0.95
 
 
@@ -29,7 +27,9 @@ def share(k: int, n: int) -> Share:
     """Return k of n with its exact interval; of nothing it is 0…1."""
     if n == 0:
         return Share(k=0, n=0, low=0.0, high=1.0)
-    found = stats.binomtest(k, n).proportion_ci(confidence_level=INTERVAL, method="exact")
+    from scipy.stats import binomtest  # takes a second to import, and few commands score
+
+    found = binomtest(k, n).proportion_ci(confidence_level=INTERVAL, method="exact")
     return Share(k=k, n=n, low=float(found.low), high=float(found.high))
 
 
@@ -68,7 +68,9 @@ def closeness(advised: Sequence[Advised]) -> Closeness:
     ratios = [true / rate for true, rate in given] + [math.inf] * (len(known) - len(given))
     correlation = None
     if len({t for t, _ in given}) > 1 and len({r for _, r in given}) > 1:
-        correlation = float(stats.spearmanr(*zip(*given, strict=True)).statistic)
+        from scipy.stats import spearmanr
+
+        correlation = float(spearmanr(*zip(*given, strict=True)).statistic)
     return Closeness(
         cells=len(known),
         missing=len(known) - len(given),

@@ -112,7 +112,7 @@ def database_url(given: str | None) -> URL:
 
 
 def open_engine(
-    given: str | None = None, *, create: bool = True, patience: float = BUSY_TIMEOUT_SECONDS
+    given: str | None = None, *, create: bool = True, patience: float | None = None
 ) -> Engine:
     """Open an archive and check that its schema is the one this code knows.
 
@@ -120,7 +120,8 @@ def open_engine(
         given: URL or path; None for the configured default.
         create: make the file and its tables when there are none. The default folder is made on
             demand; the folder of an archive that somebody named must exist.
-        patience: how long to wait for a lock that others hold, in seconds.
+        patience: how long to wait for a lock that others hold, in seconds; None for
+            ``BUSY_TIMEOUT_SECONDS``.
 
     Raises:
         ArchiveUnavailable: it cannot be opened, or is absent and ``create`` is False.
@@ -188,7 +189,8 @@ def _check_file(path: Path, create: bool, is_default: bool) -> None:
         raise ArchiveUnavailable(f"db: the folder {path.parent} is not writable; choose another")
 
 
-def _connectable(url: URL, patience: float = BUSY_TIMEOUT_SECONDS) -> Engine:
+def _connectable(url: URL, patience: float | None = None) -> Engine:
+    patience = BUSY_TIMEOUT_SECONDS if patience is None else patience
     try:
         if url.get_backend_name() == "postgresql":
             unanswered = {"tcp_user_timeout": UNANSWERED_MILLISECONDS}

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Table, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from .engine import BUSY_TIMEOUT_SECONDS, open_engine, shown
+from .engine import open_engine, shown
 from .errors import ArchiveUnavailable, WriteRefused
 from .models import bias_probes, drifts, evaluations, runs, samples, steps
 from .rows import Upsert, upsert
@@ -52,7 +52,7 @@ class Transactions:
         url: str | None = None,
         *,
         create: bool = True,
-        patience: float = BUSY_TIMEOUT_SECONDS,
+        patience: float | None = None,
     ) -> Self:
         """Open the archive at a URL or path (None: the configured default); see ``open_engine``."""
         return cls(open_engine(url, create=create, patience=patience))

@@ -26,6 +26,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # two cores: threads of tiny matrices only fight over them
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what needs the warm start first: one process makes it while the others do the rest.
+
+    ``--dist worksteal`` gives each process a stretch of this order to begin with.
+    """
+    items.sort(key=lambda item: "etalon_home" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def empty_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the file of an empty archive, to be copied, which is faster than to make its tables."""

@@ -26,6 +26,7 @@ class Nodes:
         self._folder = tempfile.mkdtemp(prefix="etalon-ray-")  # sockets need a short path
         head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self._folder}
         head["object_store_memory"] = 80 * MEGABYTE
+        head["_system_config"] = {"health_check_period_ms": 500}  # a death is noticed after five
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self.address: str = self._cluster.address
 

@@ -117,28 +117,27 @@ def jackknifed(
 
 
 def _without(gram: Gram, shard: int) -> Gram:
-    kept = np.arange(len(next(iter(gram.values())))) != shard
-    return {pair: products[np.ix_(kept, kept)] for pair, products in gram.items()}
+    kept = np.delete(np.arange(len(next(iter(gram.values())))), shard)
+    return {pair: products[kept[:, None], kept] for pair, products in gram.items()}
 
 
 def bias_of(gram: Gram, kind: str, fresh: str = "fresh") -> Bias:
     """Return the bias of the gradients ``kind`` against the ``fresh`` ones."""
     full = difference(gram, kind, fresh, "bias")
-    used = ("bias", fresh, kind)
-    full = {pair: full[pair] for pair in full if pair[0] in used and pair[1] in used}
 
-    def inner(x: str, y: str) -> Callable[[Gram], float]:
-        return lambda g: cross_fitted(g[x, y])
+    def inner(x: str, y: str) -> Interval:
+        return jackknifed({(x, y): full[x, y]}, lambda g: cross_fitted(g[x, y]))
 
     def cosine(g: Gram) -> float:
         scale = cross_fitted(g[kind, kind]) * cross_fitted(g[fresh, fresh])
         return cross_fitted(g[kind, fresh]) / math.sqrt(scale) if scale > 0 else math.nan
 
+    compared = {pair: full[pair] for pair in ((kind, kind), (fresh, fresh), (kind, fresh))}
     return Bias(
-        squared=jackknifed(full, inner("bias", "bias")),
-        norm_squared=jackknifed(full, inner(fresh, fresh)),
-        harmful=jackknifed(full, inner("bias", fresh)),
-        cosine=jackknifed(full, cosine),
+        squared=inner("bias", "bias"),
+        norm_squared=inner(fresh, fresh),
+        harmful=inner("bias", fresh),
+        cosine=jackknifed(compared, cosine),
         shards=len(full[fresh, fresh]),
     )
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import log_ndtr
 
 from storage.commandline import BadInput
 from storage.records import RunInfo
@@ -210,7 +211,7 @@ def _probit(points: Sequence[tuple[float, bool]]) -> dict[str, float]:
 
     def loss(free: Any) -> float:
         z = bad * (x - free[0]) / (LEAST_LOG_SD + abs(free[1]))
-        return float(-stats.norm.logcdf(z).sum())
+        return float(-log_ndtr(z).sum())
 
     best = optimize.minimize(loss, [float(np.median(x)), 0.2], method="Nelder-Mead")
     return {

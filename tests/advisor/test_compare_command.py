@@ -5,6 +5,8 @@ import pytest
 from factories import a_config, a_run, a_step
 from processes import command
 
+from advisor.__main__ import main
+from storage.commandline import run_command
 from storage.records import RunStatus
 from storage.store import Store
 
@@ -35,14 +37,32 @@ def home(tmp_path):
     return tmp_path
 
 
-def compared(home, *words):
-    done = command("-m", "advisor", "compare", *words, "--json", home=home)
-    assert done.returncode == 0, done.stderr
-    return {run["run_id"]: run for run in json.loads(done.stdout)["runs"]}
+@pytest.fixture
+def compare(home, monkeypatch, capsys):
+    """Run the command in this process; return its exit code and what it printed."""
+    monkeypatch.setenv("ETALON_HOME", str(home))
+    monkeypatch.delenv("ETALON_DB", raising=False)
+
+    def run(*words):
+        return run_command(main, ["compare", *words]), *capsys.readouterr()
+
+    return run
 
 
-def test_runs_are_told_apart_by_what_differs_and_by_how_their_metrics_went(home):
-    runs = compared(home, "one", "two", "--baseline", "one")
+@pytest.fixture
+def compared(compare):
+    """Compare, and return the answer's runs by id."""
+
+    def run(*words):
+        code, out, err = compare(*words, "--json")
+        assert code == 0, err
+        return {run["run_id"]: run for run in json.loads(out)["runs"]}
+
+    return run
+
+
+def test_runs_are_told_apart_by_what_differs_and_by_how_their_metrics_went(compared):
+    runs = compared("one", "two", "--baseline", "one")
     assert [run["setting"] for run in runs.values()] == [
         {"learning_rate": 2e-4},
         {"learning_rate": 4e-3},
@@ -55,7 +75,7 @@ def test_runs_are_told_apart_by_what_differs_and_by_how_their_metrics_went(home)
     assert two["last_difference_reason"] == "one of the two is not known"
 
 
-def test_every_null_of_the_answer_has_its_reason(home):
+def test_every_null_of_the_answer_has_its_reason(compared):
     def nulls(value):
         if isinstance(value, dict):
             for key, item in value.items():
@@ -66,7 +86,7 @@ def test_every_null_of_the_answer_has_its_reason(home):
             for item in value:
                 nulls(item)
 
-    runs = compared(home, "one", "two", "three")
+    runs = compared("one", "two", "three")
     for run in runs.values():
         nulls({key: item for key, item in run.items() if key != "setting"})
     assert runs["three"]["metrics"]["reward_mean"]["best_reason"] == "not measured"
@@ -74,6 +94,7 @@ def test_every_null_of_the_answer_has_its_reason(home):
 
 def test_a_table_shows_the_same_to_a_person(home):
     done = command("-m", "advisor", "compare", "one", "two", "--baseline", "one", home=home)
+    assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["learning", "rate", "0.0002", "0.004"] in lines
     assert ["batch", "reward,", "best", "0.8", "0.8", "(+0)"] in lines
@@ -91,8 +112,8 @@ def test_a_table_shows_the_same_to_a_person(home):
         ),
     ],
 )
-def test_a_comparison_that_cannot_be_made_is_one_line(home, words, said):
-    done = command("-m", "advisor", "compare", *words, home=home)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_comparison_that_cannot_be_made_is_one_line(compare, words, said):
+    code, out, err = compare(*words)
+    assert (code, out) == (2, "")
+    [line] = err.splitlines()
+    assert said in line

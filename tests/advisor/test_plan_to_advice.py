@@ -3,15 +3,18 @@
 import json
 import re
 import shlex
+from contextlib import closing
 
 import pytest
-from processes import command
+from factories import a_config
 from stack_logs import write_log
 
 from advisor.__main__ import main as advisor
 from storage.__main__ import main as storage
 from storage.commandline import run_command
 from storage.store import Store
+from trainer.launch import create_run
+from trainer.worker import Worker
 
 ASKED = "plan --max-staleness 3 --steps 300 --learning-rate 2e-4 --model-parameters 134000"
 COMMANDS = {"advisor": advisor, "storage": storage}
@@ -20,17 +23,17 @@ COMMANDS = {"advisor": advisor, "storage": storage}
 @pytest.fixture(scope="module")
 def trained(etalon_home, tmp_path_factory):
     """The steps of the planned runs, by rate and S: every stack plans the same three."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('own') / 'own.db'}"
-    setting = "--workload arithmetic --learning-rates 2e-4,6e-4 --max-stalenesses 0,3 --steps 60"
-    words = f"-m trainer sweep {setting} --seeds 1 --jobs 1 --bias-every 0 --db {url} --json"
-    done = command(*words.split(), home=etalon_home)
-    assert done.returncode == 0, done.stderr
-    opened = Store.open(url, create=False)
-    made = {
-        (run.config["learning_rate"], run.config["max_staleness"]): opened.steps(run.id)
-        for run in opened.runs()
-    }
-    opened.close()
+    made = {}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        closing(Store.open(str(tmp_path_factory.mktemp("own") / "own.db"))) as store,
+    ):
+        patch.setenv("ETALON_HOME", str(etalon_home))
+        for rate, staleness in ((2e-4, 3), (6e-4, 3), (6e-4, 0)):
+            setting = {"learning_rate": rate, "max_staleness": staleness, "steps": 60}
+            run = create_run(store, a_config(**setting, bias_every=0, device="cpu"))
+            Worker(store, run, lambda *_: None).run()
+            made[rate, staleness] = store.steps(run.id)
     return made
 
 

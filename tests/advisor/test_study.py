@@ -2,15 +2,18 @@
 
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
 from factories import a_config, a_run, a_step
 from processes import command
 
+from advisor.__main__ import main
 from advisor.experiments.laws_command import laws, plain
 from advisor.experiments.study import STUDIES, Study, cells, lifetime, runs_of, tried_of
 from advisor.regime import Estimate
+from storage.commandline import run_command
 from storage.records import RunStatus
 from storage.store import Store
 
@@ -154,29 +157,36 @@ def test_horizon_reads_gold_onsets_from_series(store: Store):
         ("--study bias --stalenesses 100 --steps 64", "bias_study: '100' is not allowed"),
     ],
 )
-def test_a_mistyped_study_is_told_in_one_line_and_makes_nothing(tmp_path, words, told):
-    done = command("-m", "advisor", "laws", *words.split(), "--json", home=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert told in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_mistyped_study_is_told_in_one_line_and_makes_nothing(
+    tmp_path, monkeypatch, capsys, words, told
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    monkeypatch.delenv("ETALON_DB", raising=False)
+    assert run_command(main, ["laws", *words.split(), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    [line] = err.splitlines()
+    assert told in line
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_small_bias_study_runs_from_the_command_line_and_goes_on_where_it_was(
-    etalon_home, tmp_path
+    etalon_home, tmp_path, monkeypatch, capsys
 ):
     study = (
-        "-m advisor laws --study bias --group small --learning-rates 4e-4 --stalenesses 0,2 "
+        "laws --study bias --group small --learning-rates 4e-4 --stalenesses 0,2 --jobs 1 "
         "--seeds 3 --steps 12 --prompts 4 --group-size 4 --bias-shards 16 --bias-prompts 4 "
         f"--evaluation-rollouts 32 --db {tmp_path / 'laws.db'} --json"
     )
-    first = command(*study.split(), home=etalon_home)
+    first = command("-m", "advisor", *study.split(), home=etalon_home)
     assert first.returncode == 0, first.stderr
     answer = json.loads(first.stdout)
     assert answer["bias"]["probes"] == 3 * 2 * 4
-    again = command(*study.split(), home=etalon_home)
-    assert json.loads(again.stdout) == answer
+    monkeypatch.setenv("ETALON_HOME", str(etalon_home))
+    before = signal.getsignal(signal.SIGTERM)  # which the command takes
+    assert run_command(main, study.split()) == 0
+    signal.signal(signal.SIGTERM, before)
+    assert json.loads(capsys.readouterr().out) == answer
     store = Store.open(str(tmp_path / "laws.db"))
     assert len(store.runs()) == 3
     store.close()

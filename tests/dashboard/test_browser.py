@@ -1,4 +1,4 @@
-"""The first visit: an installation whose archive is empty, watched for half a minute."""
+"""The first visit: an installation whose archive is empty, watched for a while."""
 
 import re
 import shutil
@@ -25,7 +25,8 @@ from playwright.sync_api import Page, Route
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]  # it trains a run
 
 ZOOMED = "Raw gradient norm"
-WATCHED_SECONDS = 30
+WATCHED_SECONDS = 10
+"""Five refreshes of the page, ten of its charts."""
 
 
 @pytest.fixture

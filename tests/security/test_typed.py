@@ -26,12 +26,6 @@ from trainer.launch import log_file
 SOURCES = [
     path for part in ("storage", "trainer", "advisor") for path in PROJECT.glob(f"{part}/**/*.py")
 ]
-CALLS = [
-    (path.name, ast.unparse(node.func), node)
-    for path in [*SOURCES, PROJECT / "app.py"]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    if isinstance(node, ast.Call)
-]
 SQL = "x'; DROP TABLE runs; --"
 MARKUP = (
     "<img src=http://evil.example/a onerror=hacked()>![](http://evil.example/b)</script>"
@@ -96,13 +90,24 @@ def test_looking_at_a_run_imports_no_code_that_it_names(tmp_path, store, monkeyp
     assert not trap.exists()
 
 
-def test_no_shell_and_no_evaluated_text_is_in_the_program():
-    assert len(CALLS) > 1000
-    names = {name for _, name, _ in CALLS}
+@pytest.fixture(scope="module")
+def calls():
+    """Every call in the program: the name of its file, what is called, and the call."""
+    return [
+        (path.name, ast.unparse(node.func), node)
+        for path in [*SOURCES, PROJECT / "app.py"]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+
+
+def test_no_shell_and_no_evaluated_text_is_in_the_program(calls):
+    assert len(calls) > 1000
+    names = {name for _, name, _ in calls}
     assert names & {"eval", "exec", "os.system", "os.popen", "torch.load", "pickle.load"} == set()
-    assert [file for file, _, node in CALLS for k in node.keywords if k.arg == "shell"] == []
+    assert [file for file, _, node in calls for k in node.keywords if k.arg == "shell"] == []
     own_pipes = {"reward_process", "rollout_actors", "rollout_processes", "rollout_worker"}
-    assert {f for f, name, _ in CALLS if name == "pickle.loads"} == {f"{f}.py" for f in own_pipes}
+    assert {f for f, name, _ in calls if name == "pickle.loads"} == {f"{f}.py" for f in own_pipes}
 
 
 # -- paths --------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ def is_put_together(what):
     return isinstance(what, PUT_TOGETHER)
 
 
-def test_no_statement_is_put_together_from_what_was_given():
+def test_no_statement_is_put_together_from_what_was_given(calls):
     """Every text that is handed over as SQL is a constant, or put together of own words alone."""
     built = {"check", "copying", "rollups", "run_store", "step_store", "store"}
     allowed = {
@@ -240,7 +245,7 @@ def test_no_statement_is_put_together_from_what_was_given():
     }
     found = {
         (file, ast.unparse(what))
-        for file, name, node in CALLS
+        for file, name, node in calls
         if name.rpartition(".")[2] in EXECUTING
         for what in [*node.args, *(keyword.value for keyword in node.keywords)][:1]
         if is_put_together(what)

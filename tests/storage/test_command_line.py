@@ -5,10 +5,11 @@ import math
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from factories import NOON, a_config, a_run, a_step, an_evaluation
+from factories import NOON, a_config, a_run, a_step, an_evaluation, seeded_store
 from processes import PROJECT, command, environment, start
 
 from storage.__main__ import main
@@ -453,11 +454,13 @@ def test_a_full_disk_is_one_line(seeded, tmp_path):
     assert done.stderr == "[Errno 28] No space left on device\n"
 
 
-def test_each_command_answers_from_a_process_of_its_own(seeded, tmp_path):
+def test_each_command_answers_from_a_process_of_its_own(tmp_path):
+    with closing(seeded_store(tmp_path)) as store:
+        url = store.url
     for words in (["list"], ["show", FINISHED], ["check"], ["archive", FINISHED]):
-        done = command("-m", "storage", *words, "--json", "--db", seeded.url, home=tmp_path / "no")
+        done = command("-m", "storage", *words, "--json", "--db", url, home=tmp_path / "no")
         assert (done.returncode, done.stderr) == (0, "")
         assert isinstance(json.loads(done.stdout), dict)
     assert not (tmp_path / "no").exists()
-    refused = command("-m", "storage", "show", "nosuch", "--db", seeded.url, home=tmp_path)
+    refused = command("-m", "storage", "show", "nosuch", "--db", url, home=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")

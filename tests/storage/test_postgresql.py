@@ -11,7 +11,9 @@ from factories import a_run, a_step
 from own_things import own_values
 from processes import command, ended, start
 
+from advisor.__main__ import main as advisor
 from storage.__main__ import main
+from storage.commandline import run_command
 from storage.engine import unchecked_engine
 from storage.errors import ArchiveUnavailable, SchemaMismatch
 from storage.migrate import alembic_config, upgrade
@@ -119,18 +121,22 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password(tmp_path):
     assert "secret" not in str(found.value)
 
 
-def test_a_run_is_trained_shown_diagnosed_and_exported(archive, tmp_path):
-    def called(*words):
-        done = command("-m", *words, "--db", archive.url, "--json", home=tmp_path / "home")
-        assert done.returncode in (0, 4), done.stderr
-        return json.loads(done.stdout)
-
+def test_a_run_is_trained_shown_diagnosed_and_exported(archive, tmp_path, capsys):
+    where = ["--db", archive.url, "--json"]
     values = own_values(tmp_path, learning_rate=1e-3, max_staleness=1)
     setting = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-    ran = called("trainer", "run", *setting)
+    trained = command("-m", "trainer", "run", *setting, *where, home=tmp_path / "home")
+    assert trained.returncode == 0, trained.stderr
+    ran = json.loads(trained.stdout)
     assert (ran["status"], ran["steps"]) == (RunStatus.FINISHED, 3)
-    assert called("storage", "show", ran["run_id"])["steps"]
-    assert called("advisor", "diagnose", ran["run_id"])["regime"] is not None
-    called("storage", "export", ran["run_id"], "--to", str(tmp_path / "run.parquet"))
-    assert called("storage", "check")["inconsistencies"] == []
+
+    def called(package, *words):
+        capsys.readouterr()
+        assert run_command(package, [*words, *where]) in (0, 4)
+        return json.loads(capsys.readouterr().out)
+
+    assert called(main, "show", ran["run_id"])["steps"]
+    assert called(advisor, "diagnose", ran["run_id"])["regime"] is not None
+    called(main, "export", ran["run_id"], "--to", str(tmp_path / "run.parquet"))
+    assert called(main, "check")["inconsistencies"] == []
     assert not (tmp_path / "home" / "etalon.db").exists()

@@ -15,6 +15,7 @@ TIMES = {"time", "seconds", "seconds_generate", "seconds_learn", "seconds_measur
 CPU = torch.device("cpu")
 STEPS = 19
 FIRM = {"steps": STEPS, "prompts": 4, "group_size": 4, "learning_rate": 3e-3, "warmup_steps": 3}
+FIRM["evaluation_rollouts"] = 64
 
 
 class Kept:
@@ -71,17 +72,22 @@ SETTINGS = {
 }
 
 
-LONG = ("constant", "sgd")
+# Mid-cycle but for 0, and 10 is a step with an evaluation.
+STOPS = {"cyclic": (0, 10), "on-policy": (10,), "decay, KL": (6,), "study": (10,)}
+MORE_STOPS = {**dict.fromkeys(SETTINGS, (6, 10)), "cyclic": (1, 6, 18)}
 
 
 @pytest.mark.parametrize(
-    "setting", [pytest.param(s, marks=[pytest.mark.long] if s in LONG else []) for s in SETTINGS]
+    ("setting", "stops"),
+    [
+        *STOPS.items(),
+        *(pytest.param(*each, marks=pytest.mark.long) for each in MORE_STOPS.items()),
+    ],
 )
-def test_going_on_gives_the_rows_of_never_having_stopped(learner, tmp_path, setting):
+def test_going_on_gives_the_rows_of_never_having_stopped(learner, tmp_path, setting, stops):
     changes = {**FIRM, "evaluate_every": 5, "sample_every": 6, **SETTINGS[setting]}
     straight = Kept(learner(**changes))
-    # Mid-cycle, and 10 is a step with an evaluation.
-    for at in (0, 1, 6, 10, 18) if setting == "cyclic" else (6, 10):
+    for at in stops:
         folder = tmp_path / str(at)
         stopped = Kept(learner(**changes), at, folder)
         resumed = Kept(learner(**changes), None, folder, stopped)

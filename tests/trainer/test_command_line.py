@@ -336,16 +336,17 @@ def test_a_killed_run_leaves_its_committed_rows_and_reads_as_lost(own_home):
     assert ask(path, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
-@takes_a_process
-def test_a_failing_run_exits_1_and_keeps_its_traceback(own_home):
+def test_a_failing_run_exits_1_and_keeps_its_traceback(own_home, monkeypatch, capsys):
+    monkeypatch.setenv("ETALON_HOME", str(own_home))
+    monkeypatch.delenv("ETALON_DB", raising=False)
     for weights in own_home.glob("warm_starts/*/model.safetensors"):
         weights.write_bytes(weights.read_bytes()[:1000])
-    done = command("-m", "trainer", "run", *SETTING, "--steps", "5", "--json", home=own_home)
-    assert done.returncode == 1
-    answer = the_object(done.stdout)
+    assert run_command(main, ["run", *SETTING, "--steps", "5", "--json"]) == 1
+    out, err = capsys.readouterr()
+    answer = the_object(out)
     assert (answer["status"], answer["steps"]) == ("failed", 0)
     nothing_is_missing_without_a_reason(answer)
-    assert answer["outcome_reason"] in done.stderr
+    assert answer["outcome_reason"] in err
     run = the_run(own_home / "etalon.db")
     assert run["status"] == "failed"
     assert run["error"].startswith("Traceback (most recent call last):")

@@ -15,10 +15,10 @@ from own_things import (
     without,
     write_prompts,
 )
-from processes import command
 
-from storage.commandline import BadInput
+from storage.commandline import BadInput, run_command
 from storage.records import RunStatus
+from trainer.__main__ import main
 from trainer.config import TrainerConfig, web_fields
 from trainer.judging import RewardFailed
 from trainer.launch import create_run
@@ -191,17 +191,18 @@ def test_ones_own_model_starts_a_built_in_workload(tmp_path):
     assert not (tmp_path / "warm_starts").exists()
 
 
-@pytest.mark.slow  # starts Python, which takes seconds to import torch
-def test_the_command_line_takes_ones_own_model_prompts_and_reward(tmp_path):
+def test_the_command_line_takes_ones_own_model_prompts_and_reward(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    monkeypatch.delenv("ETALON_DB", raising=False)
     config = own_config(tmp_path)
     words = (
-        f"-m trainer run --workload custom --model {config.model} --reward {config.reward} "
+        f"run --workload custom --model {config.model} --reward {config.reward} "
         f"--prompts-file {config.prompts_file} --max-new-tokens 2 --prompts 2 --group-size 2 "
         "--learning-rate 1e-4 --max-staleness 1 --steps 2 --json"
     ).split()
-    done = command(*words, home=tmp_path)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    capsys.readouterr()  # saving a model says so
+    assert run_command(main, words) == 0
+    answer = json.loads(capsys.readouterr().out)
     assert (answer["status"], answer["steps"]) == ("finished", 2)
     assert "no other gold" in answer["gold_reward_final_reason"]
 
@@ -371,17 +372,23 @@ def test_a_folder_that_is_no_saved_model_is_refused(tmp_path):
         assert line() == f"{words}; {told}"
 
 
-def test_a_bad_line_ends_the_command_with_one_line_and_leaves_nothing_behind(tmp_path):
+def test_a_bad_line_ends_the_command_with_one_line_and_leaves_nothing_behind(
+    tmp_path, monkeypatch, capsys
+):
     config = own_config(tmp_path)
     (tmp_path / "prompts.jsonl").write_text("{\n")
     home = tmp_path / "home"
+    monkeypatch.setenv("ETALON_HOME", str(home))
+    monkeypatch.delenv("ETALON_DB", raising=False)
     words = (
-        f"-m trainer run --workload custom --model {config.model} --reward {config.reward} "
+        f"run --workload custom --model {config.model} --reward {config.reward} "
         f"--prompts-file {config.prompts_file} --learning-rate 1e-4 --max-staleness 1 --steps 2"
     ).split()
-    done = command(*words, home=home)
-    assert (done.returncode, done.stdout) == (2, "")
-    [line] = done.stderr.splitlines()
+    capsys.readouterr()  # saving a model says so
+    assert run_command(main, words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    [line] = err.splitlines()
     assert line.startswith("prompts_file: line 1 of ")
     assert not home.exists()
 

@@ -9,8 +9,9 @@ from factories import a_config
 from own_things import own_config, own_values
 from processes import command
 
+from storage.commandline import run_command
 from storage.records import RunStatus
-from trainer.__main__ import exit_code, result
+from trainer.__main__ import exit_code, main, result
 from trainer.judging import RewardFailed
 from trainer.launch import create_run
 from trainer.learner import Hooks
@@ -193,23 +194,28 @@ def _fields(hooks):
 
 
 @pytest.mark.slow  # starts Python, which takes seconds to import torch
-def test_the_command_line_tells_a_failed_reward_in_one_line_and_a_divergence_in_its_json(tmp_path):
-    def run(body):
+def test_the_command_line_tells_a_failed_reward_in_one_line_and_a_divergence_in_its_json(
+    tmp_path, monkeypatch, capsys
+):
+    def words(body):
         values = own_values(tmp_path, f"{SIGNATURE}    {body}\n")
         named = ("workload", "model", "prompts_file", "reward", "steps")
         options = [w for n in named for w in (f"--{n.replace('_', '-')}", str(values[n]))]
-        words = ("-m", "trainer", "run", "--learning-rate", "1e-4", "--max-staleness", "0")
-        return command(*words, *options, "--json", home=tmp_path)
+        return ["run", "--learning-rate", "1e-4", "--max-staleness", "0", *options, "--json"]
 
-    failed = run("return None")
+    failed = command("-m", "trainer", *words("return None"), home=tmp_path)
     assert failed.returncode == 1
     assert json.loads(failed.stdout)["status"] == "failed"
     told = [line for line in failed.stderr.splitlines() if line.startswith("the run failed: ")]
     assert len(told) == 1
     assert "Traceback" not in failed.stderr
-    diverged = run("return [float('nan')] * len(completions)")
-    answer = json.loads(diverged.stdout)
-    assert (diverged.returncode, answer["status"]) == (1, "diverged")
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    monkeypatch.delenv("ETALON_DB", raising=False)
+    diverging = words("return [float('nan')] * len(completions)")
+    capsys.readouterr()  # saving a model says so
+    code = run_command(main, diverging)
+    answer = json.loads(capsys.readouterr().out)
+    assert (code, answer["status"]) == (1, "diverged")
     assert answer["outcome_reason"] == "the reward of the start is nan"
 
 

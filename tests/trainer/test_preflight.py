@@ -9,8 +9,9 @@ from factories import a_config
 from own_things import LENGTH, own_config, own_values, save_model, save_reward_model, write_prompts
 from processes import command
 
-from storage.commandline import BadInput
+from storage.commandline import BadInput, run_command
 from storage.records import RunStatus
+from trainer.__main__ import main
 from trainer.launch import create_run
 from trainer.lockstep import Lockstep
 from trainer.memory import (
@@ -81,18 +82,32 @@ def test_padding_takes_no_room(tmp_path):
     torch.testing.assert_close(found, score(learner.policy, alone)[0].detach())
 
 
-def test_the_command_refuses_a_long_prompt_before_anything_is_made(tmp_path):
+@pytest.fixture
+def told(tmp_path, monkeypatch, capsys):
+    """Run a command that must be refused and make nothing; return its one line."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("ETALON_HOME", str(home))
+    monkeypatch.delenv("ETALON_DB", raising=False)
+
+    def tell(*words):
+        capsys.readouterr()  # saving a model says so
+        assert run_command(main, words) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert not home.exists()
+        [line] = err.splitlines()
+        return line
+
+    return tell
+
+
+def test_the_command_refuses_a_long_prompt_before_anything_is_made(tmp_path, told):
     values = own_values(tmp_path)
     write_prompts(tmp_path / "prompts.jsonl", [{"prompt": "1" * 62}])
     named = ("workload", "model", "prompts_file", "reward", "steps", "max_new_tokens")
     options = [w for n in named for w in (f"--{n.replace('_', '-')}", str(values[n]))]
-    home = tmp_path / "home"
-    words = ("-m", "trainer", "run", "--learning-rate", "1e-4", "--max-staleness", "0", "--detach")
-    done = command(*words, *options, "--json", home=home)
-    assert (done.returncode, done.stdout) == (2, "")
-    [line] = done.stderr.splitlines()
-    assert line.startswith("prompts_file: line 1 of ")
-    assert not home.exists()
+    words = ("run", "--learning-rate", "1e-4", "--max-staleness", "0", "--detach")
+    assert told(*words, *options, "--json").startswith("prompts_file: line 1 of ")
 
 
 # -- models that do not load -------------------------------------------------------------------
@@ -122,15 +137,11 @@ def test_weights_that_are_missing_are_no_random_numbers(tmp_path):
 # -- memory ------------------------------------------------------------------------------------
 
 
-def test_a_model_that_no_machine_holds_is_refused_in_one_line(tmp_path):
-    home = tmp_path / "home"
+def test_a_model_that_no_machine_holds_is_refused_in_one_line(told):
     words = "--learning-rate 1e-4 --max-staleness 0 --steps 5 --hidden-size 8192 --layers 128"
-    done = command("-m", "trainer", "run", *words.split(), "--json", home=home)
-    assert (done.returncode, done.stdout) == (2, "")
-    [line] = done.stderr.splitlines()
+    line = told("run", *words.split(), "--json")
     assert line.startswith("memory: this run needs at least ")
     assert "optimizer 10" in line  # 137 billion weights, twice, in GiB
-    assert not home.exists()
 
 
 def need(config, width=64, layers=2):

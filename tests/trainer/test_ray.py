@@ -40,6 +40,14 @@ def archive(request, tmp_path):
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def node(nodes):
+    """A node that the tests here share."""
+    added = nodes.add()
+    yield added
+    nodes.dismiss(added)
+
+
 def sweep_words(folder, *, seeds, **changes):
     values = own_values(folder, A_WHILE, **changes)
     setting = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
@@ -53,15 +61,15 @@ def under_way(store):
     return [run for run in running if (store.last_step(run.id) or 0) > 3]
 
 
+@pytest.mark.usefixtures("node")
 def test_a_killed_node_loses_no_cell_of_a_sweep(nodes, archive, tmp_path):
-    doomed, spared = nodes.add(), nodes.add()
+    doomed = nodes.add()
     words = sweep_words(tmp_path, seeds=3, steps=25)
     where = ["--db", archive.url, "--ray-address", nodes.address]
     sweep = start(*words, *where, home=tmp_path / "home")
     wait_until(lambda: len(under_way(archive)) == 2 or sweep.poll() is not None, 120)
     nodes.kill(doomed)
     done = ended(sweep)
-    nodes.dismiss(spared)
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()
     answer = json.loads(line)
@@ -78,8 +86,8 @@ def test_a_killed_node_loses_no_cell_of_a_sweep(nodes, archive, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("node")
 def test_a_process_that_dies_fails_its_run_and_an_interrupt_stops_it(nodes, archive, tmp_path):
-    node = nodes.add()
     words = sweep_words(tmp_path, seeds=1, steps=1000)
     where = ["--db", archive.url, "--ray-address", nodes.address]
     sweep = start(*words, *where, home=tmp_path / "home")
@@ -90,7 +98,6 @@ def test_a_process_that_dies_fails_its_run_and_an_interrupt_stops_it(nodes, arch
     [second] = archive.runs(archived=False)
     sweep.send_signal(signal.SIGINT)
     done = ended(sweep)
-    nodes.dismiss(node)
     assert (done.returncode, done.stdout) == (130, "")
     first, second = archive.run(first.id), archive.run(second.id)
     assert (first.status, first.archived) == (RunStatus.FAILED, True)
@@ -135,8 +142,8 @@ def test_a_file_is_no_archive_for_several_machines_and_no_node_is_too_small(node
     assert line.startswith("engine: no node of the Ray cluster offers 64 CPU at once; add one")
 
 
+@pytest.mark.usefixtures("node")
 def test_a_node_that_does_not_reach_the_archive_or_the_files_says_so(nodes, tmp_path, monkeypatch):
-    node = nodes.add()
     config = own_config(tmp_path)
     (tmp_path / "prompts.jsonl").unlink()
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
@@ -144,7 +151,6 @@ def test_a_node_that_does_not_reach_the_archive_or_the_files_says_so(nodes, tmp_
         able = able_nodes(package, resources(1, config))
         with pytest.raises(BadInput) as found:
             check_reach(package, able, str(tmp_path / "no.db"), config)
-    nodes.dismiss(node)
     first, second = str(found.value).splitlines()
     assert first.startswith(f"prompts_file: {str(tmp_path / 'prompts.jsonl')!r}")
     assert second.startswith(f"db: there is no archive at {tmp_path / 'no.db'}")

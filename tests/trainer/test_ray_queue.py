@@ -32,16 +32,22 @@ RAISES_ELSEWHERE = (
 """Raises where the process that the reward serves is an actor."""
 
 
+@pytest.fixture(scope="module")
+def added(nodes):
+    """Two nodes with room for one rollout worker each, which the tests here share."""
+    both = [nodes.add(), nodes.add()]
+    yield nodes
+    for node in both:
+        nodes.dismiss(node)
+
+
 @pytest.fixture
-def two_nodes(nodes, monkeypatch, tmp_path):
-    """Two nodes with room for one rollout worker each, and a home; every learner here joins."""
-    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+def two_nodes(added, monkeypatch, tmp_path):
+    """Those nodes, and a home; every learner here joins."""
+    monkeypatch.setenv("RAY_ADDRESS", added.address)
     monkeypatch.setenv("ETALON_HOME", str(tmp_path))
     torch.set_num_threads(1)
-    added = [nodes.add(), nodes.add()]
-    yield nodes
-    for node in added:
-        nodes.dismiss(node)
+    return added
 
 
 @pytest.fixture

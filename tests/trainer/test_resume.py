@@ -350,7 +350,7 @@ def test_of_two_who_resume_at_once_one_wins(own_home):
         store.close()
 
 
-@takes_processes
+@pytest.mark.long  # tests/faults kills and resumes; a journey in the browser resumes detached
 def test_a_lost_run_goes_on_detached(own_home):
     store = in_home(own_home)
     try:

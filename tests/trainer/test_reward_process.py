@@ -147,10 +147,7 @@ def test_what_a_reward_prints_goes_to_standard_error(tmp_path, capfd):
     "changes",
     [
         {},
-        pytest.param(
-            {"schedule": "queue", "steps": 200},
-            marks=pytest.mark.slow,  # a worker takes seconds to import torch
-        ),
+        pytest.param({"schedule": "queue", "steps": 200}, marks=pytest.mark.long),
     ],
 )
 def test_a_run_whose_reward_hangs_later_fails_with_every_step_kept(
