@@ -17,7 +17,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import A_RUN, BadInput, Parser, add_common_options, parse, run_command
+from storage.commandline import (
+    A_RUN,
+    BadInput,
+    Parser,
+    add_common_options,
+    parse,
+    run_command,
+    tell,
+)
 from storage.liveness import LOST_AFTER_SECONDS, SILENT_SECONDS, PulseReader, process_gone
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
@@ -155,7 +163,7 @@ def _sweep(options: argparse.Namespace) -> int:
                 "seconds": time.time() - started,
             }
     except WorkersFailed as error:
-        print(error, file=sys.stderr)
+        tell(error, file=sys.stderr)
         return 1
     say(options, answer, _table(answer))
     return 0
@@ -254,7 +262,7 @@ def _stop(store: Store, options: argparse.Namespace) -> int:
     run = store.run(options.run)
     if is_silent_elsewhere(run):
         words = f"was silent for long on {run.host}; watching {LOST_AFTER_SECONDS:.0f} s more"
-        print(f"{run.id} {words}", file=sys.stderr, flush=True)
+        tell(f"{run.id} {words}", file=sys.stderr, flush=True)
         status = end_silent(store, run, PulseReader())
     words = f"{options.run} is {status}"
     if status.alive:
