@@ -14,11 +14,13 @@ from storage.commandline import (
     parse,
     print_json,
     run_command,
+    tell,
 )
 from storage.engine import database_url
 from storage.importers.stacks import STACKS, stack_named
 from storage.records import RunStatus
 from storage.store import Store
+from storage.words import in_a_line
 from trainer.config import TrainerConfig, add_config_options
 
 from .alerts_command import add_alerts_options
@@ -170,9 +172,9 @@ def _recommend(options: argparse.Namespace) -> int:
     if options.json:
         print_json(advice.as_json() | written)
     else:
-        print(_advice_text(advice), *(text for text in written.values() if text), sep="\n")
+        tell(_advice_text(advice), *(text for text in written.values() if text), sep="\n")
         if not advice.calibrated:
-            print(f"to measure it: {probe_command(question.setting)}")
+            tell(f"to measure it: {probe_command(question.setting)}")
     return 0
 
 
@@ -203,7 +205,7 @@ def _advice_text(advice: Advice) -> str:
         lines.append(f"{label:<24} {shown}")
     lines.append(f"{'binding':<24} {advice.binding}")
     lines.append(f"{'regime':<24} {advice.regime} ({advice.reasons['regime']})")
-    return "\n".join([*lines, *(f"evidence: {each}" for each in advice.evidence)])
+    return "\n".join([*lines, *(in_a_line(f"evidence: {each}") for each in advice.evidence)])
 
 
 def _diagnose(options: argparse.Namespace) -> int:
@@ -213,7 +215,7 @@ def _diagnose(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found.as_json())
     else:
-        print(_diagnosis_text(found))
+        tell(_diagnosis_text(found))
     damaged = run.status == RunStatus.FINISHED and run.outcome == "damaged"
     ended_badly = found.regime in (Regime.COLLAPSED, Regime.DIVERGED)
     alarm = damaged or (found.alarm and not ended_badly)

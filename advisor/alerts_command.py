@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import BadInput, print_json, tell
 from storage.look_command import count, explained
 from storage.records import AlertDelivery, DeliveryState
 from storage.store import Store
@@ -42,9 +42,9 @@ def run(options: argparse.Namespace) -> int:
         print_json({"deliveries": [explained(asdict(each), _why(each)) for each in found]})
         return 0
     for each in found:
-        print(_line(each))
+        tell(_line(each))
     if not found:
-        print("no alerts yet; python -m advisor watch raises them")
+        tell("no alerts yet; python -m advisor watch raises them")
     return 0
 
 
@@ -61,9 +61,9 @@ def _test(options: argparse.Namespace) -> int:
     if options.json:
         print_json(answer)
     elif answer["delivered"]:
-        print(f"a test was delivered to {name}")
+        tell(f"a test was delivered to {name}")
     else:
-        print(f"{name} did not take a test: {answer['delivered_reason']}")
+        tell(f"{name} did not take a test: {answer['delivered_reason']}")
     return 0 if answer["delivered"] else FAILED
 
 

@@ -7,11 +7,12 @@ from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any
 
-from storage.commandline import A_RUN, BadInput, print_json
+from storage.commandline import A_RUN, BadInput, print_json, tell
 from storage.errors import RunNotFound
 from storage.liveness import PulseReader
 from storage.records import RunInfo
 from storage.store import Store
+from storage.words import in_a_line
 
 from .compare import OUTCOME_FIELDS, differing_configuration, outcome_rows, summary
 from .glossary import label_of
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_as_json(runs, summaries, baseline))
     else:
-        print(_text(runs, summaries, baseline))
+        tell(_text(runs, summaries, baseline))
     return 0
 
 
@@ -127,7 +128,8 @@ def _plain(
 
 def _text(runs: Sequence[RunInfo], summaries: Mapping[str, Any], baseline: str | None) -> str:
     def line(title: str, cells: Sequence[Any]) -> str:
-        return f"{title[:WIDTH]:<{WIDTH}} " + " ".join(f"{cell!s:>24}" for cell in cells)
+        row = f"{title[:WIDTH]:<{WIDTH}} " + " ".join(f"{cell!s:>24}" for cell in cells)
+        return in_a_line(row)
 
     ids = [run.id for run in runs]
     lines = [line("", ids), line("name", [run.name[:24] for run in runs])]

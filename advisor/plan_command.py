@@ -4,7 +4,7 @@ import argparse
 import shlex
 from typing import Any
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import BadInput, print_json, tell
 from storage.importers.snippets import settings
 from storage.importers.stacks import Stack, stack_named
 from storage.importers.staleness import largest_knob
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(answer)
     else:
-        print(_text(answer))
+        tell(_text(answer))
     return 0
 
 

@@ -16,7 +16,7 @@ from contextlib import chdir
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from storage.commandline import BadInput, Parser, add_common_options, parse, run_command
+from storage.commandline import BadInput, Parser, add_common_options, parse, run_command, tell
 from storage.engine import home
 from storage.store import Store
 from trainer.config import checked_config
@@ -46,12 +46,12 @@ def main(argv: Sequence[str]) -> int:
     port = free_port(options.port, address)
     store = Store.open(options.db)
     if not options.no_demo and (run_id := start_demonstration(store)):
-        print(f"The archive is empty: demonstration run {run_id} is starting.", flush=True)
+        tell(f"The archive is empty: demonstration run {run_id} is starting.", flush=True)
     os.environ["ETALON_DB"] = store.url
     os.environ["ETALON_HOME"] = str(home().resolve())
     store.close()
     start_watching()
-    print(f"Etalon: http://{address}:{port}   (Ctrl-C closes it; runs go on)", flush=True)
+    tell(f"Etalon: http://{address}:{port}   (Ctrl-C closes it; runs go on)", flush=True)
     os.chdir(APP.parent)  # Streamlit reads .streamlit/config.toml of its working folder
     command = [sys.executable, "-m", "streamlit", "run", str(APP)]
     settings = [f"--server.address={address}", f"--server.port={port}", "--server.headless=true"]

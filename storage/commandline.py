@@ -1,5 +1,8 @@
 """How every command of Etalon reads its options and prints its answer: one contract for all three.
 
+Everything that is printed goes through ``tell`` or ``print_json``: names, notes and messages of an
+archive, and keys of a log, say nothing to the terminal.
+
 Exit codes: 0 done, 1 the run failed or collapsed, 2 bad input with one clear line per fault and
 nothing on standard output, 130 interrupted. ``--json`` prints exactly one JSON object.
 """
@@ -16,12 +19,14 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from .errors import StorageError
+from .words import visible
 
 BAD_INPUT = 2
 INTERRUPTED = 130
 
 A_RUN = "its id, the beginning (4 letters or more) or last part of that, or its name, if one fits"
 
+_DEL = "\x7f"
 _LOOKS_NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 
 
@@ -165,16 +170,16 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) ->
         sys.stdout.flush()  # here, where what goes wrong with it can still be told
         return code
     except (BadInput, StorageError) as error:
-        print(error, file=sys.stderr)
+        tell(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted; everything up to the last step is kept", file=sys.stderr)
+        tell("interrupted; everything up to the last step is kept", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader, say `head`, has gone
         _discard_output()
         return 0
     except OSError as error:  # a full disk, a folder that may not be written, a name too long
-        print(error, file=sys.stderr)
+        tell(error, file=sys.stderr)
         _discard_output()
         return BAD_INPUT
 
@@ -185,9 +190,15 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def tell(*texts: object, **how: Any) -> None:
+    """Print as ``print`` does, with what would steer a terminal made ``visible``."""
+    print(*(visible(str(text)) for text in texts), **how)
+
+
 def print_json(answer: Mapping[str, Any]) -> None:
     """Print one JSON object; a non-finite number becomes null with its ``…_reason`` beside it."""
-    print(json.dumps(_plain(answer), allow_nan=False))
+    words = json.dumps(_plain(answer), allow_nan=False)  # ASCII, with control characters escaped
+    print(words.replace(_DEL, "\\u007f"))  # but this one
 
 
 def _plain(value: Any) -> Any:

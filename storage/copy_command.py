@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .commandline import INTERRUPTED, print_json
+from .commandline import INTERRUPTED, print_json, tell
 from .copying import copy_archive, is_empty, refuse_living, refuse_unsent
 from .engine import database_url
 from .liveness import PulseReader
@@ -52,7 +52,7 @@ def copy(options: argparse.Namespace) -> int:
                 copied = copy_archive(source, target, pulse, progress)
             shown = {"from": source.shown_url, "to": target.shown_url}
     except KeyboardInterrupt:
-        print("interrupted; nothing is copied", file=sys.stderr)
+        tell("interrupted; nothing is copied", file=sys.stderr)
         return INTERRUPTED
     finally:
         source.close()
@@ -62,10 +62,10 @@ def copy(options: argparse.Namespace) -> int:
         print_json({**shown, **counts, "seconds": seconds})
         return 0
     rows = counted(sum(copied.rows.values()), "row")
-    print(f"{rows} in {seconds:.1f} s, each compared: {shown['from']} -> {shown['to']}")
+    tell(f"{rows} in {seconds:.1f} s, each compared: {shown['from']} -> {shown['to']}")
     if copied.altered:
         altered = counted(copied.altered, "row")
-        print(f"{altered} with a NUL, which PostgreSQL's text cannot hold: ␀ stands for it")
+        tell(f"{altered} with a NUL, which PostgreSQL's text cannot hold: ␀ stands for it")
     return 0
 
 

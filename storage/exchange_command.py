@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .commandline import BadInput, print_json
+from .commandline import BadInput, print_json, tell
 from .export import export_run
 from .importers.importing import Imported, import_file
 from .importers.told import pairs
 from .store import Store
-from .words import counted
+from .words import counted, in_a_line
 
 FOLLOW_SECONDS = 5.0
 READING_SHARE = 0.1
@@ -52,7 +52,7 @@ def _follow(options: argparse.Namespace, archive: Callable[[], Store]) -> None:
                 except BadInput as fault:
                     if not said:
                         raise
-                    print(f"read again when it changes: {fault}", file=sys.stderr, flush=True)
+                    tell(f"read again when it changes: {fault}", file=sys.stderr, flush=True)
                 else:
                     _say_growth(done, options, said=said)
                     said = True
@@ -66,9 +66,7 @@ def _say_growth(done: Imported, options: argparse.Namespace, *, said: bool) -> N
     if not said:
         _say(done, options)
     elif not options.json and done.written:
-        print(
-            f"{done.run_id}  {counted(done.rows, 'step')}, {done.written} of them new", flush=True
-        )
+        tell(f"{done.run_id}  {counted(done.rows, 'step')}, {done.written} of them new", flush=True)
 
 
 def _looks(paths: Sequence[str]) -> object:
@@ -99,15 +97,15 @@ def _say(done: Imported, options: argparse.Namespace) -> None:
         print_json({**asdict(done), **reason})
         return
     steps = counted(done.rows, "step")
-    print(f"{done.run_id}  {steps}, {done.written} of them new  {done.stack or ''}")
+    tell(f"{done.run_id}  {steps}, {done.written} of them new  {done.stack or ''}")
     for key, column in done.mapped.items():
-        print(f"  {key} -> {column}")
+        tell(in_a_line(f"  {key} -> {column}"))
     for key, policy in done.kept_against.items():
-        print(f"  {key} is kept as it is: against the {policy} policy")
+        tell(in_a_line(f"  {key} is kept as it is: against the {policy} policy"))
     if done.unknown:
-        print(f"kept as they are, not known: {', '.join(done.unknown)}")
+        tell(in_a_line(f"kept as they are, not known: {', '.join(done.unknown)}"))
     for line in done.notes:
-        print(f"note: {line}")
+        tell(f"note: {line}")
     sys.stdout.flush()
 
 
@@ -118,5 +116,5 @@ def export(store: Store, options: argparse.Namespace) -> int:
     if options.json:
         print_json({"run_id": options.run, "file": str(file), "rows": rows})
     else:
-        print(f"{options.run}: {counted(rows, 'step')} in {file}")
+        tell(f"{options.run}: {counted(rows, 'step')} in {file}")
     return 0

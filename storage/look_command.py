@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from .commandline import BadInput, print_json
+from .commandline import BadInput, print_json, tell
 from .liveness import PulseReader
 from .records import METRIC_NAMES, RunInfo, StepMetrics, missing_reason
 from .store import Store
-from .words import counted, moment
+from .words import counted, in_a_line, moment
 
 MOST_STEPS = 1_000_000
 TIMES = ("created_at", "started_at", "ended_at", "heartbeat_at", "pid_started")
+OF_LINES = ("error", "notes")
 LISTED = ("id", "name", "kind", "status", "workload", "group", "seed", "archived", "outcome")
 
 
@@ -43,12 +44,13 @@ def list_runs(store: Store, options: argparse.Namespace) -> int:
         print_json({"runs": [explained(*each) for each in zip(rows, why, strict=True)]})
         return 0
     for row in rows:
-        print(
+        words = (
             f"{row['id']}  {row['status']:<10} {row['outcome'] or '':<12} "
             f"{counted(row['steps'], 'step'):>13}  {row['workload'] or '':<11} {row['name']}"
         )
+        tell(in_a_line(words))
     if not rows:
-        print("no runs yet; start one with: python -m trainer run --help")
+        tell("no runs yet; start one with: python -m trainer run --help")
     return 0
 
 
@@ -87,12 +89,12 @@ def show_run(store: Store, options: argparse.Namespace) -> int:
         print_json({"run": shown, "steps": steps, "evaluations": evaluations, "tags": tags})
         return 0
     for name, value in asdict(run).items():
-        print(f"{name:<20} {_told(name, value)}")
+        tell(f"{name:<20} {_told(name, value)}")
     for step in steps:
-        print(f"\nstep {step['step']}")
+        tell(f"\nstep {step['step']}")
         for name in METRIC_NAMES:
             reason = step.get(f"{name}_reason")
-            print(f"  {name:<24} {_shown(step[name])}" + (f"  ({reason})" if reason else ""))
+            tell(f"  {name:<24} {_shown(step[name])}" + (f"  ({reason})" if reason else ""))
     return 0
 
 
@@ -111,8 +113,9 @@ def _told(name: str, value: Any) -> str:
     if name in TIMES and value is not None:
         return moment(value)
     if isinstance(value, Mapping):
-        return "".join(f"\n  {key:<24} {_shown(each)}" for key, each in value.items()) or "-"
-    return _shown(value)
+        lines = (in_a_line(f"{key:<24} {_shown(each)}") for key, each in value.items())
+        return "".join(f"\n  {line}" for line in lines) or "-"
+    return _shown(value) if name in OF_LINES else in_a_line(_shown(value))
 
 
 def _shown(value: Any) -> str:

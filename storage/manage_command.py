@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy.exc import DBAPIError
 
 from .check import inconsistencies
-from .commandline import BadInput, print_json
+from .commandline import BadInput, print_json, tell
 from .engine import shown, unchecked_engine
 from .errors import ArchiveUnavailable
 from .liveness import PulseReader
@@ -17,7 +17,7 @@ from .records import RunInfo
 from .removal import remove_run
 from .repair import repair
 from .store import Store
-from .words import counted
+from .words import counted, in_a_line
 
 
 def check(store: Store, options: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def check(store: Store, options: argparse.Namespace) -> int:
     if options.json:
         print_json({"inconsistencies": found, "checked_at": time.time()})
     else:
-        print("\n".join(found) or "no inconsistency found")
+        tell("\n".join(found) or "no inconsistency found")
     return 1 if found else 0
 
 
@@ -40,13 +40,13 @@ def _repair(store: Store, options: argparse.Namespace) -> int:
         print_json({"copy": copy, **none, "done": told.done, "inconsistencies": told.left})
         return 1 if told.left else 0
     if told.copy is None:
-        print("no inconsistency found")
+        tell("no inconsistency found")
         return 0
-    print(f"the archive as it was is kept in {told.copy}")
+    tell(f"the archive as it was is kept in {told.copy}")
     for line in told.done:
-        print(line)
+        tell(line)
     for line in told.left:
-        print(f"not mended: {line}")
+        tell(f"not mended: {line}")
     return 1 if told.left else 0
 
 
@@ -70,7 +70,7 @@ def migrate(options: argparse.Namespace) -> int:
         reason = {"before_reason": "empty"} if before is None else {}
         print_json({"before": before, "after": after, **reason})
     else:
-        print(f"schema {before or 'none'} -> {after}")
+        tell(f"schema {before or 'none'} -> {after}")
     return 0
 
 
@@ -80,7 +80,7 @@ def archive(store: Store, options: argparse.Namespace) -> int:
     if options.json:
         print_json({"run_id": options.run, "archived": not options.undo})
     else:
-        print(f"{options.run} is {'back in the lists' if options.undo else 'archived'}")
+        tell(f"{options.run} is {'back in the lists' if options.undo else 'archived'}")
     return 0
 
 
@@ -104,14 +104,14 @@ def delete(store: Store, options: argparse.Namespace) -> int:
     steps = sum(store.step_counts(given).values())
     words = f"{counted(len(given), 'run')} with {counted(steps, 'step')}"
     if not options.yes and not _confirmed(words, runs):
-        print("nothing is deleted", file=sys.stderr)
+        tell("nothing is deleted", file=sys.stderr)
         return 0
     for run_id in given:
         remove_run(store, run_id)
     if options.json:
         print_json({"deleted": given, "steps": steps})
     else:
-        print(f"deleted {words}")
+        tell(f"deleted {words}")
     return 0
 
 
@@ -124,8 +124,8 @@ def _confirmed(words: str, runs: Sequence[RunInfo]) -> bool:
     if not sys.stdin.isatty():
         raise BadInput(f"yes: not given, and nobody to ask; add --yes to delete {words} for good")
     for run in runs:
-        print(f"{run.id}  {run.name}", file=sys.stderr)
-    print(f"delete {words} for good? [y/N] ", end="", file=sys.stderr, flush=True)
+        tell(in_a_line(f"{run.id}  {run.name}"), file=sys.stderr)
+    tell(f"delete {words} for good? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
@@ -141,7 +141,7 @@ def tag(store: Store, options: argparse.Namespace) -> int:
     if options.json:
         print_json({"run_id": run.id, "tags": words})
     else:
-        print(f"{run.id}: {', '.join(words) or 'no tags'}")
+        tell(f"{run.id}: {', '.join(words) or 'no tags'}")
     return 0
 
 
@@ -157,5 +157,5 @@ def note(store: Store, options: argparse.Namespace) -> int:
         reason = {"notes_reason": "taken away"} if text is None else {}
         print_json({"run_id": options.run, "notes": text, **reason})
     else:
-        print(f"{options.run}: {text or 'no note'}")
+        tell(f"{options.run}: {text or 'no note'}")
     return 0

@@ -174,7 +174,7 @@ class RunStore(Transactions):
         ``process`` are the columns that tell who gives it.
 
         Raises:
-            RunTakenOver: the run has another process now.
+            RunTakenOver: the run has another process now, or was ended as if it had none.
         """
         own = and_(runs.c.id == run_id, *(runs.c[name] == value for name, value in process.items()))
         with self.writing() as connection:
@@ -183,11 +183,15 @@ class RunStore(Transactions):
                 .where(own)
                 .values(heartbeat_count=runs.c.heartbeat_count + 1, heartbeat_at=now)
             )
-            query = select(runs.c.stop_requested, runs.c.host, runs.c.pid)
+            query = select(
+                runs.c.stop_requested, runs.c.host, runs.c.pid, runs.c.status, runs.c.outcome_reason
+            )
             found = connection.execute(query.where(runs.c.id == run_id)).first()
             if found is not None and counted.rowcount == 0:
                 raise RunTakenOver(
                     f"run: {run_id} is carried out by process {found.pid} on {found.host} now"
+                    if RunStatus(found.status).alive
+                    else f"run: {run_id} was {found.status} meanwhile: {found.outcome_reason}"
                 )
             return bool(found and found.stop_requested)
 

@@ -1,7 +1,7 @@
 """The store's half about learner steps: written one by one or in bulk, read whole or in outline."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -88,11 +88,7 @@ class StepStore(RunStore):
             run, rows = imported(run_info(found) if found else None)
             connection.execute(self._run_upsert, to_row(run))
             if found:
-                there = connection.execute(select(steps).where(steps.c.run_id == run.id)).mappings()
-                known = {row["step"]: from_row(StepMetrics, row) for row in there}
-                rows = [
-                    row for row in rows if not _alike(known.get(row["step"]), StepMetrics(**row))
-                ]
+                rows = _other_rows(connection, run.id, rows)
             count = self._write_imported(connection, run.id, rows)
         self._newest.pop(run.id, None)
         return run, count
@@ -312,6 +308,21 @@ class StepStore(RunStore):
             newest = newest_step(connection, row.run_id) or 0
             _roll_up_missing(connection, row.run_id, newest)
         return newest
+
+
+def _other_rows(
+    connection: Connection, run_id: str, rows: Iterable[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Leave out of the steps of a run, which ascend, those that are there as they are."""
+    remaining = iter(rows)
+    while portion := list(islice(remaining, _ROWS_AT_ONCE)):
+        within = steps.c.step.between(portion[0]["step"], portion[-1]["step"])
+        query = select(steps).where(steps.c.run_id == run_id, within)
+        there = connection.execute(query).mappings()
+        known = {row["step"]: from_row(StepMetrics, row) for row in there}
+        for row in portion:
+            if not _alike(known.get(row["step"]), StepMetrics(**row)):
+                yield row
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -17,7 +17,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import A_RUN, BadInput, Parser, add_common_options, parse, run_command
+from storage.commandline import (
+    A_RUN,
+    BadInput,
+    Parser,
+    add_common_options,
+    parse,
+    run_command,
+    tell,
+)
+from storage.liveness import LOST_AFTER_SECONDS, SILENT_SECONDS, PulseReader, process_gone
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
@@ -27,6 +36,7 @@ from .launch import claim, config_to_resume, create_run, launch, queue_run, reop
 from .pool import Carriers, WorkersFailed, carry_out_offered
 from .ray_cluster import ready_for
 from .run_command import carry_out, check_start, ended, exit_code, result, say, told
+from .silence import end_silent, is_silent_elsewhere
 from .sweep import add_sweep_options, cells_from_options, run_cells
 
 
@@ -153,7 +163,7 @@ def _sweep(options: argparse.Namespace) -> int:
                 "seconds": time.time() - started,
             }
     except WorkersFailed as error:
-        print(error, file=sys.stderr)
+        tell(error, file=sys.stderr)
         return 1
     say(options, answer, _table(answer))
     return 0
@@ -249,9 +259,26 @@ def _pool(store: Store, options: argparse.Namespace) -> int:
 
 def _stop(store: Store, options: argparse.Namespace) -> int:
     status = stop(store, options.run)
-    words = "will stop after its present step" if status.alive else f"is {status}"
-    say(options, {"run_id": options.run, "status": status}, f"{options.run} {words}")
+    run = store.run(options.run)
+    if is_silent_elsewhere(run):
+        words = f"was silent for long on {run.host}; watching {LOST_AFTER_SECONDS:.0f} s more"
+        tell(f"{run.id} {words}", file=sys.stderr, flush=True)
+        status = end_silent(store, run, PulseReader())
+    words = f"{options.run} is {status}"
+    if status.alive:
+        words = f"{options.run} will stop after its present step{_once_heard(run)}"
+    say(options, {"run_id": options.run, "status": status}, words)
     return 0
+
+
+def _once_heard(run: RunInfo) -> str:
+    """Say whom a request to stop waits for, where that is a process of another host."""
+    if run.pid is None or process_gone(run) is not None:
+        return ""
+    return (
+        f", once {run.host} hears it; if that gave no sign of life for "
+        f"{SILENT_SECONDS / 60:.0f} minutes, ask again, and the run is ended from here"
+    )
 
 
 _COMMANDS = {"resume": _resume, "stop": _stop, "work": _work, "pool": _pool}

@@ -224,7 +224,7 @@ def config_to_resume(
         RunNotFound, BadInput: as ``reopen``, but for another process that is first.
         JournalDamaged: what its process left cannot be read.
     """
-    run = _brought_in(store, store.run(run_id))
+    run = brought_in(store, store.run(run_id))
     if fault := _resume_fault(store, run, governed=governed):
         raise BadInput(f"run: {run_id} {fault}")
     planned = int(run.config["steps"])
@@ -234,7 +234,7 @@ def config_to_resume(
     return config
 
 
-def _brought_in(store: Store, run: RunInfo) -> RunInfo:
+def brought_in(store: Store, run: RunInfo) -> RunInfo:
     """Send what a run that nobody carries out has in its journal, and return it as it is then."""
     if (run.status.alive and not is_lost(run)) or run.pid is None:
         return run
@@ -309,7 +309,7 @@ def stop(store: Store, run_id: str) -> RunStatus:
     """Ask a run to stop after its present learner step, and return its status now.
 
     A run whose process is gone, or that never had one, is marked stopped at once; a run that has
-    ended keeps its status.
+    ended keeps its status. One with a process on another host is asked alone, see ``silence``.
 
     Raises:
         JournalDamaged: what its process left cannot be read.
@@ -319,8 +319,11 @@ def stop(store: Store, run_id: str) -> RunStatus:
     if not run.status.alive:
         return run.status
     store.update_run(run_id, stop_requested=True)
-    run = _brought_in(store, store.run(run_id))
-    if not run.status.alive or (run.pid is not None and not process_gone(run)):
+    run = store.run(run_id)
+    if run.pid is not None and not process_gone(run):
+        return run.status
+    run = brought_in(store, run)
+    if not run.status.alive:
         return run.status
     reason = "stopped before it had a process" if run.pid is None else "its process was gone"
     ends = {"ended_at": time.time(), "outcome_reason": reason}

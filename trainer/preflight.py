@@ -5,6 +5,7 @@ It takes the seconds that torch and transformers take to import, and loads no we
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def check(config: TrainerConfig, *, here: bool = True) -> None:
         model = _own_shape(Path(config.model)) if config.model else _built_in_shape(config)
     if config.prompts_file is not None and config.model is not None:
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        _check_prompts(config, room)
+        file, answer = config.prompts_file, config.max_new_tokens or MAX_NEW_TOKENS
+        _check_prompts(file, Path(file).stat().st_mtime_ns, config.model, answer, room)
     if device is None:
         return
     evaluated = max(FINAL_ROLLOUTS, config.evaluation_rollouts)
@@ -69,12 +71,19 @@ def _own_shape(folder: Path) -> Any:
     return model
 
 
-def _check_prompts(config: TrainerConfig, room: int | None) -> None:
-    """Refuse the first prompt that has no token or leaves the model no room to answer."""
-    file, folder = str(config.prompts_file), Path(str(config.model))
+@lru_cache(maxsize=1)  # a run checks what its command has checked, and tokens take seconds
+def _check_prompts(file: str, written_at: int, model: str, answer: int, room: int | None) -> None:
+    """Refuse the first prompt that has no token or leaves the model no room to answer.
+
+    Args:
+        file: holds the prompts.
+        written_at: when it was last changed.
+        model: folder of the tokenizer.
+        answer: most tokens of an answer.
+        room: how many tokens the model reads, None when it does not say.
+    """
     prompts: Sequence[Prompt] = read_prompts(file)
-    tokenizer = loaded_tokenizer(folder, "model")
-    answer = config.max_new_tokens or MAX_NEW_TOKENS
+    tokenizer = loaded_tokenizer(Path(model), "model")
     for prompt, ids in zip(prompts, tokenizer([*map(str, prompts)])["input_ids"], strict=True):
         where = f"prompts_file: line {prompt.line} of {file!r}"
         if not ids:

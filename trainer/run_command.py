@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import print_json
+from storage.commandline import print_json, tell
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
@@ -33,7 +33,7 @@ def ended(store: Store, run: RunInfo, govern: Governor | None = None) -> RunInfo
     try:
         return carry_out(store, run, govern)
     except Exception as error:  # the worker has recorded it in the run with its traceback
-        print(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
+        tell(f"the run failed: {type(error).__name__}: {error}", file=sys.stderr)
         return store.run(run.id)
 
 
@@ -58,7 +58,7 @@ def carry_out(store: Store, run: RunInfo, govern: Governor | None = None) -> Run
 def _plainly(words: str) -> None:
     """Say on standard error what a progress bar shows, where there is no terminal for one."""
     if not sys.stderr.isatty():
-        print(words, file=sys.stderr, flush=True)
+        tell(words, file=sys.stderr, flush=True)
 
 
 def told(store: Store, options: argparse.Namespace, run: RunInfo) -> int:
@@ -116,4 +116,4 @@ def say(options: argparse.Namespace, answer: dict[str, Any], words: str) -> None
     if options.json:
         print_json(answer)
     else:
-        print(words)
+        tell(words)

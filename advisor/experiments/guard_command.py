@@ -5,7 +5,7 @@ import sys
 from contextlib import closing
 from importlib import import_module
 
-from storage.commandline import A_RUN, BadInput, print_json
+from storage.commandline import A_RUN, BadInput, print_json, tell
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options, checked_config, config_from_options
@@ -66,7 +66,7 @@ def _go_on(options: argparse.Namespace) -> int:
 
 def _carried_out(store: Store, options: argparse.Namespace, run: RunInfo, bounds: Bounds) -> int:
     config = checked_config(run.config)
-    print(words(bounds, config), file=sys.stderr, flush=True)
+    tell(words(bounds, config), file=sys.stderr, flush=True)
     run = ended(store, run, Governor(config, bounds))
     acted = [event for event in store.events(run.id) if event.kind == "governor"]
     answer = {**result(store, run), "governor_events": len(acted)}
@@ -74,6 +74,6 @@ def _carried_out(store: Store, options: argparse.Namespace, run: RunInfo, bounds
         print_json(answer)
     else:
         for event in acted:
-            print(f"step {event.step}: {event.message}")
-        print(sentence(run))
+            tell(f"step {event.step}: {event.message}")
+        tell(sentence(run))
     return exit_code(run.status)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import BadInput, print_json, tell
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({kind: plain(law) for kind, law in answer.items()})
     else:
-        print("\n".join(f"{kind}\n{_text(law)}" for kind, law in answer.items()))
+        tell("\n".join(f"{kind}\n{_text(law)}" for kind, law in answer.items()))
     return 0
 
 
@@ -99,7 +99,7 @@ def _make(store: Store, options: argparse.Namespace, study: Study, jobs: int | N
         made = run_study(store, kind, study, group=group, jobs=jobs, progress=progress)
     lost = [run for run in made if run.status == "failed"]
     for each in lost:
-        print(f"run {each.id} failed: {each.outcome_reason}", file=sys.stderr)
+        tell(f"run {each.id} failed: {each.outcome_reason}", file=sys.stderr)
 
 
 def _study(options: argparse.Namespace) -> Study:

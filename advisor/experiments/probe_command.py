@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import BadInput, print_json, tell
 from storage.records import Calibration
 from storage.store import Store
 from trainer.config import TrainerConfig, add_config_options, checked_config
@@ -54,13 +54,13 @@ def run(options: argparse.Namespace) -> int:
         try:
             found = probe(store, setting, budget=budget, progress=progress)
         except RuntimeError as error:
-            print(f"the probe failed: {error}", file=sys.stderr)
+            tell(f"the probe failed: {error}", file=sys.stderr)
             return 1
     answer = explained(report(found))
     if options.json:
         print_json(answer)
     else:
-        print(_text(answer))
+        tell(_text(answer))
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import BadInput, print_json, tell
 from storage.store import Store
 
 from .fitting import fitted_levels
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
                 levels = fit(store, chosen, split=options.split, jobs=jobs, progress=progress)
                 words = json.dumps(levels, indent=2) + "\n"
                 Path(options.fit).write_text(words, encoding="utf-8")
-                print(words, end="")
+                tell(words, end="")
                 return 0
             if options.transfer:
                 carried = judge_transfer(store, chosen, jobs=jobs, progress=progress)
@@ -85,14 +85,14 @@ def run(options: argparse.Namespace) -> int:
                 found = judge(store, chosen, split=options.split, jobs=jobs, progress=progress)
                 words, facts = document(found), found.as_json()
         except ProbeFailed as error:
-            print(error, file=sys.stderr)
+            tell(error, file=sys.stderr)
             return 1
     if options.report is not None:
         Path(options.report).write_text(words, encoding="utf-8")
     if options.json:
         print_json(json.loads(json.dumps(facts)))
     else:
-        print(words)
+        tell(words)
     return 0
 
 

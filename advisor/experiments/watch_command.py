@@ -8,7 +8,7 @@ from contextlib import closing
 
 import psutil
 
-from storage.commandline import BadInput, print_json
+from storage.commandline import BadInput, print_json, tell
 from storage.patience import patiently
 from storage.records import RunInfo
 from storage.store import Store
@@ -116,7 +116,7 @@ class Watching:
 
     def _say(self, words: str) -> None:
         if not self._is_quiet:
-            print(printable(words), flush=True)
+            tell(printable(words), flush=True)
 
 
 def _count(text: str) -> int:

@@ -110,6 +110,7 @@ class Rows:
 
     def __init__(self) -> None:
         self._by_step: dict[int, dict[str, Any]] = {}
+        self._keys: dict[str, str] = {}  # one string of each: a reader makes its own in every row
         self._changed: dict[int, None] = {}
 
     def __len__(self) -> int:
@@ -118,13 +119,14 @@ class Rows:
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Join a row, or a part of one, to what there is of its step."""
         there = self._by_step.get(step)
+        shared = self._keys.setdefault
         if there is None:
-            self._by_step[step] = dict(values)
+            self._by_step[step] = {shared(key, key): value for key, value in values.items()}
             return
         for key, value in values.items():
             if key in there and not _same(there[key], value):
                 self._changed[step] = None
-            there[key] = value
+            there[shared(key, key)] = value
 
     @property
     def ordered(self) -> dict[int, dict[str, Any]]:
@@ -134,10 +136,7 @@ class Rows:
     @property
     def keys(self) -> tuple[str, ...]:
         """All keys in the order in which they appear."""
-        keys: dict[str, Any] = {}
-        for row in self._by_step.values():
-            keys.update(row)
-        return tuple(keys)
+        return tuple(self._keys)
 
     @property
     def notes(self) -> tuple[str, ...]:

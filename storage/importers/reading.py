@@ -71,7 +71,9 @@ def _read(source: Source, format: str, most_bytes: int, most_rows: int, run: str
         content = _content(source, most_bytes)
         found = _format_of(content) if format == "auto" else _as_said(format, content)
         if found in _OF_TEXT:
-            log = _OF_TEXT[found](_text(content), most_rows=most_rows)
+            text = _text(content)
+            del content  # as large as the text, and as long as that is read
+            log = _OF_TEXT[found](text, most_rows=most_rows)
             if found == "jsonl" and isinstance(source, str | Path):
                 settings, notes = _config_beside(Path(source), most_bytes)
                 log = replace(log, settings=settings, notes=(*log.notes, *notes))
@@ -181,7 +183,7 @@ def _text(content: bytes) -> str:
         raise BadInput(
             f"file: byte {error.start} is no UTF-8 text; allowed: {ALLOWED}, not compressed"
         ) from None
-    if not text.strip():
+    if not text or text.isspace():
         raise BadInput("file: empty; allowed: a log with at least one row")
     return text
 
@@ -192,16 +194,18 @@ def format_of(text: str) -> str:
     Raises:
         BadInput: it is neither.
     """
-    lines = text.lstrip().split("\n", maxsplit=1)
+    begin = text.lstrip()
+    end = begin.find("\n")
+    line = begin if end < 0 else begin[:end]
     first, why = None, ""
     try:
-        first = decoded(lines[0].strip())
+        first = decoded(line.strip())
     except TooDeep as error:
         why = f", it is {error}"
     except ValueError:
         pass
     if isinstance(first, dict) and "log_history" not in first:
         return "jsonl"
-    if lines[0].startswith("{") and '"log_history"' in text:
+    if line.startswith("{") and '"log_history"' in text:
         return "trainer_state"
-    raise BadInput(f"file: {lines[0][:60]!r} begins no known log{why}; allowed: {ALLOWED}")
+    raise BadInput(f"file: {line[:60]!r} begins no known log{why}; allowed: {ALLOWED}")

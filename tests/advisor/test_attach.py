@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 import torch
@@ -338,6 +338,31 @@ def test_an_archive_that_never_was_changes_nothing(trainer, tmp_path, alone, cap
     assert unchanged(alone, witness)
     assert "in postgresql+psycopg://nobody:***@127.0.0.1:1/nothing" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+def test_a_postgresql_server_that_is_stopped_meanwhile_has_every_step_once(
+    trainer, postgres_server, caplog
+):
+    with postgres_server.archive() as url, ExitStack() as outage:
+        trained = trainer()
+        recorder = attach(trained, db=url)
+
+        class Outage(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == 8:
+                    wait_until(lambda: len(recorded(url, recorder.run_id)[1]) > 4)
+                    outage.enter_context(postgres_server.stopped())
+                if state.global_step == 16:
+                    wait_until(lambda: "the archive is away" in caplog.text)
+                    outage.close()
+
+        trained.add_callback(Outage())
+        trained.train()
+        run, rows, drifts = recorded(url, recorder.run_id)
+        assert (run.status, [row.step for row in rows]) == (RunStatus.FINISHED, list(range(24)))
+        assert len(drifts) == len({(each.step, each.lag) for each in drifts}) > 16
+        assert all(row.cycle_drift is not None for row in rows)
+    assert caplog.text.count("the archive is back, everything kept is written") == 1
 
 
 @pytest.mark.parametrize("place", ["begin", "step", "batch", "log"])

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import unicodedata
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,13 +14,17 @@ from sqlalchemy import inspect
 from states import healthy
 from streamlit.testing.v1 import AppTest
 
+from advisor.__main__ import main as advisor_main
 from advisor.dashboard import operate
+from storage.__main__ import main as storage_main
 from storage.check import inconsistencies
-from storage.commandline import BadInput
+from storage.commandline import BadInput, run_command
 from storage.engine import checkpoint_folder, policy_folder
 from storage.errors import PathOutside
 from storage.importers.importing import import_file
+from storage.records import Event
 from storage.removal import remove_run
+from trainer.__main__ import main as trainer_main
 from trainer.config import TrainerConfig, web_fields
 from trainer.launch import log_file
 
@@ -108,6 +113,70 @@ def test_no_shell_and_no_evaluated_text_is_in_the_program(calls):
     assert [file for file, _, node in calls for k in node.keywords if k.arg == "shell"] == []
     own_pipes = {"reward_process", "rollout_actors", "rollout_processes", "rollout_worker"}
     assert {f for f, name, _ in calls if name == "pickle.loads"} == {f"{f}.py" for f in own_pipes}
+
+
+# -- the terminal -------------------------------------------------------------------------------
+
+STEERS = "\x1b]0;owned\x07\x1b[2J\r\x08\x7f\x9b31m\u202e\u2066"
+"""A title, an empty screen, an overwritten line, and words that read backwards."""
+
+FIRST, SECOND = "20260101-000000-abcdef", "20260101-000000-fedcba"
+
+
+@pytest.fixture
+def steering(store):
+    """An archive in which every text that a command prints would steer the terminal."""
+    texts = {name: f"{name}{STEERS}" for name in ("workload", "group", "notes", "outcome_reason")}
+    for run_id in (FIRST, SECOND):
+        run = replace(healthy(), id=run_id)
+        own = {**run.config, "name": f"{run_id}{STEERS}"}
+        fill(store, replace(run, name=f"{STEERS}\nforged line", config=own, **texts), steps=60)
+        store.update_run(run.id, error=f"first{STEERS}\nsecond", outcome=f"finished{STEERS}")
+        store.tag_run(run.id, [f"tag{STEERS}"])
+        store.append_event(Event(run_id=run.id, time=NOON, kind="governor", message=STEERS, step=1))
+    return store
+
+
+def steers(text):
+    return [c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t"]
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "code"),
+    [
+        (storage_main, "list", 0),
+        (storage_main, "show RUN", 0),
+        (storage_main, f"note RUN note{STEERS}", 0),
+        (storage_main, f"tag RUN tag{STEERS}", 0),
+        (storage_main, f"show {STEERS}", 2),
+        (storage_main, f"import {STEERS}", 2),
+        (storage_main, f"list --{STEERS}", 2),
+        (trainer_main, f"stop {STEERS}", 2),
+        (trainer_main, "resume RUN", 2),
+        (advisor_main, "diagnose RUN", 4),
+        (advisor_main, f"compare RUN {SECOND}", 0),
+        (advisor_main, f"recommend --group group{STEERS} --max-staleness 3 --steps 60", 0),
+    ],
+    ids=lambda each: each.split("\x1b")[0] if isinstance(each, str) else "",
+)
+def test_no_text_of_an_archive_or_of_a_command_steers_the_terminal(
+    steering, capsys, program, words, code
+):
+    given = [FIRST if word == "RUN" else word for word in words.split(" ")]
+    assert run_command(program, [*given, "--db", steering.url]) == code
+    out, err = capsys.readouterr()
+    assert steers(out + err) == []
+    assert "\nforged" not in out
+    if words not in ("resume RUN", "diagnose RUN"):
+        assert r"\x1b" in out + err
+    if out:
+        assert run_command(program, [*given, "--db", steering.url, "--json"]) == code
+        assert steers(capsys.readouterr().out) == []
+
+
+def test_nothing_is_printed_past_the_one_place_that_makes_it_visible():
+    printing = {file for file, name, _ in CALLS if name in ("print", "sys.stdout.write")}
+    assert printing == {"commandline.py"}
 
 
 # -- paths --------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ import io
 import json
 import math
 import time
+import tracemalloc
 
 import pytest
 
 from storage.check import inconsistencies
 from storage.commandline import BadInput
 from storage.importers.importing import import_file
-from storage.importers.reading import format_of
+from storage.importers.reading import format_of, read_logs
 from storage.records import RunStatus, missing_reason
 
 TRL_ROW = {
@@ -338,6 +339,31 @@ def test_the_same_log_again_changes_nothing_and_a_longer_one_adds_what_is_new(st
     assert import_file(store, put(lines(*rows))).written == 1
     assert [row.step for row in store.steps(done.run_id)] == list(range(40))
     assert only(store).notes == "mine"
+
+
+def test_a_log_that_is_compared_in_portions_renews_what_changed_in_each(put, store, monkeypatch):
+    monkeypatch.setattr("storage.step_store._ROWS_AT_ONCE", 3)
+    rows = [{"step": step, "loss": 1.0, "grad_norm": step / 10} for step in range(0, 20, 2)]
+    log = put(lines(*rows))
+    assert import_file(store, log).written == 10
+    assert import_file(store, log).written == 0
+    changed = [row | {"loss": 2.0} if row["step"] in (4, 6) else row for row in rows]
+    done = import_file(store, put(lines(*changed, {"step": 20, "loss": 3.0})))
+    assert done.written == 3
+    losses = store.series(done.run_id, ["loss"])["loss"]
+    assert losses == [1.0, 1.0, 2.0, 2.0, *6 * [1.0], 3.0]
+
+
+def test_a_log_that_is_read_takes_little_more_memory_than_its_text(put):
+    """One string per key, not one per row, and the bytes are gone once they are text."""
+    values = dict.fromkeys((f"training/a_key_of_this_log/{n}" for n in range(10)), 0.1234567890123)
+    log = put(lines(*({"step": step, "data": values} for step in range(3000))))
+    tracemalloc.start()
+    rows = read_logs([log], format="auto", most_bytes=2**21, most_rows=3000).rows
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len({id(key) for row in rows.values() for key in row}) == len(values)
+    assert peak < 2.7 * log.stat().st_size
 
 
 def test_a_step_whose_later_part_came_later_is_renewed(store, put):

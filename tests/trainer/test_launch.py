@@ -1,21 +1,28 @@
 """Queued runs, and stopping runs in every state of their life."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from dataclasses import replace
+from functools import partial
 
 import psutil
 import pytest
 from factories import a_config, a_run, a_step
+from processes import ended, start, wait_until
 
 from storage.commandline import BadInput
 from storage.engine import journal_file
 from storage.errors import ArchiveUnavailable, JournalDamaged, RunNotFound
 from storage.journal import Journal, RunChange
-from storage.liveness import process_mark
+from storage.liveness import PulseReader, process_mark
 from storage.models import SCHEMA_REVISION
 from storage.records import RunStatus
+from trainer.__main__ import main
 from trainer.config import TrainerConfig
 from trainer.launch import (
     claim,
@@ -28,6 +35,7 @@ from trainer.launch import (
     start_queued,
     stop,
 )
+from trainer.silence import end_silent, is_silent_elsewhere
 
 
 @pytest.fixture
@@ -210,6 +218,113 @@ def test_stopping_a_run_on_another_host_can_only_ask_it(store, someone):
     store.update_run(run.id, host="elsewhere", pid=2**22 + 1)
     assert stop(store, run.id) is RunStatus.RUNNING
     assert store.run(run.id).stop_requested
+
+
+# -- a run of another host that is silent --------------------------------------------------------
+
+
+class Watch:
+    """A watcher's clock, which each sleep moves on, and what happens elsewhere meanwhile."""
+
+    def __init__(self, happens=lambda: None):
+        self.slept, self._happens = 0.0, happens
+        self.pulse = PulseReader(monotonic=lambda: self.slept)
+
+    def sleep(self, seconds):
+        self.slept += seconds
+        self._happens()
+
+
+def silent_elsewhere(store, seconds):
+    run = a_run(status=RunStatus.RUNNING, host="elsewhere", pid=7, process_mark="its boot 1")
+    run = replace(run, heartbeat_at=time.time() - seconds, heartbeat_count=5)
+    store.create_run(run)
+    return run
+
+
+def test_a_run_that_was_silent_on_another_host_for_long_is_ended_after_it_was_watched(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    run, watch = silent_elsewhere(store, 400), Watch()
+    Journal(journal_file(run.id)).append(a_step(run.id, 0))
+    assert is_silent_elsewhere(run)
+    assert end_silent(store, run, watch.pulse, watch.sleep) is RunStatus.STOPPED
+    assert watch.slept == 30.0
+    ended = store.run(run.id)
+    assert (ended.status, ended.ended_at) == (RunStatus.STOPPED, run.heartbeat_at)
+    assert ended.outcome_reason.startswith("its process on elsewhere gave no sign of life since 2")
+    assert len(store.steps(run.id)) == 1
+    assert not journal_file(run.id).exists()
+
+
+def test_a_sign_of_life_while_it_is_watched_saves_a_run_though_the_clocks_differ(store):
+    run = silent_elsewhere(store, 400)
+
+    def beats():  # by a clock that is 400 s behind ours
+        if watch.slept == 29.0:
+            store.heartbeat(run.id, time.time() - 400)
+
+    watch = Watch(beats)
+    assert end_silent(store, run, watch.pulse, watch.sleep) is RunStatus.RUNNING
+    assert store.run(run.id).status is RunStatus.RUNNING
+
+
+@pytest.mark.parametrize("changes", [{"heartbeat_at": None}, {"pid": None}, {"status": "stopped"}])
+def test_a_run_that_is_new_waits_or_has_ended_is_not_silent(store, changes):
+    run = replace(silent_elsewhere(store, 400), created_at=time.time(), **changes)
+    assert not is_silent_elsewhere(replace(run, status=RunStatus(run.status)))
+
+
+def test_who_stops_a_run_of_another_host_is_told_that_it_waits_for_that(store, capsys):
+    run = silent_elsewhere(store, 200)
+    assert main(["stop", run.id, "--db", store.url]) == 0
+    out = capsys.readouterr().out
+    assert "will stop after its present step, once elsewhere hears it; if that gave no sign" in out
+    assert store.run(run.id).stop_requested
+
+
+def test_the_command_ends_a_run_that_was_silent_on_another_host(store, capsys, monkeypatch):
+    run, watch = silent_elsewhere(store, 400), Watch()
+    monkeypatch.setattr("trainer.__main__.PulseReader", lambda: watch.pulse)
+    monkeypatch.setattr("trainer.__main__.end_silent", partial(end_silent, sleep=watch.sleep))
+    assert main(["stop", run.id, "--db", store.url, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"run_id": run.id, "status": "stopped"}
+    assert "was silent for long on elsewhere; watching 30 s more" in err
+
+
+FAR_AWAY = """
+import socket, sys, time
+socket.gethostname = lambda: "far away"
+from storage.records import Event
+from trainer.launch import own_process, process_columns
+from trainer.writer import Writer
+import os
+run_id, url = sys.argv[1:]
+writer = Writer(url, run_id, lambda: False, own_process())
+writer._store.update_run(run_id, **process_columns(os.getpid()))
+while not writer.beat():
+    time.sleep(0.02)
+writer.write(Event(run_id=run_id, time=1.0, kind="end", message="not to be written"))
+"""
+
+
+def test_a_process_that_was_only_silent_learns_that_its_run_was_ended_and_writes_no_more(
+    store, tmp_path
+):
+    run = silent_elsewhere(store, 0)
+    process = start("-c", FAR_AWAY, run.id, store.url, home=tmp_path)
+    wait_until(lambda: store.run(run.id).heartbeat_count > run.heartbeat_count)
+    os.kill(process.pid, signal.SIGSTOP)
+    store.update_run(run.id, heartbeat_at=time.time() - 400)
+    watch = Watch()
+    assert end_silent(store, store.run(run.id), watch.pulse, watch.sleep) is RunStatus.STOPPED
+    os.kill(process.pid, signal.SIGCONT)
+    error = ended(process, timeout=30).stderr
+    assert f"RunTakenOver: run: {run.id} was stopped meanwhile: its process on far away" in error
+    assert store.run(run.id).status is RunStatus.STOPPED
+    assert store.events(run.id) == []
 
 
 @pytest.mark.parametrize("status", [s for s in RunStatus if not s.alive and s != RunStatus.LOST])

@@ -23,7 +23,7 @@ from trainer.memory import (
     out_of_memory,
     shape_of,
 )
-from trainer.policy import load_policy
+from trainer.policy import load_policy, loaded_tokenizer
 from trainer.preflight import check
 from trainer.reward_model import RewardModel
 from trainer.rollout import score
@@ -59,6 +59,22 @@ def test_a_prompt_that_leaves_no_room_to_answer_is_refused_with_its_line(tmp_pat
         f"prompts_file: line 3 of {str(file)!r} has a prompt of 62 tokens; allowed: at most 61, "
         "the 64 that the model reads less max_new_tokens, 3"
     )
+
+
+def test_prompts_are_turned_into_tokens_once_until_their_file_changes(tmp_path, monkeypatch):
+    config, turned = own_config(tmp_path), []
+
+    def loaded(*given):
+        turned.append(given)
+        return loaded_tokenizer(*given)
+
+    monkeypatch.setattr("trainer.preflight.loaded_tokenizer", loaded)
+    check(config)
+    check(config)
+    assert len(turned) == 1
+    write_prompts(tmp_path / "prompts.jsonl", [{"prompt": "1" * 62}])
+    with pytest.raises(BadInput, match="has a prompt of 62 tokens"):
+        check(config)
 
 
 def test_padding_takes_no_room(tmp_path):
