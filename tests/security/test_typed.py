@@ -174,8 +174,8 @@ def test_no_text_of_an_archive_or_of_a_command_steers_the_terminal(
         assert steers(capsys.readouterr().out) == []
 
 
-def test_nothing_is_printed_past_the_one_place_that_makes_it_visible():
-    printing = {file for file, name, _ in CALLS if name in ("print", "sys.stdout.write")}
+def test_nothing_is_printed_past_the_one_place_that_makes_it_visible(calls):
+    printing = {file for file, name, _ in calls if name in ("print", "sys.stdout.write")}
     assert printing == {"commandline.py"}
 
 
