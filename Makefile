@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help run test test-long faults fuzz audit check laws browser postgres clean
+.PHONY: help run test test-long faults fuzz audit lock check laws browser postgres clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make faults  kill, lock, fill and restart, at length: the figures of docs/reliability.md"
 	@echo "make fuzz   try inputs that coverage leads to, 5 minutes of each kind"
 	@echo "make audit  ask whether the pinned packages have known weaknesses; needs the network"
+	@echo "make lock   write requirements.lock, the hashes of the pinned packages, anew; needs the network"
 	@echo "make check  lint, format and types"
 	@echo "make laws   test the paper's laws on runs of your own and write docs/laws.md"
 	@echo "make clean  remove the virtual environment; the archive in runs/ is kept"
@@ -43,6 +44,11 @@ fuzz: $(VENV)/.dev
 audit: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip_audit --disable-pip --no-deps --strict -r constraints.txt
+
+lock: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	grep -v "^torch" requirements.txt | $(BIN)/uv pip compile - --quiet --output-file requirements.lock \
+	  --constraints constraints.txt --generate-hashes --universal --python-version 3.11 --no-annotate --no-header
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
