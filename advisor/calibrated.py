@@ -6,14 +6,8 @@ from collections.abc import Callable, Sequence
 from storage.words import counted
 from trainer.config import TrainerConfig
 
-from .limits import (
-    RateLimit,
-    alpha_of,
-    growth_of,
-    rate_at,
-    rates_in_all,
-    unsafe_probability,
-)
+from .learned_reward import growth_of, rates_in_all
+from .limits import RateLimit, alpha_of, rate_at, unsafe_probability
 from .measured import Measured, limits_at, refusal
 from .recommendation import Advice, Question, trial_of
 from .regime import Estimate, regime_of, unknown
@@ -252,9 +246,11 @@ def _forecast(question: Question, found: Measured, levels: SafeLevels) -> tuple[
     own = question.learning_rate
     if own is None:
         return None, "no learning rate was given to judge (--learning-rate)"
-    growth = growth_of(found.setting, found.holds, levels, "sqrt_kl")
-    if not is_learned_reward(found.setting) or growth is None:
+    if not is_learned_reward(found.setting):
         return None, "R_crit is only bounded from below: no run of this setting went too far"
+    growth = growth_of(found.setting, found.holds, levels, "sqrt_kl")
+    if growth is None:
+        return None, "the probe measured too little of how √KL grows"
     collapsed = levels.sqrt_kl.value * levels.collapse_over_damage
     step = growth.rate_sum(collapsed, own) / own + question.setting.warmup_steps / 2
     if step > question.setting.steps:

@@ -13,7 +13,7 @@ from .calibration import RunFacts, clip_criterion
 from .constants import constants_of
 from .governor import Bounds, Level
 from .horizon import USUAL_ALPHA
-from .limits import critical_displacement
+from .learned_reward import critical_displacement, sqrt_kl_level
 from .measured import Measured
 from .recommendation import Advice, Question, deciding_runs
 from .red_flags import LEAST_SEQUENCE_ESS
@@ -55,7 +55,7 @@ def bounds_of(
         reasons["displacement"] = NO_GOING_TOO_FAR
     sqrt_kl = None
     if is_learned_reward(question.setting):
-        sqrt_kl = _level(levels.sqrt_kl, question.risk, levels)
+        sqrt_kl = _level(sqrt_kl_level(question.setting, levels), question.risk, levels)
     else:
         reasons["sqrt_kl"] = "only a learned reward can be followed too far from the start"
     return Bounds(

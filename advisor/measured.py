@@ -13,8 +13,9 @@ from storage.words import counted
 from trainer.config import TrainerConfig
 
 from .calibration import RunFacts, differences
+from .learned_reward import horizon_limit
 from .learning_rate import Trial
-from .limits import RateLimit, horizon_limit, survival_limit
+from .limits import RateLimit, survival_limit
 from .posterior import Outcome, Shift, shift_of
 from .safe_levels import SafeLevels, safe_levels
 from .segments import Segment, segment_from

@@ -5,7 +5,8 @@ import statistics
 from typing import Any
 
 from .calibrated import NINETY
-from .limits import RateLimit, alpha_of, critical_displacement, g_1_of
+from .learned_reward import critical_displacement
+from .limits import RateLimit, alpha_of, g_1_of
 from .measured import Measured, limits_at
 from .regime import Estimate, unknown
 from .safe_levels import SafeLevels

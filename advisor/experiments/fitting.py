@@ -17,7 +17,7 @@ from storage.commandline import BadInput
 from storage.records import RunInfo
 from storage.store import Store
 
-from ..limits import horizon_limit
+from ..learned_reward import horizon_limit
 from ..measured import Measured
 from ..safe_levels import Level, SafeLevels
 from ..segments import crossing, is_learned_reward
