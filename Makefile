@@ -45,10 +45,12 @@ audit: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip_audit --disable-pip --no-deps --strict -r constraints.txt
 
+# What torch needs beside its device is named, for torch itself is left out: its wheels differ by device.
 lock: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	grep -v "^torch" requirements.txt | $(BIN)/uv pip compile - --quiet --output-file requirements.lock \
-	  --constraints constraints.txt --generate-hashes --universal --python-version 3.11 --no-annotate --no-header
+	(grep -v "^torch" requirements.txt; printf "%s\n" filelock fsspec jinja2 networkx setuptools sympy typing-extensions) | \
+	  $(BIN)/uv pip compile - --quiet --output-file requirements.lock --constraints constraints.txt \
+	  --generate-hashes --universal --python-version 3.11 --no-annotate --no-header
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ fresh rollouts lets the learning rate grow until the policy breaks; *holds* at a
 by their gain over the start on which side of the edge they lie.
 
 Where the reward is a learned model's, its fall cannot be waited for: it may rise while what was
-wanted falls. There the holds measure how the displacement grows with Σ η, and √KL(θ_0‖θ) with it
+wanted falls. There the holds measure how √KL(θ_0‖θ) and the displacement grow with Σ η
 (theory.md §4).
 """
 

@@ -14,7 +14,7 @@ from .models import runs, tags
 from .records import RunInfo, RunStatus
 from .rows import run_info, storable, to_row
 from .transactions import Transactions, only_writer
-from .words import counted, some_of
+from .words import counted, some_of, visible
 
 
 def new_run_id(now: float | None = None) -> str:
@@ -191,7 +191,8 @@ class RunStore(Transactions):
                 raise RunTakenOver(
                     f"run: {run_id} is carried out by process {found.pid} on {found.host} now"
                     if RunStatus(found.status).alive
-                    else f"run: {run_id} was {found.status} meanwhile: {found.outcome_reason}"
+                    else f"run: {run_id} was {found.status} meanwhile: "
+                    f"{visible(str(found.outcome_reason))}"
                 )
             return bool(found and found.stop_requested)
 

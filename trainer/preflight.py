@@ -42,7 +42,7 @@ def check(config: TrainerConfig, *, here: bool = True) -> None:
     if config.prompts_file is not None and config.model is not None:
         room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         file, answer = config.prompts_file, config.max_new_tokens or MAX_NEW_TOKENS
-        _check_prompts(file, Path(file).stat().st_mtime_ns, config.model, answer, room)
+        _check_prompts(file, config.model, answer, room, _as_they_are(file, config.model))
     if device is None:
         return
     evaluated = max(FINAL_ROLLOUTS, config.evaluation_rollouts)
@@ -71,16 +71,25 @@ def _own_shape(folder: Path) -> Any:
     return model
 
 
+def _as_they_are(file: str, folder: str) -> tuple[object, ...]:
+    """Return what changes with the prompts, or with any file of the model's folder."""
+    paths = [Path(file), *sorted(Path(folder).glob("*"))]
+    stats = [(path, path.stat()) for path in paths if path.is_file()]
+    return tuple((path.name, s.st_mtime_ns, s.st_size, s.st_ino) for path, s in stats)
+
+
 @lru_cache(maxsize=1)  # a run checks what its command has checked, and tokens take seconds
-def _check_prompts(file: str, written_at: int, model: str, answer: int, room: int | None) -> None:
+def _check_prompts(
+    file: str, model: str, answer: int, room: int | None, read_from: tuple[object, ...]
+) -> None:
     """Refuse the first prompt that has no token or leaves the model no room to answer.
 
     Args:
         file: holds the prompts.
-        written_at: when it was last changed.
         model: folder of the tokenizer.
         answer: most tokens of an answer.
         room: how many tokens the model reads, None when it does not say.
+        read_from: the files that are read, as they are: with others it is checked anew.
     """
     prompts: Sequence[Prompt] = read_prompts(file)
     tokenizer = loaded_tokenizer(Path(model), "model")

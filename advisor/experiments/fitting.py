@@ -51,11 +51,10 @@ def fitted_levels(
     ratios, errors = _over_crossing(cells, edges, outcomes, probes)
     runs = store.runs(group=group, archived=False)
     learned = [c for c in cells if is_learned_reward(c.config(UNUSED_RATE, 0))]
-    ends = [(kl, run.outcome in UNSAFE) for run, kl in _reached(store, runs, learned)]
-    sqrt_kl = _probit(ends)
     onsets = [kl for _, kl in _reached(store, runs, learned, at_onset=True)]
     if not onsets:
         raise BadInput("cells: no run on a learned reward collapsed; add such a cell for tuning")
+    sqrt_kl = _probit([(kl, run.outcome in UNSAFE) for run, kl in _reached(store, runs, learned)])
     followed = _over_horizon(learned, edges, probes, Level(**sqrt_kl))
     return {
         "edge_over_crossing": {
@@ -188,7 +187,7 @@ def _reached(
     """Return the runs of cells and the √KL they had reached at their end, or at their onset."""
     found = []
     for run in runs:
-        if not any(run_is_of(run, cell) for cell in cells):
+        if run.outcome is None or not any(run_is_of(run, cell) for cell in cells):
             continue
         if at_onset and run.outcome != "collapsed":
             continue
