@@ -242,7 +242,11 @@ def _no_crossover(found: Measured, limits: Sequence[RateLimit]) -> str:
 
 
 def _forecast(question: Question, found: Measured, levels: SafeLevels) -> tuple[float | None, str]:
-    """Return the learner step at which a learned reward has been followed into collapse."""
+    """Return the learner step at which a learned reward has been followed into collapse.
+
+    With stale rollouts clipping slows a broken policy down, and it is a step before which none is
+    expected (docs/theory.md).
+    """
     own = question.learning_rate
     if own is None:
         return None, "no learning rate was given to judge (--learning-rate)"
