@@ -219,7 +219,7 @@ def _killed_sweep(place: Place, configs: Sequence[TrainerConfig], kills: int) ->
         tally.lost += sum(max(0, n - after.get(run_id, 0)) for run_id, n in before.items())
         with closing(place.opened()) as store:
             tally.damaged += damage(store)
-        if sweep.has_ended:
+        if sweep.has_ended and not _are_whole(place, configs):
             sweep.close()
             sweep = _swept(place, configs)
     wait(lambda: sweep.has_ended)
