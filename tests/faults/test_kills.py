@@ -32,6 +32,7 @@ def test_learners_that_are_killed_lose_no_committed_step(warm_place):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:resource_tracker")  # that process is killed too, and said to be
 @pytest.mark.parametrize("schedule", ["lockstep", "queue"])
 def test_learners_of_both_schedules(warm_place, schedule):
     tally = killed_learners(warm_place, schedule, kills=10)
