@@ -46,12 +46,22 @@ def a_reward(folder, body, *, seconds=1.0, first=""):
     return RewardProcess(f"{file}:judge", seconds=seconds, threads=1)
 
 
+LEFT: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _left_by_other_tests():
+    """Remember what tests before this one have left in this process."""
+    LEFT.clear()
+    LEFT.update(each.pid for each in children())
+
+
 def children():
-    """Return the processes of rewards; other tests may have left helpers of their own."""
+    """Return the processes of rewards that the test itself has started."""
     found = []
     for each in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if any("reward_process" in word for word in each.cmdline()):
+            if each.pid not in LEFT and any("reward_process" in w for w in each.cmdline()):
                 found.append(each)
     return found
 
