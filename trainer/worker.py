@@ -128,6 +128,7 @@ class Worker:
             trace = traceback.format_exc()
             self._end(status=RunStatus.FAILED, outcome_reason=what, error=trace, **self._rewards())
             self._event("failure", what, level="error")
+            traceback.clear_frames(error.__traceback__)  # lets go of the model and its reward
             raise
         finally:
             self._ended.set()

@@ -6,10 +6,12 @@ import sys
 
 import psutil
 import pytest
-from own_things import LENGTH, own_config
+from own_things import LENGTH, own_config, own_values
 from processes import wait_until
 
+from storage.commandline import run_command
 from storage.records import RunStatus
+from trainer.__main__ import main
 from trainer.judging import RewardFailed
 from trainer.launch import create_run
 from trainer.own_files import Prompt
@@ -134,6 +136,23 @@ def test_the_process_of_a_reward_goes_with_whoever_uses_it(tmp_path):
     del judge
     gc.collect()
     assert children() == []
+
+
+def test_a_run_that_fails_takes_the_process_of_its_reward_along(tmp_path, monkeypatch, capsys):
+    """Without waiting for the garbage collector: the same process may carry out other runs."""
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    monkeypatch.delenv("ETALON_DB", raising=False)
+    values = own_values(tmp_path, f"{SIGNATURE}    return None\n")
+    named = ("workload", "model", "prompts_file", "reward", "steps")
+    options = [w for n in named for w in (f"--{n.replace('_', '-')}", str(values[n]))]
+    gc.disable()
+    try:
+        words = ["run", "--learning-rate", "1e-4", "--max-staleness", "0", *options]
+        assert run_command(main, words) == 1
+        assert children() == []
+    finally:
+        gc.enable()
+    assert "the reward returned None" in capsys.readouterr().err
 
 
 def test_a_reward_loads_no_torch_and_gets_the_other_keys(tmp_path):
