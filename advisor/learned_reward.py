@@ -134,6 +134,7 @@ def horizon_limit(
     """Return the rate at which a learned reward has been followed too far after T steps.
 
     √KL to the start after T steps is projected from the holds, and held against its safe level.
+    None where the reward is no learned model's, or √KL was hardly measured.
 
     Args:
         setting: T and the warm-up are read off it.
@@ -187,8 +188,8 @@ def _broken_by_every_hold(
         median=rate / 2,
         log_sd=ONE_SIDED_LOG_SD,
         bound="high",
-        reason="every hold went too far at once, the gentlest by as much as "
-        f"{written(rate)} travels: the edge lies below",
+        reason="every hold went too far before it could be measured, one of them no further in "
+        f"Σ η than such a run at {written(rate)}: the edge lies below",
     )
 
 

@@ -1,6 +1,6 @@
 """How every command of Etalon reads its options and prints its answer: one contract for all three.
 
-Everything that is printed goes through ``tell`` or ``print_json``: names, notes and messages of an
+What a command prints goes through ``tell`` or ``print_json``: names, notes and messages of an
 archive, and keys of a log, say nothing to the terminal.
 
 Exit codes: 0 done, 1 the run failed or collapsed, 2 bad input with one clear line per fault and
