@@ -2,10 +2,9 @@
 
 A probe is short, a run is long. What turns the one into a statement about the other are a few
 numbers per limit: the ratio of the rate at which half of the runs are unsafe to what the probe
-measured, and how much that ratio scatters between settings. Those of rewards that can be checked
-were fitted on the tuning cells of ``data/cells.json`` by ``validate --fit``; those of learned
-rewards were set later, from runs on twelve reward models (docs/validation.md). Neither on cells
-that judge.
+measured, and how much that ratio scatters between settings. ``validate --fit`` fits those of
+rewards that can be checked to the tuning cells of ``data/cells.json``, and those of learned rewards
+to archives of runs on twelve reward models (docs/validation.md). Neither to cells that judge.
 """
 
 import json

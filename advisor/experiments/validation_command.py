@@ -7,26 +7,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from storage.commandline import BadInput, print_json, tell
 from storage.store import Store
 
-from .fitting import fitted_levels
+from .fitting import fit
+from .followed import Evidence, evidence
 from .transfer import judge_transfer, transfer_document
 from .validation import (
     SPLITS,
     TUNING,
     Cell,
     ProbeFailed,
-    Progress,
-    find_truth,
     judge,
     read_cells,
-    run_probes,
-    truth_group,
 )
 from .validation_document import document
 
@@ -44,6 +40,14 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
         "--fit", metavar="FILE", help="write safe levels fitted to these cells, instead of judging"
     )
     parser.add_argument(
+        "--learned-rewards",
+        metavar="DB",
+        action="append",
+        default=[],
+        help="fit: an archive whose runs on learned rewards set their levels, instead of the cells "
+        "with one; may be given again",
+    )
+    parser.add_argument(
         "--transfer",
         action="store_true",
         help="judge advice that is carried to twice the horizon or four times the parameters",
@@ -58,7 +62,10 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput("fit: not allowed on cells that judge; allowed: with --split tuning")
     if options.fit is not None and options.transfer:
         raise BadInput("transfer: not allowed together with --fit; allowed: one of them")
+    if options.learned_rewards and options.fit is None:
+        raise BadInput("learned-rewards: not allowed without --fit")
     jobs = _jobs(options.jobs)
+    others = [_evidence_of(db) for db in options.learned_rewards]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     with (
         closing(Store.open(options.db)) as store,
@@ -72,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
         try:
             if options.fit is not None:
-                levels = fit(store, chosen, split=options.split, jobs=jobs, progress=progress)
+                levels = fit(store, chosen, others, jobs=jobs, progress=progress)
                 words = json.dumps(levels, indent=2) + "\n"
                 Path(options.fit).write_text(words, encoding="utf-8")
                 tell(words, end="")
@@ -96,14 +103,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def fit(
-    store: Store, cells: Sequence[Cell], *, split: str, jobs: int | None, progress: Progress
-) -> dict[str, Any]:
-    """Probe cells, find their truth, and return the safe levels that fit them."""
-    probes = run_probes(store, cells, jobs=jobs or 2, progress=progress)
-    group = truth_group(split)
-    outcomes = find_truth(store, cells, group=group, jobs=jobs, progress=progress)
-    return fitted_levels(store, cells, outcomes, probes, group)
+def _evidence_of(db: str) -> Evidence:
+    with closing(Store.open(db, create=False)) as store:
+        return evidence(store)
 
 
 def _cells(options: argparse.Namespace) -> Sequence[Cell]:

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from advisor.experiments.fitting import _between, _probit, best_share, edge_of
+from advisor.experiments.edges import Curve, best_share, edge_of, probit
+from advisor.experiments.fitting import _between
 from advisor.truth import RateOutcome, grid_rate
 
 
@@ -15,6 +16,10 @@ def rate(unsafe=0, reward=0.8, runs=3):
 
 def grid(*unsafe, first=0):
     return {first + i: rate(each) for i, each in enumerate(unsafe)}
+
+
+def curve(outcomes, edge):
+    return Curve({grid_rate(i): o.reward for i, o in outcomes.items()}, edge, 0.5)
 
 
 def test_between_the_last_safe_and_the_first_unsafe_rate_the_edge_is_their_middle():
@@ -40,14 +45,14 @@ def test_the_share_that_gains_most_is_found_in_a_hill():
         i: rate(reward=0.8 - 0.02 * math.log(grid_rate(i) / (0.2 * edge)) ** 2)
         for i in range(-8, 10)
     }
-    assert best_share([(hill, edge, 0.5)]) == pytest.approx(0.2, rel=0.2)
+    assert best_share([curve(hill, edge)]) == pytest.approx(0.2, rel=0.2)
 
 
 def test_a_grid_that_rises_towards_its_lowest_rate_draws_no_share_below_it():
     """What was never run is not taken to be as good as the lowest rate that was."""
     falling = {i: rate(reward=0.9 - 0.05 * i) for i in range(6)}
     edge = 8e-4
-    assert best_share([(falling, edge, 0.5)]) == pytest.approx(grid_rate(0) / edge, rel=0.1)
+    assert best_share([curve(falling, edge)]) == pytest.approx(grid_rate(0) / edge, rel=0.1)
 
 
 def test_a_cell_counts_by_the_share_of_its_own_gain():
@@ -55,10 +60,11 @@ def test_a_cell_counts_by_the_share_of_its_own_gain():
     edge = 1.6e-3
 
     def peak(index, size):
-        return {i: rate(reward=0.5 + size * max(0.0, 1 - abs(i - index) / 3)) for i in range(9)}
+        found = {i: rate(reward=0.5 + size * max(0.0, 1 - abs(i - index) / 3)) for i in range(9)}
+        return curve(found, edge)
 
     loud, soft = peak(2, 0.5), peak(2, 0.05)
-    assert best_share([(loud, edge, 0.5)]) == best_share([(soft, edge, 0.5), (loud, edge, 0.5)])
+    assert best_share([loud]) == best_share([soft, loud])
 
 
 def test_the_scatter_between_cells_is_what_the_errors_of_the_crossings_leave():
@@ -73,12 +79,12 @@ def test_the_probit_finds_the_level_and_the_scatter_that_made_the_outcomes():
     rng = np.random.default_rng(1)
     x = np.exp(rng.uniform(-1.5, 1.5, 4000))
     bad = np.log(x) + 0.4 * rng.normal(size=4000) > math.log(0.7)
-    found = _probit(list(zip(x.tolist(), bad.tolist(), strict=True)))
+    found = probit(list(zip(x.tolist(), bad.tolist(), strict=True)))
     assert found["value"] == pytest.approx(0.7, rel=0.05)
     assert found["log_sd"] == pytest.approx(0.4, rel=0.1)
 
 
 def test_outcomes_that_separate_keep_a_least_scatter():
-    found = _probit([(0.5, False), (0.6, False), (0.8, True), (0.9, True)])
+    found = probit([(0.5, False), (0.6, False), (0.8, True), (0.9, True)])
     assert 0.6 <= found["value"] <= 0.8
     assert found["log_sd"] >= 0.1
