@@ -1,4 +1,9 @@
-"""Rollout workers that are processes of this machine and share the learner's newest weights."""
+"""Rollout workers that are processes of this machine and share the learner's newest weights.
+
+They are forked off a process that has imported what they need and has done nothing else, which no
+device or thread pool of the learner has touched: the second worker, or one in the place of a dead
+one, is there at once, and all of them share the memory of the libraries.
+"""
 
 import contextlib
 import multiprocessing
@@ -8,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 
 from torch import Tensor
 
@@ -16,13 +21,15 @@ from .published_weights import PublishedWeights
 from .rollout_worker import Assignment, Delivery, Failure, Ready, work
 
 SECONDS_TO_END = 5.0
+UNSEEN = 255
+"""The exit code that ``multiprocessing`` gives where what forked the process is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
     """A process and the learner's end of its connection."""
 
-    process: SpawnProcess
+    process: ForkServerProcess
     connection: Connection
 
 
@@ -36,7 +43,8 @@ class Processes:
 
     def start(self) -> Process:
         """Start one; its connection is its leash."""
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([work.__module__])
         ours, theirs = context.Pipe()
         arguments = (self._assignment, self._published, theirs)
         process = context.Process(target=work, args=arguments, name="rollout worker", daemon=True)
@@ -67,6 +75,8 @@ class Processes:
         worker.connection.close()
         _end(worker.process)
         code = worker.process.exitcode
+        if code == UNSEEN:
+            return "unseen"
         return f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
 
     def close(self, workers: Sequence[Process]) -> None:
@@ -98,7 +108,7 @@ def _interrupts_are_for_the_learner() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(process: SpawnProcess) -> None:
+def _end(process: ForkServerProcess) -> None:
     process.join(SECONDS_TO_END)
     if process.is_alive():
         process.kill()

@@ -36,9 +36,10 @@ def this_process(monkeypatch, tmp_path):
 
 
 def rollout_workers(pid):
-    """Return the child processes that sample, not the tracker that multiprocessing starts."""
+    """Return the processes that sample: what a process was forked off that does nothing else."""
     children = psutil.Process(pid).children()
-    return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+    servers = [c for c in children if "multiprocessing.forkserver" in " ".join(c.cmdline())]
+    return [worker for server in servers for worker in server.children()]
 
 
 def gone(process):
