@@ -99,9 +99,7 @@ def test_without_staleness_it_steps_as_lockstep_does_even_where_a_worker_is_kill
         assert row.seconds_wait >= 0
         deaths += asynchronous._notices()
     assert torch.equal(asynchronous.weights.vector, lockstep.weights.vector)
-    assert deaths == [
-        "a rollout worker ended unseen and is replaced; batches 4 are sampled again"
-    ]
+    assert deaths == ["a rollout worker ended unseen and is replaced; batches 4 are sampled again"]
     monkeypatch.setattr("trainer.crew.MOST_DEATHS", 0)  # as if the replacement were one too many
     [worker] = rollout_workers()
     worker.kill()
