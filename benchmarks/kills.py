@@ -85,7 +85,7 @@ def killed_run(place: Place, config: TrainerConfig, kills: int) -> Tally:
     tally = Tally(runs=1)
     learner = _begun(place, run_id)
     while tally.kills < kills and _wait_a_while(place, longest, learner):
-        workers = learner.children(recursive=True)  # of a lockstep run there are none
+        workers = learner.children()  # of a lockstep run there are none
         target = place.chance.choice(("learner", "worker", "all")) if workers else "learner"
         if target == "worker":
             workers = place.chance.sample(workers, 1)
