@@ -13,11 +13,13 @@ from advisor.dashboard.fold import fold
 from advisor.dashboard.import_form import import_form
 from advisor.dashboard.operate import start
 from advisor.dashboard.run_actions import run_actions
+from advisor.experiments.probe import KIND as PROBE
 from advisor.overview import table_row
 from advisor.wording import MISSING, literal
 from storage.commandline import BadInput
 from storage.records import RunInfo
 from storage.store import Store
+from storage.words import counted
 from trainer.config import web_fields
 
 FIRST_FIELDS = ("workload", "learning_rate", "max_staleness", "steps", "schedule", "seed")
@@ -93,7 +95,7 @@ def _listing(store: Store, was_alive: bool) -> None:
         st.rerun()
     shown = _filtered(runs, tags)
     if not shown:
-        st.info("No run matches. Clear the filter, or show the archived ones.")
+        st.info("No run matches. Clear the filter, or show the archived ones and those of probes.")
         return
     newest, now = store.last_steps(), time.time()
     ids = [run.id for run in shown]
@@ -128,7 +130,8 @@ def _any_alive(runs: Sequence[RunInfo]) -> bool:
 
 
 def _filtered(runs: Sequence[RunInfo], tags: Mapping[str, Sequence[str]]) -> list[RunInfo]:
-    left, middle, right = st.columns([2, 2, 1], vertical_alignment="bottom")
+    parts = sum(run.kind == PROBE for run in runs)
+    left, middle, right, last = st.columns([3, 3, 2, 2], vertical_alignment="bottom")
     words = left.text_input(
         "search", placeholder="name, id, group, tag, note", key="search", bind="query-params"
     ).lower()
@@ -137,10 +140,17 @@ def _filtered(runs: Sequence[RunInfo], tags: Mapping[str, Sequence[str]]) -> lis
         "status", states, key="status", placeholder="any", bind="query-params"
     )
     archived = right.toggle("archived too", key="archived", bind="query-params")
+    probes = parts > 0 and last.toggle(
+        "probes too",
+        key="probes",
+        bind="query-params",
+        help=f"{counted(parts, 'short run')} that probes are made of; those that live are shown",
+    )
     return [
         run
         for run in runs
         if (archived or not run.archived)
+        and (probes or run.kind != PROBE or status_of(run).alive)
         and (not wanted or status_of(run) in wanted)
         and words in _searched(run, tags.get(run.id, ()))
     ]

@@ -5,6 +5,8 @@ from factories import fill
 from pages import field, press
 from states import collapsed, foreign, healthy, live
 
+from advisor.experiments.probe import KIND as PROBE
+
 
 def test_an_empty_archive_opens_the_form_to_start_a_run(visit):
     page = visit("runs")
@@ -67,3 +69,16 @@ def test_archived_runs_are_hidden_until_asked_for_and_words_filter(archive, visi
     assert list(page.dataframe[0].value["name"]) == ["two"]
     page.text_input(key="search").set_value("three").run()
     assert "No run matches" in page.info[0].value
+
+
+def test_the_runs_that_a_probe_is_made_of_are_hidden_until_asked_for_unless_they_live(
+    archive, visit
+):
+    fill(archive, healthy("mine"), steps=21)
+    assert "probes" not in [toggle.key for toggle in visit("runs").toggle]
+    fill(archive, healthy("a hold", kind=PROBE), steps=21)
+    fill(archive, live(kind=PROBE), steps=21)
+    page = visit("runs")
+    assert sorted(page.dataframe[0].value["name"]) == ["alive", "mine"]
+    page.toggle(key="probes").set_value(True).run()
+    assert len(page.dataframe[0].value) == 3
