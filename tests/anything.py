@@ -19,7 +19,7 @@ import streamlit
 from factories import a_config, fill
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from processes import PROJECT
+from processes import PATIENCE, PROJECT
 from states import collapsed, healthy
 from streamlit.testing.v1 import AppTest
 
@@ -319,7 +319,7 @@ def any_link(page: str, query: dict[str, str]) -> None:
     streamlit.cache_resource.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETALON_DB", an_archive().url)
-        app = AppTest.from_file(PROJECT / "app.py", default_timeout=60)
+        app = AppTest.from_file(PROJECT / "app.py", default_timeout=PATIENCE)
         for name, value in query.items():
             app.query_params[name] = value
         app.switch_page(f"advisor/dashboard/{page}.py").run()

@@ -1,27 +1,26 @@
 """A real server with an archive of its own, and a real browser that looks at it."""
 
-import os
 import re
 import shutil
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
-from processes import ended, start, wait_until
+from processes import PATIENCE, ended, own_port, start, wait_until
 
-from advisor.serve import free_port
 from storage.store import Store
 from trainer.launch import stop
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE = 60_000
-"""Milliseconds that a page may take on a busy machine."""
+MILLISECONDS = 1000 * PATIENCE
+"""That a page may take on a busy machine."""
 LEFT = "net::ERR_ABORTED"
 """What is still on its way when a page is left."""
 CHARTS_OF_A_RUN = 13
@@ -49,27 +48,31 @@ def a_browser() -> Iterator[Browser]:
                 "no browser was found: install chromium (sudo apt-get install chromium), "
                 "or run tools/browser.sh, as `make test` does"
             )
-        opened = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        opened = playwright.chromium.launch(
+            executable_path=found, args=ARGUMENTS, timeout=MILLISECONDS
+        )
         yield opened
         opened.close()
 
 
 @contextmanager
-def a_dashboard(home: Path, *words: str) -> Iterator[Dashboard]:
+def a_dashboard(
+    home: Path, *words: str, program: Sequence[str] = ("-m", "advisor.serve")
+) -> Iterator[Dashboard]:
     """Serve a home; at the end stop its runs, and look for complaints in what was printed."""
-    port = free_port(8700 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
-    server = start("-m", "advisor.serve", "--port", str(port), *words, home=home)
-    url = f"http://127.0.0.1:{port}"
-    wait_until(lambda: server.poll() is not None or answers(f"{url}/_stcore/health"))
-    store = Store.open(str(home / "etalon.db"), create=False)
-    yield Dashboard(url=url, store=store, home=home)
-    for run in store.runs():
-        if run.pid is not None:
-            stop(store, run.id)
-    wait_until(lambda: not any(run.status.alive and run.pid for run in store.runs()))
-    store.close()
-    server.terminate()
-    printed = ended(server, timeout=30)
+    with own_port() as port:
+        server = start(*program, "--port", str(port), *words, home=home)
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: server.poll() is not None or answers(f"{url}/_stcore/health"))
+        store = Store.open(str(home / "etalon.db"), create=False)
+        yield Dashboard(url=url, store=store, home=home)
+        for run in store.runs():
+            if run.pid is not None:
+                stop(store, run.id)
+        wait_until(lambda: not any(run.status.alive and run.pid for run in store.runs()))
+        store.close()
+        server.terminate()
+        printed = ended(server)
     logs = "\n".join(log.read_text() for log in (home / "logs").iterdir())
     said = printed.stdout + printed.stderr + logs
     assert not re.search(r"traceback|exception|locked|error", said, re.IGNORECASE), said
@@ -78,7 +81,7 @@ def a_dashboard(home: Path, *words: str) -> Iterator[Dashboard]:
 def answers(url: str) -> bool:
     """Whether a server answers."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
+        with urllib.request.urlopen(url, timeout=20) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -90,7 +93,7 @@ def watched(browser: Browser, dashboard: Dashboard) -> Page:
     Where a link leads below the root, Streamlit itself looks for its server there first.
     """
     page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(MILLISECONDS)
     keep = dashboard.errors.append
     page.on("pageerror", lambda error: keep(f"page error: {error}"))
     page.on("requestfailed", lambda r: r.failure == LEFT or keep(f"failed: {r.url} {r.failure}"))
@@ -108,11 +111,21 @@ def watched(browser: Browser, dashboard: Dashboard) -> Page:
 
 def wait_for(page: Page, true: Callable[[], bool]) -> None:
     """Wait as ``wait_until`` does, and let the browser work meanwhile."""
-    for _ in range(PATIENCE // 100):
-        if true():
-            return
+    until = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < until, "it did not happen in time"
         page.wait_for_timeout(100)
-    raise AssertionError("it did not happen in time")
+
+
+def wait_for_rest(page: Page, seen: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something that would change has not changed for so many seconds."""
+    until = time.monotonic() + PATIENCE
+    before, since = seen(), time.monotonic()
+    while time.monotonic() - since < seconds:
+        assert time.monotonic() < until, "it goes on and on"
+        page.wait_for_timeout(100)
+        if (now := seen()) != before:
+            before, since = now, time.monotonic()
 
 
 def text_of(page: Page) -> str:
@@ -161,10 +174,10 @@ def fill(page: Page, label: str, text: str) -> None:
 def select_rows(page: Page, *rows: int) -> None:
     """Click the boxes of some rows; the table is a canvas, so by their place."""
     table = page.get_by_test_id("stDataFrame").first
-    table.locator("canvas").first.wait_for()
     table.locator("td").first.wait_for(state="attached")
-    box = table.bounding_box()
-    assert box is not None
     for row in rows:
-        page.mouse.click(box["x"] + CHECKBOX, box["y"] + ROW * (row + 1) + ROW / 2)
-        page.wait_for_timeout(400)
+        place = {"x": CHECKBOX, "y": ROW * (row + 1) + ROW / 2}
+        table.locator(".dvn-scroller").click(position=place)  # once it stands still
+        table.locator(f"tr[aria-rowindex='{row + 2}'][aria-selected=true]").wait_for(
+            state="attached"
+        )

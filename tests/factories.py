@@ -1,5 +1,6 @@
 """Small real records for tests; every field that matters is given by the test itself."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,13 @@ from trainer.config import TrainerConfig, checked_config
 
 NOON = 1_700_000_000.0
 RADII = {"0.0005": 0.008, "0.001": 0.011, "0.003": 0.015, "0.01": 0.029, "0.03": 0.1, "0.1": 0.7}
+_numbers = count(0xA00000)
+
+
+def an_id() -> str:
+    """Return a fresh id behind all before it; by chance two of a second may be the same."""
+    second, _, _ = new_run_id().rpartition("-")
+    return f"{second}-{next(_numbers):06x}"
 
 
 def a_config(**changes: Any) -> TrainerConfig:
@@ -19,7 +27,7 @@ def a_config(**changes: Any) -> TrainerConfig:
 def a_run(config: TrainerConfig | None = None, **changes: Any) -> RunInfo:
     config = config or a_config()
     values = {
-        "id": new_run_id(),
+        "id": an_id(),
         "name": "a run",
         "created_at": NOON,
         "workload": config.workload,
@@ -41,7 +49,7 @@ def an_evaluation(run_id: str, step: int, reward: float, **changes: Any) -> Eval
 def some_facts(config: TrainerConfig | None = None, **changes: Any) -> RunFacts:
     """Summarise a run that finished healthy and of which everything was measured."""
     values = {
-        "run_id": new_run_id(),
+        "run_id": an_id(),
         "name": "a run",
         "config": config or a_config(),
         "steps": 300,

@@ -18,6 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from processes import PATIENCE
+
 from storage.store import Store
 
 DEBIAN = "/usr/lib/postgresql"
@@ -120,7 +122,8 @@ def running() -> Iterator[Server]:
 
         def control(action: str, mode: str) -> None:
             way = ["-l", folder / "log", "-o", server] if action == "start" else ["-m", mode]
-            _run([programs / "pg_ctl", "-D", data, "-w", *way, action], folder, as_owner)
+            words = [programs / "pg_ctl", "-D", data, "-w", "-t", f"{PATIENCE:.0f}", *way, action]
+            _run(words, folder, as_owner)
 
         control("start", "")
         try:

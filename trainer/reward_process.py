@@ -31,6 +31,8 @@ from .judging import RewardFailed, judgments
 from .own_files import Prompt, reward_function
 
 STDERR = 2
+LEAST_TO_BEGIN = 60.0
+"""Seconds that the process may always take to begin: how long that takes is not the function's."""
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from trainer.reward_process import serve; serve(int(sys.argv[2]), sys.argv[3])"
@@ -41,7 +43,7 @@ class RewardProcess:
     """Calls ``module:function`` in another process, which begins with the first call."""
 
     def __init__(self, reward: str, *, seconds: float, threads: int) -> None:
-        """``seconds`` is how long importing the function, and each call of it, may take."""
+        """``seconds`` is how long each call of the function may take, and importing it at least."""
         self._reward, self._seconds, self._threads = reward, seconds, threads
         self._connection: Connection | None = None
 
@@ -53,11 +55,12 @@ class RewardProcess:
         """
         if self._connection is None:
             self._begin()
-            self._answer("importing the reward")
+            self._answer("importing the reward", max(self._seconds, LEAST_TO_BEGIN))
         message = pickle.dumps((list(prompts), list(completions)))
         with contextlib.suppress(OSError):  # it has died, which reading from it will tell
             self._open.send_bytes(message)
-        values: list[float] = self._answer(f"the reward of {len(completions)} completions")
+        what = f"the reward of {len(completions)} completions"
+        values: list[float] = self._answer(what, self._seconds)
         return values
 
     @property
@@ -83,13 +86,14 @@ class RewardProcess:
         self._connection = Connection(ours.detach())
         self._end = weakref.finalize(self, _end, self._process, self._connection)
 
-    def _answer(self, what: str) -> Any:
+    def _answer(self, what: str, seconds: float) -> Any:
         """Wait for an answer, and end the process if none comes in time."""
         try:
-            if not self._open.poll(self._seconds):
+            if not self._open.poll(seconds):
                 self._end()
+                limit = "reward_timeout, " if seconds == self._seconds else ""
                 raise RewardFailed(
-                    f"{what} took longer than reward_timeout, {self._seconds:g} s, and was ended; "
+                    f"{what} took longer than {limit}{seconds:g} s, and was ended; "
                     "make it faster or allow more"
                 )
             answer = pickle.loads(self._open.recv_bytes())

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 
 import pytest
 from factories import a_run, fill
-from processes import wait_until
+from processes import PATIENCE, wait_until
 from receivers import receiving
 from sqlalchemy import update
 
@@ -31,6 +31,7 @@ from storage.store import Store
 
 HOSTILE = "<!channel> @everyone [x](http://evil.example) <http://evil.example|x>\nfake: line\u202e"
 AT_ONCE = (0.0, 0.0)
+PATIENT = {"seconds": 60}  # the most that is allowed
 KINDS = ("slack", "discord", "json")
 
 
@@ -60,7 +61,7 @@ def raised(store, run, *names, subject="s", message="κ is 1.2"):
     store.raise_alert(run_id=run.id, **words, destinations=names)
 
 
-def sent(store, known, *, backoff=AT_ONCE, seconds=30.0):
+def sent(store, known, *, backoff=AT_ONCE, seconds=PATIENCE):
     """Deliver until nothing is due any more."""
     Courier(store, known, backoff).finish(seconds)
     return store.deliveries()
@@ -68,10 +69,6 @@ def sent(store, known, *, backoff=AT_ONCE, seconds=30.0):
 
 def states(deliveries):
     return {each.destination: (each.state, each.attempts, each.failure) for each in deliveries}
-
-
-def command_of(code):
-    return {"command": [sys.executable, "-c", code], "seconds": 30}
 
 
 # -- what each is told ----------------------------------------------------------------------------
@@ -133,7 +130,7 @@ def test_a_command_is_given_the_alert_on_its_input_and_no_shell_sees_it(store, t
     run, file = a_run(name="$(touch trap); `touch trap`"), tmp_path / "given"
     store.create_run(run)
     code = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read() + sys.argv[2])"
-    given = {"command": [sys.executable, "-c", code, str(file), "; touch trap"]}
+    given = {"command": [sys.executable, "-c", code, str(file), "; touch trap"]} | PATIENT
     raised(store, run, "page")
     assert states(sent(store, destinations(page=given)))["page"][0] is DeliveryState.DELIVERED
     told, end, _ = file.read_text().partition("; touch trap")
@@ -152,19 +149,14 @@ def test_a_command_is_given_the_alert_on_its_input_and_no_shell_sees_it(store, t
 )
 def test_a_command_that_fails_says_how(command, failure):
     with pytest.raises(NotDelivered) as failed:
-        send(destinations(page={"command": command})["page"], a_hostile_alert())
+        send(destinations(page={"command": command} | PATIENT)["page"], a_hostile_alert())
     assert (failed.value.reason, failed.value.final) == (failure, False)
 
 
 def test_a_command_that_takes_too_long_ends_with_all_that_it_started(tmp_path):
     file = tmp_path / "child"
-    code = f"""
-import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-open({str(file)!r}, "w").write(str(child.pid))
-time.sleep(600)
-"""
-    known = destinations(page=command_of(code) | {"seconds": 3})
+    code = 'sleep 600 & echo $! > "$0"; wait'  # a shell begins in no time
+    known = destinations(page={"command": ["sh", "-c", code, str(file)], "seconds": 3})
     with pytest.raises(NotDelivered, match="took longer than 3 s"):
         send(known["page"], a_hostile_alert())
     wait_until(lambda: _is_gone(int(file.read_text())))
@@ -194,7 +186,7 @@ def test_a_command_is_given_no_password_of_the_environment(tmp_path, monkeypatch
     monkeypatch.setenv("OTHER", "postgresql://h/x?user=me&password=s3cret")
     monkeypatch.setenv("KEPT", "https://example.org:8080/page")
     code = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
-    known = destinations(page={"command": [sys.executable, "-c", code, str(file)], "seconds": 30})
+    known = destinations(page={"command": [sys.executable, "-c", code, str(file)]} | PATIENT)
     send(known["page"], a_hostile_alert())
     given = json.loads(file.read_text())
     assert {"PATH", "KEPT"} <= given.keys()
@@ -275,7 +267,7 @@ def test_one_that_asks_for_time_is_given_it_at_least(store, run, receiver, heade
     raised(store, run, "phone")
     courier = Courier(store, destinations(phone=a_webhook(receiver.url)), backoff=(30.0,))
     courier.send_due()
-    courier.wait(30)
+    courier.wait(PATIENCE)
     [found] = store.deliveries()
     assert (found.state, found.failure) == (DeliveryState.PENDING, "HTTP 429")
     assert store.deliveries_due_in()["phone"] == pytest.approx(seconds, abs=15)
@@ -299,7 +291,7 @@ def test_one_that_hangs_holds_up_nobody_and_is_given_up(store, run, receiver):
     raised(store, run, "log", subject="other")
     courier.send_due()
     wait_until(lambda: len([d for d in store.deliveries() if d.settled_at is not None]) == 2)
-    courier.wait(30)
+    courier.wait(PATIENCE)
     found = {d.destination: d.failure for d in store.deliveries()}
     assert found["phone"] == "no answer within 2 s"
 
@@ -325,7 +317,7 @@ def test_two_watchers_and_one_that_starts_later_deliver_once(store, receiver):
             watcher.look()
             episodes.follow(watcher.sights)
             courier.send_due()
-        courier.finish(30)
+        courier.finish(PATIENCE)
         own.close()
 
     for count in (3, 1):
@@ -462,15 +454,22 @@ def file(tmp_path, receiver):
     return str(path)
 
 
-def test_watch_delivers_how_the_last_run_ended_before_it_ends_itself(store, receiver, file, capsys):
+def test_watch_delivers_how_the_last_run_ended_before_it_ends_itself(
+    store, receiver, file, capsys, monkeypatch
+):
     run = a_run(status=RunStatus.RUNNING)
     fill(store, run, steps=3)
     end = {"status": RunStatus.FAILED, "error": "MemoryError: no memory", "ended_at": time.time()}
-    timer = threading.Timer(0.7, lambda: store.update_run(run.id, **end))
-    timer.start()
+    look = Watcher.look
+
+    def then_it_ends(watcher):
+        found = look(watcher)
+        store.update_run(run.id, **end)
+        return found
+
+    monkeypatch.setattr(Watcher, "look", then_it_ends)
     words = ["--every", "0.2", "--until-idle", "--alerts", file, "--json"]
     assert main(["watch", "--db", store.url, *words]) == 0
-    timer.join()
     assert json.loads(capsys.readouterr().out) == {"events": 0, "alerts": 1}
     [payload] = receiver.payloads
     assert payload["text"].endswith("at step 2: the run ended failed: MemoryError: no memory")

@@ -3,13 +3,12 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from processes import PROJECT, environment
+from processes import PATIENCE, PROJECT, environment, own_port
 from torch import distributed
 from torch.distributed.fsdp import fully_shard
 
@@ -61,26 +60,22 @@ def test_shards_of_a_training_are_not_taken_for_the_weights(tmp_path, one_proces
 
 def in_two_processes(folder, shape):
     """Let two processes train together; return their exit codes and what they wrote to stderr."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     path = os.pathsep.join(map(str, (PROJECT, PROJECT / "tests")))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(PROJECT / "tests" / "trl_processes.py"), str(folder), shape],
-            env={
-                **environment(folder),
-                **together,
-                **{"RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    said = [each.communicate(timeout=240)[1] for each in processes]
+    words = [sys.executable, str(PROJECT / "tests" / "trl_processes.py"), str(folder), shape]
+    known = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
+    with own_port() as port:
+        known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [
+            subprocess.Popen(
+                words,
+                env={**environment(folder), **known, "RANK": rank, "LOCAL_RANK": rank},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in "01"
+        ]
+        said = [each.communicate(timeout=PATIENCE)[1] for each in processes]
     return [each.returncode for each in processes], said
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from factories import NOON, a_config, a_run, fill
-from processes import command, ended, start, wait_until
+from processes import PATIENCE, command, ended, start, wait_until
 
 from advisor.__main__ import main
 from advisor.alerts.rules import Alerting
@@ -141,7 +141,7 @@ def test_it_ends_with_the_process_that_it_stands_beside(limited, store):
     with pytest.raises(subprocess.TimeoutExpired):
         watching.wait(timeout=1)
     other.communicate(b"\n")
-    assert watching.wait(timeout=30) == 0
+    assert watching.wait(timeout=PATIENCE) == 0
 
 
 def test_a_lost_run_is_not_judged_and_keeps_no_watcher_waiting(store):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
-from processes import PROJECT
+from processes import PATIENCE, PROJECT
 from streamlit.testing.v1 import AppTest
 
 from storage.store import Store
@@ -36,7 +36,7 @@ def visit(archive: Store) -> Callable[..., AppTest]:
     """Give a function that opens a page: ``visit("watch", run=ID)``."""
 
     def open_page(name: str, **query: str | list[str]) -> AppTest:
-        app = AppTest.from_file(PROJECT / "app.py", default_timeout=20)
+        app = AppTest.from_file(PROJECT / "app.py", default_timeout=PATIENCE)
         for key, value in query.items():
             app.query_params[key] = value
         return app.switch_page(f"advisor/dashboard/{name}.py").run()

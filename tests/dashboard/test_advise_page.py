@@ -6,6 +6,7 @@ import psutil
 import pytest
 from factories import a_config, a_run, a_step, fill
 from pages import charts, click_in, field, headline, help_of, press, tiles, words
+from processes import PATIENCE
 from states import collapsed, fill_evidence, healthy
 
 from advisor.answer import ask, consider, gather
@@ -230,7 +231,7 @@ def test_running_an_answer_keeps_it_and_links_the_run(archive, visit):
     (run,) = (run for run in archive.runs() if run.recommendation_id is not None)
     process = psutil.Process(run.pid)
     process.kill()
-    process.wait(10)
+    process.wait(PATIENCE)
     assert not page.exception
     assert run.recommendation_id == kept.id
     assert run.id in page.success[0].value

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 import pytest
 from browsing import (
     CHARTS_OF_A_RUN,
+    MILLISECONDS,
     Dashboard,
     a_browser,
     a_dashboard,
@@ -20,6 +21,7 @@ from browsing import (
     text_of,
     wait_for,
     wait_for_charts,
+    wait_for_rest,
     watched,
 )
 from playwright.sync_api import Browser, Page
@@ -28,7 +30,7 @@ from processes import command
 from storage.records import RunStatus
 from storage.store import Store
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]  # its fixtures train two runs
+pytestmark = pytest.mark.browser
 
 SETTING = ("--workload", "arithmetic", "--max-staleness", "3", "--json")
 ASKED_FIELDS = {  # as a browser shows it: Streamlit writes <= as one sign
@@ -105,10 +107,7 @@ def test_a_run_collapses_while_it_is_watched_and_the_page_says_so_by_itself(page
     assert "collapse" in shapes
     page.get_by_text("What the policy says").click()
     page.get_by_test_id("stDataFrame").first.wait_for()
-    page.wait_for_timeout(2000)
-    count = len(asked)
-    page.wait_for_timeout(5000)
-    assert len(asked) == count, "nothing is asked for any more"
+    wait_for_rest(page, lambda: len(asked))  # nothing is asked for any more
 
 
 def test_advice_follows_the_fields_and_a_link_gives_the_same_answer(page, browser, dashboard):
@@ -138,15 +137,15 @@ def test_a_click_in_the_map_asks_about_that_place(page, dashboard):
     big_number(page)
     wait_for_charts(page, 3)
     area = plot(page, "Where runs fail").locator(".nsewdrag").first
-    area.scroll_into_view_if_needed()
-    box = area.bounding_box()
-    assert box is not None
     low, high = plot(page, "Where runs fail").evaluate("plot => plot.layout.xaxis.range")
     bottom, top = plot(page, "Where runs fail").evaluate("plot => plot.layout.yaxis.range")
-    page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.4)
+    box = area.bounding_box()
+    assert box is not None
+    area.click(position={"x": box["width"] * 0.8, "y": box["height"] * 0.4})  # once it stands still
     page.get_by_text("Risk at your rate").wait_for()
-    staleness = int(page.get_by_role("textbox", name="max staleness").input_value())
-    rate = float(page.get_by_role("textbox", name="learning rate").input_value())
+    fields = [page.get_by_role("textbox", name=n) for n in ("max staleness", "learning rate")]
+    wait_for(page, lambda: all(field.input_value() for field in fields))
+    staleness, rate = (float(field.input_value()) for field in fields)
     # The axes are logarithmic: what was clicked is what they said there, to two digits.
     assert staleness == round(10 ** (low + 0.8 * (high - low)) - 1)
     assert rate == pytest.approx(10 ** (bottom + 0.6 * (top - bottom)), rel=0.06)
@@ -169,6 +168,7 @@ def test_four_runs_are_compared_with_a_baseline_and_the_report_opens_offline(
     report = tmp_path / "report.html"
     downloading.value.save_as(report)
     offline = browser.new_context(offline=True).new_page()
+    offline.set_default_timeout(MILLISECONDS)
     complaints: list[str] = []
     offline.on("pageerror", lambda error: complaints.append(str(error)))
     offline.on("request", lambda r: r.url.startswith("file:") or complaints.append(r.url))

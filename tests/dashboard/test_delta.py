@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+from processes import PATIENCE
 
 from advisor.dashboard.curves import WATCHED
 from advisor.dashboard.live_plot import ASSETS
@@ -164,6 +165,6 @@ def test_the_page_applies_changes_as_this_test_does():
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert json.loads(done.stdout) == [applied(old, change) for old, change in pairs]

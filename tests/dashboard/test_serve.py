@@ -3,6 +3,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from factories import a_run
+from processes import own_port
 
 from advisor.serve import ADDRESS, DEMONSTRATION, PORTS_TRIED, free_port, start_demonstration
 from storage.commandline import BadInput
@@ -10,18 +11,18 @@ from trainer.config import checked_config
 
 
 def taken(stack, port=0):
-    """Take a port as another program would, and return it."""
+    """Take a port as another server would, and return it."""
     listening = stack.enter_context(socket.socket())
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((ADDRESS, port))
     listening.listen()
     return listening.getsockname()[1]
 
 
 def test_a_free_port_is_taken_as_asked():
-    with ExitStack() as stack:
-        port = taken(stack)
-    assert free_port(port) == port
-    assert free_port(str(port)) == port
+    with own_port() as port:
+        assert free_port(port) == port
+        assert free_port(str(port)) == port
 
 
 def test_a_taken_port_gives_the_next_free_one():

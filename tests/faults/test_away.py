@@ -27,7 +27,7 @@ def home(tmp_path, etalon_home, monkeypatch):
 def begun(store):
     config = a_config(steps=100_000, prompts=4, group_size=4, evaluation_rollouts=16)
     run_id = launch(store, config)
-    wait_until(lambda: store.last_step(run_id) is not None, seconds=240)
+    wait_until(lambda: store.last_step(run_id) is not None)
     return run_id
 
 
@@ -37,9 +37,9 @@ def kept_steps(run_id):
 
 
 def ended(store, run_id):
-    wait_until(lambda: not journal_file(run_id).exists(), seconds=120)
+    wait_until(lambda: not journal_file(run_id).exists())
     stop(store, run_id)
-    wait_until(lambda: not store.run(run_id).status.alive, seconds=120)
+    wait_until(lambda: not store.run(run_id).status.alive)
     steps = store.series(run_id, ["step"])["step"]
     assert store.run(run_id).status is RunStatus.STOPPED
     assert steps == list(range(len(steps)))

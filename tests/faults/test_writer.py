@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 import psutil
 import pytest
 from factories import a_run, a_step, an_evaluation
-from processes import wait_until
+from processes import PATIENCE, wait_until
 
 from storage.check import inconsistencies
 from storage.engine import journal_file
@@ -225,7 +225,7 @@ def test_where_nothing_takes_it_the_learner_waits_and_drops_nothing(store, write
     )
     with locked(store):
         learner.start()
-        wait_until(lambda: len(writer._in_memory) == 5, seconds=10)
+        wait_until(lambda: len(writer._in_memory) == 5)
         assert not writer.is_durable
     while learner.is_alive():
         writer.beat()
@@ -291,14 +291,14 @@ def test_who_waited_for_another_to_send_a_journal_writes_nothing_over_what_came_
         fcntl.flock(first, fcntl.LOCK_EX)
         second = pool.submit(send_journal, store, RUN)
         try:
-            wait_until(lambda: times_open() == 2, seconds=5)
+            wait_until(lambda: times_open() == 2)
             assert stored(store) == []
             path.unlink()
             store.append_step(a_step(RUN, 0, loss=2.0))
             Journal(path).append(a_step(RUN, 1))  # of the run that goes on
         finally:
             fcntl.flock(first, fcntl.LOCK_UN)
-        assert second.result(timeout=5) == 0
+        assert second.result(timeout=PATIENCE) == 0
     assert [(row.step, row.loss) for row in store.steps(RUN)] == [(0, 2.0)]
     assert path.exists()
 

@@ -1,6 +1,5 @@
 """Fixtures of the security tests: dashboards on real ports, with a login and without."""
 
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +11,11 @@ import pytest
 from browsing import answers
 from factories import fill
 from openid import a_provider, secrets_of
-from processes import ended, start, wait_until
+from processes import ended, own_port, start, wait_until
 from states import healthy
 
-from advisor.serve import free_port
 from storage.store import Store
 
-FIRST_PORT = 9700
 OPERATORS = ["olga@example.org"]
 
 
@@ -48,7 +45,7 @@ def served(home: Path, *words: str, port: int, user: Path | None = None) -> Iter
     wait_until(lambda: process.poll() is not None or answers(f"{url}/_stcore/health"))
     yield Served(url=url, port=port, store=store, run_id=run.id, process_id=process.pid)
     process.terminate()
-    printed = ended(process, timeout=30)
+    printed = ended(process)
     store.close()
     assert "Traceback" not in printed.stderr, printed.stderr
 
@@ -70,7 +67,8 @@ def own_address() -> str:
 @pytest.fixture(scope="session")
 def unlocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Give a dashboard as `make run` serves it, for this machine alone."""
-    with served(tmp_path_factory.mktemp("unlocked") / "home", port=_port()) as found:
+    home = tmp_path_factory.mktemp("unlocked") / "home"
+    with own_port() as port, served(home, port=port) as found:
         yield found
 
 
@@ -78,16 +76,10 @@ def unlocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Give a dashboard for every machine, which asks for a login."""
     folder = tmp_path_factory.mktemp("locked")
-    port = _port()
-    with a_provider() as provider:
+    with a_provider() as provider, own_port() as port:
         settings = folder / ".streamlit"
         settings.mkdir()
         words = secrets_of(provider, f"http://127.0.0.1:{port}", OPERATORS)
         (settings / "secrets.toml").write_text(words)
         with served(folder / "home", "--address", "0.0.0.0", port=port, user=folder) as found:
             yield found
-
-
-def _port() -> int:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    return free_port(FIRST_PORT + 10 * worker)

@@ -1,7 +1,7 @@
 """With a login: who is let in, and what a viewer can and cannot do, in a real browser."""
 
 import pytest
-from browsing import a_browser, go_to, select_rows, text_of, wait_for
+from browsing import MILLISECONDS, a_browser, go_to, select_rows, text_of, wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -20,7 +20,7 @@ def logged_in(browser, locked):
     def visit(who):
         contexts.append(browser.new_context(viewport={"width": 1280, "height": 800}))
         page = contexts[-1].new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(MILLISECONDS)
         page.goto(locked.url)
         page.get_by_role("button", name="Log in").click()
         page.get_by_role("link", name=who).click()
@@ -34,6 +34,7 @@ def logged_in(browser, locked):
 
 def test_who_has_not_logged_in_sees_nothing_but_the_login(browser, locked):
     page = browser.new_page()
+    page.set_default_timeout(MILLISECONDS)
     page.goto(f"{locked.url}/watch?run={locked.run_id}")
     page.get_by_role("button", name="Log in").wait_for()
     assert locked.run_id not in page.content()
@@ -43,12 +44,11 @@ def test_who_has_not_logged_in_sees_nothing_but_the_login(browser, locked):
 
 def test_a_viewer_sees_the_runs_and_is_offered_no_way_to_change_them(logged_in, locked):
     page = logged_in("vera")
-    wait_for(page, lambda: "the only run" in text_of(page))
-    assert "viewer" in text_of(page)
+    wait_for(page, lambda: "the only run" in text_of(page) and "viewer" in text_of(page))
     go_to(page, "Runs")
     select_rows(page, 0)
     page.get_by_role("link", name="Advise").last.wait_for()
-    buttons = [each.inner_text() for each in page.get_by_role("button").all()]
+    buttons = page.get_by_role("button").all_inner_texts()
     assert not {"Start", "Stop", "Archive", "Delete", "Save", "Import"} & set(buttons)
     page.get_by_role("button", name="Log out").click()
     page.get_by_role("button", name="Log in").wait_for()
@@ -56,7 +56,7 @@ def test_a_viewer_sees_the_runs_and_is_offered_no_way_to_change_them(logged_in, 
 
 def test_an_operator_may(logged_in, locked):
     page = logged_in("olga")
-    assert "operator" in text_of(page)
+    wait_for(page, lambda: "operator" in text_of(page))
     go_to(page, "Runs")
     select_rows(page, 0)
     page.get_by_role("button", name="Archive").click()

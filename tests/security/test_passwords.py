@@ -1,6 +1,7 @@
 """The password in an archive's URL is told to nobody: no message, no argument, no log."""
 
 import pytest
+from processes import PATIENCE
 
 from storage.engine import database_url, shown
 from storage.errors import StorageError
@@ -41,6 +42,6 @@ def test_a_process_gets_it_in_its_environment_and_prints_it_nowhere(tmp_path, mo
         url = "postgresql+psycopg://me:s3cret@nowhere.invalid/etalon"
         process = spawn(["stop", "a-run"], url, opened)
     assert "s3cret" not in " ".join(map(str, process.args))
-    assert process.wait(timeout=60) == 2
+    assert process.wait(timeout=PATIENCE) == 2
     assert "postgresql+psycopg://me:***@nowhere.invalid/etalon" in log.read_text()
     assert "s3cret" not in log.read_text()

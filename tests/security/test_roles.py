@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 import streamlit as st
 from factories import fill
-from processes import PROJECT
+from processes import PATIENCE, PROJECT
 from states import healthy
 from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.runtime.secrets import secrets_singleton
@@ -169,7 +169,7 @@ def test_a_viewer_can_do_nothing(written, tmp_path, monkeypatch, store):
     fill(store, healthy(), steps=5)
     before = store.runs(), store.tags(), store.recommendations()
     written(COMPLETE)
-    page = AppTest.from_function(attempts, args=(ACTIONS,))
+    page = AppTest.from_function(attempts, default_timeout=PATIENCE, args=(ACTIONS,))
     page.user = OLGA | {"email": "vera@example.org"}
     page.run()
     assert not page.exception

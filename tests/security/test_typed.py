@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import streamlit as st
-from browsing import a_browser, text_of, wait_for, wait_for_charts
+from browsing import MILLISECONDS, a_browser, text_of, wait_for, wait_for_charts
 from factories import NOON, a_step, fill
-from processes import PROJECT
+from processes import PATIENCE, PROJECT
 from sqlalchemy import inspect
 from states import healthy
 from streamlit.testing.v1 import AppTest
@@ -85,7 +85,7 @@ def test_looking_at_a_run_imports_no_code_that_it_names(tmp_path, store, monkeyp
     monkeypatch.setenv("ETALON_HOME", str(tmp_path))
     st.cache_resource.clear()
     for name, link in (("watch", "run"), ("advise", "like")):
-        page = AppTest.from_file(PROJECT / "app.py", default_timeout=30)
+        page = AppTest.from_file(PROJECT / "app.py", default_timeout=PATIENCE)
         page.query_params[link] = run.id
         page.switch_page(f"advisor/dashboard/{name}.py").run()
         assert not page.exception
@@ -335,6 +335,7 @@ def test_markup_is_shown_and_neither_drawn_nor_run(unlocked):
         store.append_step(a_step(run.id, 25, extra={MARKUP: 1.0}))
     with a_browser() as browser:
         page = browser.new_page()
+        page.set_default_timeout(MILLISECONDS)
         page.on("request", lambda request: asked.append(request.url))
         page.expose_function("hacked", lambda: said.append("code was run"))
         for path in (f"watch?run={run.id}", f"advise?like={run.id}", "compare"):

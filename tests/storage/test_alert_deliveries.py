@@ -63,7 +63,7 @@ def test_of_watchers_that_raise_at_once_one_does(store, run_id):
 def test_of_watchers_that_claim_at_once_each_gets_another_delivery(store, run_id):
     raised(store, run_id, "log")
     raised(store, run_id, "log", subject="horizon")
-    claimed = at_once(store.url, lambda each: each.claim_delivery("log", seconds=60))
+    claimed = at_once(store.url, lambda each: each.claim_delivery("log", seconds=3600))
     got = [each.subject for each in claimed if each is not None]
     assert sorted(got) == ["horizon", "staleness"]
 
@@ -93,19 +93,19 @@ def test_what_was_delivered_is_nobodys_to_deliver(store, run_id):
 
 def test_a_claim_keeps_others_away_until_it_runs_out(store, run_id):
     raised(store, run_id, "phone")
-    assert store.claim_delivery("elsewhere", seconds=60) is None
-    assert store.claim_delivery("phone", seconds=60) is not None
-    assert store.claim_delivery("phone", seconds=60) is None
-    assert 50 < store.deliveries_due_in()["phone"] <= 60
+    assert store.claim_delivery("elsewhere", seconds=3600) is None
+    assert store.claim_delivery("phone", seconds=3600) is not None
+    assert store.claim_delivery("phone", seconds=3600) is None
+    assert 3000 < store.deliveries_due_in()["phone"] <= 3600
 
 
 def test_who_was_too_slow_to_fail_changes_nothing_and_to_succeed_does(store, run_id):
     raised(store, run_id, "phone")
     slow = store.claim_delivery("phone", seconds=0)
-    store.claim_delivery("phone", seconds=60)
+    store.claim_delivery("phone", seconds=3600)
     store.postpone_delivery(slow, seconds=0, failure="HTTP 500")
     store.settle_delivery(slow, "HTTP 404")
-    assert store.claim_delivery("phone", seconds=60) is None, "the second claim holds"
+    assert store.claim_delivery("phone", seconds=3600) is None, "the second claim holds"
     store.settle_delivery(slow)
     [found] = store.deliveries()
     assert (found.state, found.attempts) == (DeliveryState.DELIVERED, 2)
@@ -113,9 +113,9 @@ def test_who_was_too_slow_to_fail_changes_nothing_and_to_succeed_does(store, run
 
 def test_what_did_not_succeed_is_tried_again_and_given_up_for_a_reason(store, run_id):
     raised(store, run_id, "phone")
-    first = store.claim_delivery("phone", seconds=60)
+    first = store.claim_delivery("phone", seconds=3600)
     store.postpone_delivery(first, seconds=0, failure="HTTP 500")
-    second = store.claim_delivery("phone", seconds=60)
+    second = store.claim_delivery("phone", seconds=3600)
     assert (second.attempts, second.failure) == (2, "HTTP 500")
     store.settle_delivery(second, "HTTP 404")
     [found] = store.deliveries()
@@ -125,8 +125,8 @@ def test_what_did_not_succeed_is_tried_again_and_given_up_for_a_reason(store, ru
 
 def test_what_nobody_claims_for_too_long_is_given_up_and_nothing_else_is(store, run_id):
     raised(store, run_id, "phone", "page")
-    store.claim_delivery("page", seconds=60)
-    assert store.give_up_deliveries("phone", overdue=60, failure="gone") == 0
+    store.claim_delivery("page", seconds=3600)
+    assert store.give_up_deliveries("phone", overdue=3600, failure="gone") == 0
     assert store.give_up_deliveries("page", overdue=0, failure="gone") == 0, "it is claimed"
     assert store.give_up_deliveries("phone", overdue=0, failure="gone") == 1
     found = {each.destination: (each.state, each.failure) for each in store.deliveries()}

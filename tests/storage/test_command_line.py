@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from factories import NOON, a_config, a_run, a_step, an_evaluation, seeded_store
-from processes import PROJECT, command, environment, start
+from processes import PATIENCE, PROJECT, command, environment, start
 
 from storage.__main__ import main
 from storage.commandline import BadInput, Parser, add_common_options, parse, print_json, run_command
@@ -438,7 +438,7 @@ def test_a_reader_that_goes_away_is_no_error(seeded, tmp_path):
     process = start(*words, home=tmp_path)
     assert len(seeded.steps(FINISHED)) * 900 > 2**15, "more than a pipe takes at once"
     process.stdout.close()
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from factories import a_run, a_step, seed
 from older_archives import on_sqlite, rows_of
+from processes import PATIENCE
 from sqlalchemy import select
 
 from storage import copy_command, copying
@@ -291,5 +292,5 @@ def cut_short(monkeypatch, old, new, share, how):
         target=lambda: sys.exit(run_command(main, ["copy", old, new]))
     )
     process.start()
-    process.join(60)
+    process.join(PATIENCE)
     return process.exitcode

@@ -161,7 +161,7 @@ def test_a_marked_process_is_known_by_its_mark_whatever_the_clock_says(reader, l
     for other in (f"{boot} {int(started) - 1}", f"another-boot {started}"):
         assert process_gone(replace(run, process_mark=other)) is True
     os.kill(living.pid, signal.SIGKILL)
-    wait_until(lambda: process_gone(run) is True, seconds=10)  # a zombie: nobody waited for it
+    wait_until(lambda: process_gone(run) is True)  # a zombie: nobody waited for it
     assert psutil.Process(living.pid).status() == psutil.STATUS_ZOMBIE
 
 
@@ -205,7 +205,7 @@ def test_a_process_that_ends_is_gone(reader, living):
 def test_a_zombie_is_gone(living):
     run = run_by(living.pid)
     os.kill(living.pid, signal.SIGKILL)
-    wait_until(lambda: psutil.Process(living.pid).status() == psutil.STATUS_ZOMBIE, seconds=10)
+    wait_until(lambda: psutil.Process(living.pid).status() == psutil.STATUS_ZOMBIE)
     assert process_gone(run) is True
 
 

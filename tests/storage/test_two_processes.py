@@ -15,12 +15,14 @@ from storage.store import Store
 from storage.transactions import only_writer
 
 WRITER = """
-import sys, time
+import os, sys, time
 from storage.records import StepMetrics
 from storage.store import Store
 
 store = Store.open(sys.argv[1], create=False)
 for step in range(int(sys.argv[3])):
+    while len(sys.argv) > 4 and os.path.getsize(sys.argv[4]) < step // 100:
+        time.sleep(0.001)  # for a reader that has seen too little of it
     store.append_step(StepMetrics(run_id=sys.argv[2], step=step, time=time.time(), loss=step / 4))
     time.sleep(0.001)
 """
@@ -29,10 +31,13 @@ for step in range(int(sys.argv[3])):
 def test_a_page_reads_while_another_process_writes_five_hundred_steps(store, tmp_path):
     run = a_run()
     store.create_run(run)
-    writer = start("-c", WRITER, store.url, run.id, "500", home=tmp_path)
+    seen_so_far = tmp_path / "seen"  # as many bytes as different counts
+    seen_so_far.touch()
+    writer = start("-c", WRITER, store.url, run.id, "500", str(seen_so_far), home=tmp_path)
     counts = []
     while writer.poll() is None:
         counts.append(store.step_counts().get(run.id, 0))
+        seen_so_far.write_bytes(bytes(len(set(counts))))
         seen = store.series(run.id, ["step", "loss"])
         assert seen["step"] == list(range(len(seen["step"])))
         assert seen["loss"] == [step / 4 for step in seen["step"]]

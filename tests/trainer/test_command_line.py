@@ -281,7 +281,7 @@ def test_a_run_that_is_stopped_ends_with_exit_code_0_and_every_step(own_home, ca
 def test_a_detached_run_goes_on_without_its_starter_until_it_is_stopped(own_home):
     path = own_home / "etalon.db"
     began = start("-m", "trainer", "run", *ENDLESS, "--detach", "--json", home=own_home)
-    done = ended(began, timeout=30)  # the run itself would take hours
+    done = ended(began)  # the run itself would take hours
     assert done.returncode == 0
     answer = the_object(done.stdout)
     assert answer.keys() == {"run_id"}

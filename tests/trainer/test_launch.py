@@ -316,12 +316,13 @@ def test_a_process_that_was_only_silent_learns_that_its_run_was_ended_and_writes
     run = silent_elsewhere(store, 0)
     process = start("-c", FAR_AWAY, run.id, store.url, home=tmp_path)
     wait_until(lambda: store.run(run.id).heartbeat_count > run.heartbeat_count)
-    os.kill(process.pid, signal.SIGSTOP)
+    with store.writing():  # which it is not, then: stopped in the middle it would hold the lock
+        os.kill(process.pid, signal.SIGSTOP)
     store.update_run(run.id, heartbeat_at=time.time() - 400)
     watch = Watch()
     assert end_silent(store, store.run(run.id), watch.pulse, watch.sleep) is RunStatus.STOPPED
     os.kill(process.pid, signal.SIGCONT)
-    error = ended(process, timeout=30).stderr
+    error = ended(process).stderr
     assert f"RunTakenOver: run: {run.id} was stopped meanwhile: its process on far away" in error
     assert store.run(run.id).status is RunStatus.STOPPED
     assert store.events(run.id) == []

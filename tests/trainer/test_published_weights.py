@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from processes import PATIENCE
 
 from trainer.published_weights import NOTHING, PublishedWeights
 
@@ -78,7 +79,7 @@ def test_a_reader_that_is_killed_in_the_middle_holds_nobody_up(published):
     writing.join(0.3)
     assert writing.is_alive()  # a reader that lives is waited for
     reader.kill()
-    writing.join(30)
+    writing.join(PATIENCE)
     assert not writing.is_alive()
     reader.join()
     assert published.version == 1

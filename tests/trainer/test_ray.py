@@ -19,11 +19,15 @@ from trainer.ray_cluster import able_nodes, check_reach, joined, resources
 
 pytest.importorskip("ray", reason="no ray; pip install -r requirements-ray.txt")
 A_WHILE = (
-    "import time\n"
+    "import os, time\n"
     "def judge(prompts, completions, **keys):\n"
     "    time.sleep(0.1)\n"
+    "    judge.n = getattr(judge, 'n', 0) + 1\n"
+    "    while judge.n > 10 and os.path.exists(os.path.dirname(__file__) + '/wait'):\n"
+    "        time.sleep(0.1)\n"
     "    return [len(c) for c in completions]\n"
 )
+"""Takes a while; where a file named wait lies beside it, runs wait in about their tenth step."""
 
 
 @pytest.fixture
@@ -66,9 +70,11 @@ def test_a_killed_node_loses_no_cell_of_a_sweep(nodes, archive, tmp_path):
     doomed = nodes.add()
     words = sweep_words(tmp_path, seeds=3, steps=25)
     where = ["--db", archive.url, "--ray-address", nodes.address]
+    (tmp_path / "wait").touch()  # as one process may begin long before the other
     sweep = start(*words, *where, home=tmp_path / "home")
-    wait_until(lambda: len(under_way(archive)) == 2 or sweep.poll() is not None, 120)
+    wait_until(lambda: len(under_way(archive)) == 2 or sweep.poll() is not None)
     nodes.kill(doomed)
+    (tmp_path / "wait").unlink()
     done = ended(sweep)
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()
@@ -91,7 +97,7 @@ def test_a_process_that_dies_fails_its_run_and_an_interrupt_stops_it(nodes, arch
     words = sweep_words(tmp_path, seeds=1, steps=1000)
     where = ["--db", archive.url, "--ray-address", nodes.address]
     sweep = start(*words, *where, home=tmp_path / "home")
-    wait_until(lambda: bool(under_way(archive)) or sweep.poll() is not None, 120)
+    wait_until(lambda: bool(under_way(archive)) or sweep.poll() is not None)
     [first] = archive.runs()
     psutil.Process(first.pid).kill()
     wait_until(lambda: bool(archive.runs(archived=True)) and bool(under_way(archive)))

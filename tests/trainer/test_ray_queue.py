@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 from own_things import LENGTH, own_config, own_learner, own_values
-from processes import command, wait_until
+from processes import PATIENCE, command, wait_until
 
 from storage.commandline import BadInput
 from storage.store import Store
@@ -81,7 +81,7 @@ def test_without_staleness_it_steps_as_lockstep_does_even_where_an_actor_is_kill
         expected = lockstep.learner_step(step)
         if step == 3:  # let batch 3 come in, and batch 4 go to an actor that will not sample it
             [actor] = two_nodes.processes("ray::RolloutActor")
-            assert ray.wait(learner._crew._members[0].worker.asked, timeout=60)[0]
+            assert ray.wait(learner._crew._members[0].worker.asked, timeout=PATIENCE)[0]
             actor.suspend()
         row = learner.learner_step(step)
         if step == 3:
@@ -100,7 +100,7 @@ def test_staleness_reaches_its_bound_and_never_passes_it_on_two_nodes(two_nodes,
     learner = made(Asynchronous, **ON_RAY, **setting)
     learner.evaluate(0, 16)
     crew = learner._workers()
-    wait_until(lambda: crew._tend(0.1) or all(member.ready for member in crew._members), 120)
+    wait_until(lambda: crew._tend(0.1) or all(member.ready for member in crew._members))
     history, ages = [], []
     for step in range(9):
         history.append(learner.weights.snapshot())

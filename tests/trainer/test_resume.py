@@ -360,7 +360,7 @@ def test_a_lost_run_goes_on_detached(own_home):
         process.kill()
         wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
         resume(store, run_id)
-        wait_until(lambda: "resumed" in [event.kind for event in store.events(run_id)], 120)
+        wait_until(lambda: "resumed" in [event.kind for event in store.events(run_id)])
         store.update_run(run_id, stop_requested=True)
         wait_until(lambda: not store.run(run_id).status.alive)
         assert store.run(run_id).status is RunStatus.STOPPED

@@ -11,6 +11,7 @@ from processes import wait_until
 
 from storage.commandline import run_command
 from storage.records import RunStatus
+from trainer import reward_process
 from trainer.__main__ import main
 from trainer.judging import RewardFailed
 from trainer.launch import create_run
@@ -86,7 +87,7 @@ def test_what_a_reward_started_is_ended_with_it(tmp_path):
     other.wait()
 """
     with pytest.raises(RewardFailed, match="took longer than"):
-        a_reward(tmp_path, body, first="import subprocess")(["1+1="], ["2"])
+        a_reward(tmp_path, body, seconds=3.0, first="import subprocess")(["1+1="], ["2"])
     other = int((tmp_path / "own_reward.py.pid").read_text())
     wait_until(lambda: is_gone(other))
 
@@ -98,8 +99,11 @@ def is_gone(pid):
     return True
 
 
-def test_a_reward_that_hangs_while_it_is_imported_is_ended(tmp_path):
-    with pytest.raises(RewardFailed, match="importing the reward took "):
+def test_a_reward_that_hangs_while_it_is_imported_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(reward_process, "LEAST_TO_BEGIN", 1.0)
+    with pytest.raises(
+        RewardFailed, match="importing the reward took longer than reward_timeout, 1 s"
+    ):
         a_reward(tmp_path, "    return [1.0]\n", first="time.sleep(60)")(["1+1="], ["2"])
     assert children() == []
 

@@ -65,7 +65,7 @@ def test_a_terminated_run_ends_after_its_present_step_as_stopped(store):
 
 
 def test_a_run_that_is_asked_to_stop_hears_it_with_its_next_heartbeat(store):
-    run = create_run(store, a_config(steps=400))  # far more than fit between heartbeats
+    run = create_run(store, a_config(steps=100_000))  # far more than fit between heartbeats
     asked = threading.Event()
 
     def ask(words, step, steps):
@@ -133,6 +133,8 @@ def test_a_failure_is_recorded_with_its_traceback_and_goes_on_to_the_caller(stor
 
 
 def test_a_worker_leaves_no_heartbeat_behind(store):
+    before = set(threading.enumerate())
     run = create_run(store, a_config(steps=1))
     Worker(store, run, ignore).run()
-    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+    left = set(threading.enumerate()) - before
+    assert "heartbeat" not in {thread.name for thread in left}
