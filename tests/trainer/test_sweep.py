@@ -460,7 +460,7 @@ def killed_within_a_run(store, sweep, workers):
 
 @takes_processes
 def test_a_killed_sweep_goes_on_where_it_was(own_home):
-    words = sweep_words(seeds="3", steps="80")
+    words = sweep_words(seeds="3", steps="40")
     store = archive_of(own_home)
     with a_sweep(*words, home=own_home, store=store, finished=1) as (sweep, workers):
         while not killed_within_a_run(store, sweep, workers):
@@ -479,7 +479,7 @@ def test_a_killed_sweep_goes_on_where_it_was(own_home):
     assert sorted(facts.run_id for facts in evidence) == sorted(
         cell["run_id"] for cell in answer["cells"]
     )
-    assert [facts.steps for facts in evidence] == [80, 80, 80]
+    assert [facts.steps for facts in evidence] == [40, 40, 40]
     store.close()
 
 
