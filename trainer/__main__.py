@@ -22,14 +22,15 @@ from storage.commandline import (
     BadInput,
     Parser,
     add_common_options,
+    be_command,
     parse,
-    run_command,
     tell,
 )
 from storage.liveness import SILENT_SECONDS, is_elsewhere
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
+from storage.terminal import for_progress
 
 from .config import TrainerConfig, add_config_options, config_from_options
 from .launch import claim, config_to_resume, create_run, launch, queue_run, reopen, resume, stop
@@ -203,7 +204,7 @@ def _carry_out_cells(
     carriers: Carriers | None,
 ) -> list[RunInfo]:
     planned = sum(config.steps for config in configs)
-    bar = tqdm(total=planned, unit="step", disable=None, file=sys.stderr, smoothing=0)
+    bar = tqdm(total=planned, unit="step", disable=None, file=for_progress(), smoothing=0)
     at_start: int | None = None
     learning = False
 
@@ -284,4 +285,4 @@ def _once_heard(run: RunInfo) -> str:
 _COMMANDS = {"resume": _resume, "stop": _stop, "work": _work, "pool": _pool}
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    be_command(main)

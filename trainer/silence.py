@@ -15,6 +15,7 @@ from storage.journal import send_journal
 from storage.liveness import SILENT_SECONDS, PulseReader, is_elsewhere, is_lost
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
+from storage.terminal import for_progress
 from storage.words import moment
 
 ENDED_ELSEWHERE = "none: ended from another host"
@@ -102,7 +103,7 @@ def watched_to_its_end(store: Store, run: RunInfo) -> RunStatus:
     if is_lost(run):
         how = f"was silent for long on {run.host}; watching {wait:.0f} s more"
     tell(f"{run.id} {how}", file=sys.stderr, flush=True)
-    with tqdm(total=round(wait), unit="s", desc="silent", disable=None, file=sys.stderr) as bar:
+    with tqdm(total=round(wait), unit="s", desc="silent", disable=None, file=for_progress()) as bar:
 
         def waiting(left: float) -> None:
             bar.update(round(wait - left) - bar.n)

@@ -379,7 +379,7 @@ main(sys.argv[1:])
 @pytest.mark.long
 def test_a_run_of_another_host_whose_clock_is_behind_is_taken_over_only_when_it_is_dead(own_home):
     store = in_home(own_home)
-    words = ("--learning-rate=2e-4", "--steps=100000", *WORDS[1:], "--checkpoint-every=1")
+    words = [word for word in FIRM if word != "--steps=60"] + ["--steps=100000"]
     process = start("-c", FAR_AWAY, "run", *words, home=own_home)
     try:
         wait_until(lambda: any(len(store.steps(run.id)) > 3 for run in store.runs()), 120)
