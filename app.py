@@ -13,6 +13,7 @@ import plotly
 import streamlit as st
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from streamlit.logger import update_formatter
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 PAGES = Path(__file__).parent / "advisor" / "dashboard"
@@ -31,7 +32,10 @@ if get_script_run_ctx(suppress_warning=True) is None:
     from advisor.dashboard.live_plot import SCRIPT
     from advisor.dashboard.run_charts import drawn_now
     from storage.commandline import BadInput
+    from storage.terminal import make_output_visible
 
+    make_output_visible()
+    update_formatter()  # Streamlit's loggers, which kept the stream that they found
     try:
         check_access(st.get_option("server.address"))
     except BadInput as faults:

@@ -1,7 +1,6 @@
 """Command line of the advisor: ``python -m advisor COMMAND``, see ``--help``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,9 +10,9 @@ from storage.commandline import (
     BadInput,
     Parser,
     add_common_options,
+    be_command,
     parse,
     print_json,
-    run_command,
     tell,
 )
 from storage.engine import database_url
@@ -240,4 +239,4 @@ def _diagnosis_text(found: Diagnosis) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    be_command(main)

@@ -16,7 +16,7 @@ from contextlib import chdir
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from storage.commandline import BadInput, Parser, add_common_options, parse, run_command, tell
+from storage.commandline import BadInput, Parser, add_common_options, be_command, parse, tell
 from storage.engine import home
 from storage.store import Store
 from trainer.config import checked_config
@@ -135,4 +135,4 @@ def start_watching() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    be_command(main)

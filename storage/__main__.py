@@ -1,11 +1,10 @@
 """Command line of the archive: ``python -m storage COMMAND``, see ``--help``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from . import copy_command, exchange_command, look_command, manage_command
-from .commandline import A_RUN, Parser, add_common_options, parse, run_command
+from .commandline import A_RUN, Parser, add_common_options, be_command, parse
 from .importers.reading import FORMATS
 from .importers.stacks import STACKS
 from .store import Store
@@ -110,4 +109,4 @@ def _add_import_options(command: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    be_command(main)

@@ -1,7 +1,8 @@
 """How every command of Etalon reads its options and prints its answer: one contract for all three.
 
 What a command prints goes through ``tell`` or ``print_json``: names, notes and messages of an
-archive, and keys of a log, say nothing to the terminal.
+archive, and keys of a log, say nothing to the terminal. What else its process prints, such as a
+traceback, ``terminal`` takes care of.
 
 Exit codes: 0 done, 1 the run failed or collapsed, 2 bad input with one clear line per fault and
 nothing on standard output, 130 interrupted. ``--json`` prints exactly one JSON object.
@@ -19,6 +20,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from .errors import StorageError
+from .terminal import make_output_visible
 from .words import visible
 
 BAD_INPUT = 2
@@ -161,6 +163,12 @@ def _unknown_arguments(words: Sequence[str], known: set[str]) -> Iterable[str]:
             yield f"{name}: unknown argument; did you mean {near[0]}?"
         else:
             yield f"{name}: unknown argument; see --help"
+
+
+def be_command(command: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a command with the arguments of this process, whatever it prints made visible."""
+    make_output_visible()
+    sys.exit(run_command(command, sys.argv[1:]))
 
 
 def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:

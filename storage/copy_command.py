@@ -16,6 +16,7 @@ from .engine import database_url
 from .liveness import PulseReader
 from .models import runs
 from .store import Store
+from .terminal import for_progress
 from .words import counted
 
 
@@ -43,7 +44,7 @@ def copy(options: argparse.Namespace) -> int:
         refuse_living(source, pulse)
         refuse_unsent(source)
         with _new_archive(given["to"]) as target:
-            with tqdm(unit="row", unit_scale=True, disable=None, file=sys.stderr) as bar:
+            with tqdm(unit="row", unit_scale=True, disable=None, file=for_progress()) as bar:
 
                 def progress(done: int, total: int) -> None:
                     bar.total = total

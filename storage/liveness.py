@@ -65,6 +65,11 @@ def process_gone(run: RunInfo) -> bool | None:
         return None
 
 
+def is_elsewhere(run: RunInfo) -> bool:
+    """Whether a living run has a process of which this host cannot tell whether it lives."""
+    return run.status.alive and run.pid is not None and process_gone(run) is None
+
+
 def is_lost(run: RunInfo) -> bool:
     """Whether nobody carries out a living run; of one on another host only silence tells."""
     gone = process_gone(run)
@@ -98,6 +103,20 @@ class PulseReader:
             return run.status
         standing = self._standing_seconds(run, gone is True)
         return RunStatus.LOST if standing >= LOST_AFTER_SECONDS else run.status
+
+    def seconds_to_watch(self, run: RunInfo) -> float:
+        """Return for how much longer a heartbeat must stand until its run may be taken for dead.
+
+        Of a run that ``is_elsewhere`` neither the clocks, which may differ, nor a short pause are
+        enough: it has to be silent for ``LOST_AFTER_SECONDS`` before this reader, and for
+        ``SILENT_SECONDS`` in all, before this reader or by the clocks.
+
+        Returns:
+            Seconds; 0 or less when it may be taken for dead.
+        """
+        seen = self.silent_seconds(run)
+        by_the_clocks = self._wall_clock() - (run.heartbeat_at or run.created_at)
+        return max(LOST_AFTER_SECONDS - seen, SILENT_SECONDS - max(seen, by_the_clocks))
 
     def silent_seconds(self, run: RunInfo) -> float:
         """Return for how long a run has given no sign of life, as far as this reader saw it."""

@@ -22,21 +22,22 @@ from storage.commandline import (
     BadInput,
     Parser,
     add_common_options,
+    be_command,
     parse,
-    run_command,
     tell,
 )
-from storage.liveness import LOST_AFTER_SECONDS, SILENT_SECONDS, PulseReader, process_gone
+from storage.liveness import SILENT_SECONDS, is_elsewhere
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
+from storage.terminal import for_progress
 
 from .config import TrainerConfig, add_config_options, config_from_options
 from .launch import claim, config_to_resume, create_run, launch, queue_run, reopen, resume, stop
 from .pool import Carriers, WorkersFailed, carry_out_offered
 from .ray_cluster import ready_for
 from .run_command import carry_out, check_start, ended, exit_code, result, say, told
-from .silence import end_silent, is_silent_elsewhere
+from .silence import end_elsewhere, is_silent_elsewhere, watched_to_its_end
 from .sweep import add_sweep_options, cells_from_options, run_cells
 
 
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_common_options(again)
     again.add_argument("run", help=f"one that was stopped, failed, or lost its process: {A_RUN}")
-    again.add_argument("--detach", action="store_true", help="return at once; the run goes on")
+    again.add_argument("--detach", action="store_true", help="do not wait for the run's end")
     _add_ray_address(again)
     again.add_argument("--steps", metavar="N", help="a longer horizon (default: as planned)")
     work = commands.add_parser("work")
@@ -125,11 +126,13 @@ def _resume(store: Store, options: argparse.Namespace) -> int:
     config = config_to_resume(store, options.run, options.steps)
     _check_before(config, detached=options.detach)  # before what the run came to is forgotten
     if options.detach:
+        end_elsewhere(store, options.run)
         resume(store, options.run, options.steps)
         say(options, {"run_id": options.run}, f"{options.run} goes on")
         return 0
     import_module(".worker", __package__)  # for seconds: interrupted, nothing has changed
     with ready_for(config):
+        end_elsewhere(store, options.run)
         run = ended(store, reopen(store, options.run, RunStatus.RUNNING, options.steps))
     return told(store, options, run)
 
@@ -201,7 +204,7 @@ def _carry_out_cells(
     carriers: Carriers | None,
 ) -> list[RunInfo]:
     planned = sum(config.steps for config in configs)
-    bar = tqdm(total=planned, unit="step", disable=None, file=sys.stderr, smoothing=0)
+    bar = tqdm(total=planned, unit="step", disable=None, file=for_progress(), smoothing=0)
     at_start: int | None = None
     learning = False
 
@@ -261,9 +264,7 @@ def _stop(store: Store, options: argparse.Namespace) -> int:
     status = stop(store, options.run)
     run = store.run(options.run)
     if is_silent_elsewhere(run):
-        words = f"was silent for long on {run.host}; watching {LOST_AFTER_SECONDS:.0f} s more"
-        tell(f"{run.id} {words}", file=sys.stderr, flush=True)
-        status = end_silent(store, run, PulseReader())
+        status = watched_to_its_end(store, run)
     words = f"{options.run} is {status}"
     if status.alive:
         words = f"{options.run} will stop after its present step{_once_heard(run)}"
@@ -273,7 +274,7 @@ def _stop(store: Store, options: argparse.Namespace) -> int:
 
 def _once_heard(run: RunInfo) -> str:
     """Say whom a request to stop waits for, where that is a process of another host."""
-    if run.pid is None or process_gone(run) is not None:
+    if not is_elsewhere(run):
         return ""
     return (
         f", once {run.host} hears it; if that gave no sign of life for "
@@ -284,4 +285,4 @@ def _once_heard(run: RunInfo) -> str:
 _COMMANDS = {"resume": _resume, "stop": _stop, "work": _work, "pool": _pool}
 
 if __name__ == "__main__":
-    sys.exit(run_command(main, sys.argv[1:]))
+    be_command(main)

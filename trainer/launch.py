@@ -19,7 +19,7 @@ import psutil
 from storage.commandline import BadInput
 from storage.engine import checkpoint_folder, home, part_of_path
 from storage.journal import send_journal
-from storage.liveness import is_lost, process_gone, process_mark
+from storage.liveness import is_elsewhere, process_gone, process_mark
 from storage.models import SCHEMA_REVISION
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
@@ -35,6 +35,7 @@ _OUTCOME = (
     *("reward_first", "reward_best", "reward_last", "reward_final"),
     *("gold_reward_first", "gold_reward_last", "gold_reward_final"),
 )
+MAY_GO_ON = "allowed: a run that was stopped, failed, or whose process is gone"
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -192,6 +193,8 @@ def reopen(
 ) -> RunInfo:
     """Take a run that has come to a halt for this process, and return it as it is now.
 
+    One whose process is on another host has to be ended first, see ``silence``.
+
     Args:
         store: the archive.
         run_id: a run that was stopped, failed, or whose process is gone.
@@ -206,6 +209,8 @@ def reopen(
     """
     config = config_to_resume(store, run_id, steps, governed=governed)
     run = store.run(run_id)
+    if run.status.alive and not process_gone(run):
+        raise BadInput(f"run: {run_id} is {run.status} on {run.host}; {MAY_GO_ON}")
     ends = dict.fromkeys(("ended_at", "error", "outcome", "outcome_reason", *_OUTCOME))
     changes = {"stop_requested": False, "config": config.model_dump(mode="json"), **ends}
     if not store.reclaim_run(run, status=status, **process_columns(os.getpid()), **changes):
@@ -219,9 +224,10 @@ def config_to_resume(
     """Return the configuration with which a run that has come to a halt would go on.
 
     What its process left in its journal is brought in first: it may tell of the end of the run.
+    One whose process is on another host is looked at as if that were gone.
 
     Raises:
-        RunNotFound, BadInput: as ``reopen``, but for another process that is first.
+        RunNotFound, BadInput: as ``reopen``, but for a process that lives elsewhere or is first.
         JournalDamaged: what its process left cannot be read.
     """
     run = brought_in(store, store.run(run_id))
@@ -236,7 +242,7 @@ def config_to_resume(
 
 def brought_in(store: Store, run: RunInfo) -> RunInfo:
     """Send what a run that nobody carries out has in its journal, and return it as it is then."""
-    if (run.status.alive and not is_lost(run)) or run.pid is None:
+    if (run.status.alive and not process_gone(run)) or run.pid is None:
         return run
     send_journal(store, run.id)
     return store.run(run.id)
@@ -245,13 +251,12 @@ def brought_in(store: Store, run: RunInfo) -> RunInfo:
 def _resume_fault(  # noqa: PLR0911 – one line per fault
     store: Store, run: RunInfo, *, governed: bool
 ) -> str | None:
-    allowed = "allowed: a run that was stopped, failed, or whose process is gone"
     if governed != (run.kind == GOVERNED):
         return "is kept by no governor" if governed else f"is {kept_by_governor(run.id)}"
-    if run.status.alive and not is_lost(run):
-        return f"is {run.status}; {allowed}"
+    if run.status.alive and not process_gone(run) and not is_elsewhere(run):
+        return f"is {run.status}; {MAY_GO_ON}"
     if not run.status.alive and run.status not in (RunStatus.STOPPED, RunStatus.FAILED):
-        return f"has come to its end, {run.status}; {allowed}"
+        return f"has come to its end, {run.status}; {MAY_GO_ON}"
     if run.archived:
         return "is archived; allowed: a run that is not"
     if run.kind in ("imported", "attached"):

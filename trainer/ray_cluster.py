@@ -20,6 +20,7 @@ from storage.commandline import BadInput
 from storage.engine import database_url
 from storage.errors import StorageError
 from storage.store import Store
+from storage.terminal import make_output_visible
 
 from .config import TrainerConfig
 from .launch import PROJECT
@@ -221,7 +222,11 @@ def _unreached(url: str | None, config: TrainerConfig) -> list[str]:
 
 
 def node_home(home: Path) -> None:
-    """Let what this process of a node makes lie in the folder of the same name as at home."""
+    """Let what this process of a node makes lie in the folder of the same name as at home.
+
+    What it prints goes to a log of Ray's.
+    """
+    make_output_visible()
     os.environ["ETALON_HOME"] = str(home)
 
 

@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from storage.commandline import BadInput
+from storage.terminal import make_output_visible
 
 from .judging import RewardFailed, judgments
 from .own_files import Prompt, reward_function
@@ -122,6 +123,7 @@ def _end(process: "subprocess.Popen[bytes]", connection: Connection) -> None:
 
 def serve(descriptor: int, reward: str) -> None:
     """Judge what comes in until the connection ends, and then end this process at once."""
+    make_output_visible()
     connection = Connection(descriptor)
     calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 

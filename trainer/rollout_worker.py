@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from storage.terminal import make_output_visible
+
 from .config import TrainerConfig
 from .policy import FlatWeights, choose_device, load_policy
 from .published_weights import NOTHING, PublishedWeights
@@ -128,6 +130,7 @@ def batch_generator(config: TrainerConfig, device: torch.device, number: int) ->
 
 def work(assignment: Assignment, published: PublishedWeights, connection: Connection) -> None:
     """Sample the batches whose numbers come in until the connection ends."""
+    make_output_visible()
     numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
     outgoing: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     for carry in (

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from storage.commandline import print_json, tell
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
+from storage.terminal import for_progress
 
 from .config import TrainerConfig
 from .governing import Governor
@@ -42,7 +43,7 @@ def carry_out(store: Store, run: RunInfo, govern: Governor | None = None) -> Run
     _plainly(f"{run.id} begins: a warm start where none is kept, then {run.config['steps']} steps")
     from .worker import Worker  # torch and transformers take seconds to import
 
-    with tqdm(total=run.config["steps"], unit="step", disable=None, file=sys.stderr) as bar:
+    with tqdm(total=run.config["steps"], unit="step", disable=None, file=for_progress()) as bar:
 
         def progress(words: str, step: int, steps: int) -> None:
             bar.set_description(words, refresh=False)

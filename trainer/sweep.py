@@ -8,7 +8,8 @@ that is started again, or twice at once, goes on with what is missing. Rules of 
   nothing) and its cell begins from the start; only one that a person stopped while this sweep
   watched stays stopped until the next time;
 - a failed run is put away and retried once per sweep, then reported;
-- a run that another process carries out is waited for.
+- a run that another process carries out is waited for, on another host until it has been silent
+  for long (``PulseReader.seconds_to_watch``).
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pydantic import ValidationError
 
 from storage.commandline import BadInput
 from storage.engine import checkpoint_folder
-from storage.liveness import PulseReader, process_gone
+from storage.liveness import PulseReader, is_elsewhere, process_gone
 from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
@@ -35,6 +36,7 @@ from storage.store import Store
 from .config import TrainerConfig, add_config_options, allowed_range, checked_config
 from .launch import code_version, queued_run
 from .pool import Carriers, Pool, cores_used, setting_of
+from .silence import ENDED_ELSEWHERE
 
 KIND = "sweep"
 DONE = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
@@ -87,6 +89,8 @@ def run_cells(
             if progress is not None:
                 queued = all(run.status is RunStatus.QUEUED for run in runs)
                 words = "warm start" if queued else f"{ended} of {len(runs)} runs"
+                if watched := cells.silent_elsewhere(r for r in runs if not pool.owns(r)):
+                    words += f", watching {watched} that went silent on another host"
                 progress(words, *patiently(partial(cells.steps_done, runs)))
             if ended == len(runs):
                 return runs
@@ -244,8 +248,10 @@ class Cells:
             by_a_person_just_now = run.stop_requested and run.id in self._watched
             return None if by_a_person_just_now else "it was stopped"
         if run.status is RunStatus.RUNNING and not owns(run):
-            gone = process_gone(run) or self._pulses.status(run) is RunStatus.LOST
-            return "its process is gone" if gone else None
+            if is_elsewhere(run):
+                silent = self._pulses.seconds_to_watch(run) <= 0
+                return f"its process on {run.host} was silent for long" if silent else None
+            return "its process is gone" if process_gone(run) else None
         return None
 
     def _revised(
@@ -266,6 +272,10 @@ class Cells:
                     self._retried.add(key)
                 yield _put_away(old, f"{reason}; made again as {new.id}")
 
+    def silent_elsewhere(self, runs: Iterable[RunInfo]) -> int:
+        """Return how many runs may have lost their process on another host."""
+        return sum(self._pulses.status(r) is RunStatus.LOST for r in runs if is_elsewhere(r))
+
     def steps_done(self, runs: Iterable[RunInfo]) -> tuple[int, int]:
         """Return the learner steps that are done and those of all cells."""
         done = total = 0
@@ -281,6 +291,8 @@ class Cells:
 
 def _put_away(run: RunInfo, notes: str) -> RunInfo:
     if run.status.alive:
+        if is_elsewhere(run):
+            run = replace(run, process_mark=ENDED_ELSEWHERE)
         ended_at = run.heartbeat_at or time.time()
         run = replace(run, status=RunStatus.STOPPED, ended_at=ended_at, outcome_reason=notes)
     return replace(run, archived=True, notes=notes)

@@ -50,7 +50,8 @@ def shared_store() -> Store:
 
 
 @st.cache_resource(show_spinner=False)
-def _pulse_reader() -> PulseReader:
+def pulse_reader() -> PulseReader:
+    """Return what has watched the heartbeats of runs as long as any page showed them."""
     return PulseReader()
 
 
@@ -92,7 +93,7 @@ def patient(draw: Callable[..., None]) -> Callable[..., None]:
 
 def status_of(run: RunInfo) -> RunStatus:
     """Return the status as this server sees it: ``lost`` is derived here, never stored."""
-    return _pulse_reader().status(run)
+    return pulse_reader().status(run)
 
 
 def badge(status: RunStatus) -> str:

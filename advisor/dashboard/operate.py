@@ -8,6 +8,7 @@ from typing import Any
 
 from advisor import answer
 from advisor.dashboard.access import operators_only
+from advisor.dashboard.archive import pulse_reader
 from advisor.recommendation import Advice, Question
 from storage.commandline import BadInput
 from storage.importers.importing import Imported, import_file
@@ -17,6 +18,7 @@ from storage.removal import remove_run
 from storage.store import Store
 from trainer import launch
 from trainer.config import checked_config
+from trainer.silence import end_if_silent
 
 MOST_FILES = 8
 MOST_BYTES = 50 * 2**20
@@ -43,13 +45,24 @@ def keep(store: Store, question: Question, advice: Advice, run_id: str | None = 
 
 @operators_only
 def stop(store: Store, run_id: str) -> RunStatus:
-    """Ask a run to stop after its present learner step, and return its status now."""
-    return launch.stop(store, run_id)
+    """Ask a run to stop after its present learner step, and return its status now.
+
+    One that pages have watched to be silent on another host is ended.
+    """
+    launch.stop(store, run_id)
+    return end_if_silent(store, run_id, pulse_reader())
 
 
 @operators_only
 def resume(store: Store, run_id: str) -> None:
-    """Let a run go on from its newest checkpoint."""
+    """Let a run go on from its newest checkpoint.
+
+    Raises:
+        NotAnOperator, BadInput: it may not; of another host's only one that pages have watched to
+            be silent may.
+    """
+    launch.config_to_resume(store, run_id)  # before anything is ended
+    end_if_silent(store, run_id, pulse_reader())
     launch.resume(store, run_id)
 
 

@@ -1,19 +1,22 @@
 """What can be done with the runs that are selected on the Runs page."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from advisor.dashboard.access import may_operate
-from advisor.dashboard.archive import badge, status_of
+from advisor.dashboard.archive import badge, pulse_reader, status_of
 from advisor.dashboard.operate import archive, delete, mark, resume, stop
 from advisor.wording import literal
 from storage.commandline import BadInput
 from storage.errors import StorageError
+from storage.liveness import is_elsewhere
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
-from storage.words import counted
+from storage.words import counted, moment
 from trainer.launch import has_checkpoint
+from trainer.silence import is_silent_elsewhere, last_sign
 
 RESUMABLE = (RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED)
 
@@ -39,6 +42,10 @@ def run_actions(store: Store, runs: Sequence[RunInfo]) -> None:
             )
             if st.button("Delete", icon=":material/delete:", key="delete"):
                 _confirm_deleting(store, runs)
+        for run in runs:
+            lost = is_elsewhere(run) and status_of(run) is RunStatus.LOST
+            if lost or is_silent_elsewhere(run):
+                _say_who_ends(run)
         _marks(store, runs)
 
 
@@ -71,16 +78,33 @@ def _may_resume(store: Store, run: RunInfo) -> bool:
     return has_checkpoint(run.id) or store.last_step(run.id) is None  # it begins from the start
 
 
-def _stop(store: Store, run: RunInfo) -> None:
-    now = stop(store, run.id)
-    words = "stops after its present step" if now.alive else f"is {now}"
-    st.toast(f"{literal(run.name)} {words}.")
+def _stop(store: Store, run: RunInfo) -> bool:
+    if not stop(store, run.id).alive:
+        return False
+    words = f", once {literal(run.host or '')} hears it" if is_elsewhere(run) else ""
+    st.toast(f"{literal(run.name)} stops after its present step{words}.")
+    return True
+
+
+def _say_who_ends(run: RunInfo) -> None:
+    """Say of a run that is silent on another host what comes of stopping or resuming it."""
+    wait = pulse_reader().seconds_to_watch(run)
+    ends = "*Stop* ends the run, and *Resume* lets it go on here"
+    if wait > 0:
+        ends = (
+            f"*Stop* only asks it. If it stays silent, {ends}, from {moment(time.time() + wait)} "
+            f"on; or watch it in a terminal: python -m trainer stop {literal(run.id)}"
+        )
+    host, since = literal(run.host or "unknown"), moment(last_sign(run))
+    st.warning(f"The process of {literal(run.name)} on {host} is silent since {since}. {ends}.")
 
 
 def _button(
-    label: str, icon: str, runs: Sequence[RunInfo], action: Callable[[RunInfo], None]
+    label: str, icon: str, runs: Sequence[RunInfo], action: Callable[[RunInfo], bool | None]
 ) -> None:
     """Draw a button that does something to each of the runs it makes sense for, if there are any.
+
+    ``action`` returns whether it said something, which drawing the page anew would take away.
 
     What cannot be done to one is said; the others are done all the same.
     """
@@ -91,14 +115,15 @@ def _button(
     if not st.button(words, icon=f":material/{symbol}:", key=icon):
         return
     faults = []
+    said = False
     for run in runs:
         try:
-            action(run)
+            said = bool(action(run)) or said
         except (BadInput, StorageError) as error:
             faults.append(str(error))
     for fault in faults:
         st.error(literal(fault))
-    if not faults and icon != "stop":
+    if not faults and not said:
         st.rerun()
 
 

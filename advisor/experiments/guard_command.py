@@ -12,6 +12,7 @@ from trainer.config import TrainerConfig, add_config_options, checked_config, co
 from trainer.launch import config_to_resume, reopen
 from trainer.ray_cluster import ready_for
 from trainer.run_command import check_start, ended, exit_code, result, sentence
+from trainer.silence import end_elsewhere
 
 from ..governed_bounds import words
 from ..governor import Bounds, Governor
@@ -60,6 +61,7 @@ def _go_on(options: argparse.Namespace) -> int:
         check_start(config)
         import_module("trainer.worker")
         with ready_for(config):
+            end_elsewhere(store, options.resume)
             run = reopen(store, options.resume, RunStatus.RUNNING, governed=True)
             return _carried_out(store, options, run, bounds)
 

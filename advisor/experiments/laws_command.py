@@ -13,6 +13,7 @@ from tqdm import tqdm
 from storage.commandline import BadInput, print_json, tell
 from storage.records import RunInfo
 from storage.store import Store
+from storage.terminal import for_progress
 from trainer.config import TrainerConfig, add_config_options
 
 from ..collapse_laws import ClockFit
@@ -88,7 +89,8 @@ def _beta1(runs: Sequence[RunInfo]) -> float:
 
 def _make(store: Store, options: argparse.Namespace, study: Study, jobs: int | None) -> None:
     kind = options.study
-    with tqdm(total=1, unit="lag" if kind == "bias" else "step", disable=None) as bar:
+    unit = "lag" if kind == "bias" else "step"
+    with tqdm(total=1, unit=unit, disable=None, file=for_progress()) as bar:
 
         def progress(words: str, done: int, total: int) -> None:
             bar.total = total

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from storage.commandline import BadInput, print_json, tell
 from storage.records import Calibration
 from storage.store import Store
+from storage.terminal import for_progress
 from trainer.config import TrainerConfig, add_config_options, checked_config
 
 from ..measured import measured
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     check(setting)
     with (
         closing(Store.open(options.db)) as store,
-        tqdm(total=budget, unit="step", disable=None, file=sys.stderr) as bar,
+        tqdm(total=budget, unit="step", disable=None, file=for_progress()) as bar,
     ):
 
         def progress(words: str, done: int, _total: int) -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from storage.commandline import BadInput, print_json, tell
 from storage.store import Store
+from storage.terminal import for_progress
 
 from .fitting import fit
 from .followed import Evidence, evidence
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt
     with (
         closing(Store.open(options.db)) as store,
-        tqdm(total=1, unit="step", disable=None, file=sys.stderr) as bar,
+        tqdm(total=1, unit="step", disable=None, file=for_progress()) as bar,
     ):
 
         def progress(words: str, done: int, total: int) -> None:

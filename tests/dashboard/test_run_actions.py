@@ -2,14 +2,21 @@
 
 import json
 import math
+import socket
+import time
 
+import psutil
 import pytest
 from factories import fill
 from pages import press
 from states import collapsed, healthy, live
 
+from advisor.dashboard.archive import pulse_reader
 from storage.engine import checkpoint_folder
+from storage.errors import RunTakenOver
+from storage.records import RunStatus
 from storage.removal import remove_run
+from storage.words import moment
 
 ROWS = [
     {
@@ -184,6 +191,73 @@ def test_a_removed_run_takes_its_checkpoints_along(archive):
     remove_run(archive, run.id)
     assert archive.runs() == []
     assert not folder.parent.exists()
+
+
+@pytest.fixture
+def silent(archive):
+    """A run whose process is on another host, and by the clocks has been silent for long."""
+    process = {"host": "else*where*", "pid": 7, "process_mark": "its boot 1"}
+    run = live(heartbeat_at=time.time() - 400, heartbeat_count=5, **process)
+    fill(archive, run, steps=21)
+    checkpoint_folder(run.id).joinpath("20").mkdir(parents=True)
+    return run
+
+
+def pass_by(seconds):
+    """Let so many seconds pass on the monotonic clock of the server."""
+    pulse, now = pulse_reader(), time.monotonic()
+    pulse._monotonic = lambda: now + seconds
+
+
+def warned(page):
+    return page.warning[0].value.replace("\\", "")
+
+
+def test_the_page_says_what_comes_of_stopping_a_run_that_is_silent_on_another_host(
+    archive, silent, visit
+):
+    page = press(selected(visit("runs"), "alive"), "Stop")
+    assert warned(page).startswith(
+        f"The process of alive on else*where* is silent since {moment(silent.heartbeat_at)}. "
+        "*Stop* only asks it. If it stays silent, *Stop* ends the run"
+    )
+    assert warned(page).endswith(f"in a terminal: python -m trainer stop {silent.id}.")
+    assert page.toast[0].value.replace("\\", "").endswith("step, once else*where* hears it.")
+    asked = archive.run(silent.id)
+    assert (asked.status, asked.stop_requested) == (RunStatus.RUNNING, True)
+
+
+def test_a_run_that_the_page_has_watched_to_be_silent_is_ended_by_stop(archive, silent, visit):
+    selected(visit("runs"), "alive")
+    pass_by(31)
+    page = selected(visit("runs"), "alive")
+    assert "*Stop* ends the run, and *Resume* lets it go on here." in warned(page)
+    page = press(page, "Stop")
+    assert not page.exception
+    ended = archive.run(silent.id)
+    assert (ended.status, ended.ended_at) == (RunStatus.STOPPED, silent.heartbeat_at)
+    assert "on else*where* gave no sign of life since" in ended.outcome_reason
+    with pytest.raises(RunTakenOver):
+        archive.heartbeat(silent.id, time.time(), host="else*where*", process_mark="its boot 1")
+
+
+def test_a_run_of_another_host_goes_on_here_only_when_it_has_been_silent_for_long(
+    archive, silent, visit
+):
+    archive.update_run(silent.id, heartbeat_at=time.time())
+    selected(visit("runs"), "alive")
+    pass_by(31)  # lost, and silent for too short a time
+    page = press(selected(visit("runs"), "alive"), "Resume")
+    assert "is running on else*where*; allowed" in page.error[0].value.replace("\\", "")
+    archive.heartbeat(silent.id, time.time() - 400, host="else*where*")
+    page = press(page, "Stop")  # which lives, whatever the clocks say
+    assert archive.run(silent.id).status is RunStatus.RUNNING
+    page = selected(visit("runs"), "alive")
+    pass_by(62)
+    press(selected(visit("runs"), "alive"), "Resume")
+    process = psutil.Process(archive.run(silent.id).pid)
+    process.kill()
+    assert archive.run(silent.id).host == socket.gethostname()
 
 
 def test_a_run_that_is_alive_is_not_deleted(archive, visit):

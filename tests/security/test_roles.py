@@ -207,6 +207,8 @@ def test_pages_change_the_archive_and_start_processes_in_one_place_alone():
         "trainer.launch.spawn",
         "trainer.launch.create_run",
         "trainer.launch",
+        "trainer.silence.end_if_silent",
+        "trainer.silence.end_silent",
         "subprocess",
         "os",
         "shutil",

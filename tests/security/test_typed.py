@@ -2,6 +2,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 import unicodedata
 from dataclasses import dataclass, replace
 
@@ -9,7 +11,8 @@ import pytest
 import streamlit as st
 from browsing import MILLISECONDS, a_browser, text_of, wait_for, wait_for_charts
 from factories import NOON, a_step, fill
-from processes import PATIENCE, PROJECT
+from own_things import own_config
+from processes import PATIENCE, PROJECT, environment, wait_until
 from sqlalchemy import inspect
 from states import healthy
 from streamlit.testing.v1 import AppTest
@@ -22,11 +25,13 @@ from storage.commandline import BadInput, run_command
 from storage.engine import checkpoint_folder, policy_folder
 from storage.errors import PathOutside
 from storage.importers.importing import import_file
+from storage.liveness import process_gone
 from storage.records import Event
 from storage.removal import remove_run
+from storage.words import visible
 from trainer.__main__ import main as trainer_main
 from trainer.config import TrainerConfig, web_fields
-from trainer.launch import log_file
+from trainer.launch import launch, log_file
 
 SOURCES = [
     path for part in ("storage", "trainer", "advisor") for path in PROJECT.glob(f"{part}/**/*.py")
@@ -177,6 +182,104 @@ def test_no_text_of_an_archive_or_of_a_command_steers_the_terminal(
 def test_nothing_is_printed_past_the_one_place_that_makes_it_visible(calls):
     printing = {file for file, name, _ in calls if name in ("print", "sys.stdout.write")}
     assert printing == {"commandline.py"}
+
+
+PROGRAM = """
+import logging, sys, threading, warnings
+from tqdm import tqdm
+from storage.commandline import be_command
+from storage.terminal import for_progress
+
+steers = sys.argv[1]
+
+def fail():
+    raise RuntimeError(steers)
+
+def main(argv):
+    print(steers, "a\\tb")
+    sys.stdout.writelines([steers])
+    logging.getLogger("any").error(steers)
+    warnings.warn(steers)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    with tqdm(total=2, file=for_progress(), desc="own") as bar:
+        bar.update(2)
+    fail()
+
+be_command(main)
+"""
+
+
+def printed(code, env):
+    """Run code that is told what would steer, and fails, in a process of its own."""
+    command = [sys.executable, "-c", code, STEERS]
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, check=False)
+    assert done.returncode == 1
+    return done
+
+
+def test_no_traceback_warning_or_line_of_a_log_of_a_command_steers_the_terminal(tmp_path):
+    done = printed(PROGRAM, environment(tmp_path))
+    out, err, told = done.stdout.decode(), done.stderr.decode(), visible(STEERS)
+    assert (steers(out), out.count(told)) == ([], 2)
+    assert "a\tb\n" in out
+    assert set(steers(err)) == {"\r"}, "of the progress bar"
+    assert "\rown: 100%" in err
+    assert err.count(f"RuntimeError: {told}\n") == 2
+    assert err.count(told) == 4
+    assert "in main\n" in err
+
+
+@pytest.mark.slow  # starts Python, which takes seconds to import torch
+def test_nothing_that_a_reward_prints_or_raises_steers_who_reads_the_log(
+    tmp_path, monkeypatch, store
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    body = f"print({STEERS!r}); raise ValueError({STEERS!r} + completions[0])"
+    config = own_config(tmp_path, f"def judge(prompts, completions):\n    {body}\n")
+    run_id = launch(store, config)
+    wait_until(lambda: not store.run(run_id).status.alive)
+    wait_until(lambda: process_gone(store.run(run_id)))
+    text = log_file(run_id).read_bytes().decode()
+    assert steers(text) == []
+    assert f"\n{visible(STEERS)}\n" in text, "printed"
+    assert f"the reward raised ValueError: {visible(STEERS)}" in text
+    assert "\n  File " in text
+
+
+DASHBOARD = """
+import sys
+from streamlit.logger import get_logger
+early = get_logger("streamlit.early")
+sys.path.insert(0, ".")
+import app  # as the server does
+early.error(sys.argv[1])
+get_logger("streamlit.late").error(sys.argv[1])
+raise RuntimeError(sys.argv[1])
+"""
+
+
+def test_no_line_that_the_server_of_the_dashboard_logs_steers_the_terminal(tmp_path):
+    where = {"STREAMLIT_SERVER_ADDRESS": "127.0.0.1"}
+    err = printed(DASHBOARD, environment(tmp_path) | where).stderr.decode()
+    assert (steers(err), err.count(visible(STEERS))) == ([], 3)
+
+
+def test_every_process_makes_what_it_prints_visible(calls):
+    """Wherever a process of ours begins, and but for the bars that draw over their line."""
+    began = [p for p in SOURCES if 'if __name__ == "__main__":' in p.read_text(encoding="utf-8")]
+    assert [p.relative_to(PROJECT).as_posix() for p in began if p.name != "__main__.py"] == [
+        "advisor/serve.py"
+    ]
+    commands = sorted(file for file, name, _ in calls if name == "be_command")
+    assert commands == sorted(path.name for path in began)
+    assert {file for file, name, _ in calls if name == "make_output_visible"} == {
+        *("app.py", "commandline.py", "ray_cluster.py", "reward_process.py", "rollout_worker.py")
+    }
+    bars = [node for _, name, node in calls if name == "tqdm"]
+    files = [ast.unparse(k.value) for node in bars for k in node.keywords if k.arg == "file"]
+    assert files == ["for_progress()"] * len(bars)
 
 
 # -- paths --------------------------------------------------------------------------------------

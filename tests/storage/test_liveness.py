@@ -15,7 +15,7 @@ import pytest
 from factories import NOON, a_run
 from processes import wait_until
 
-from storage.liveness import PulseReader, process_gone, process_mark
+from storage.liveness import PulseReader, is_elsewhere, process_gone, process_mark
 from storage.records import RunStatus
 
 HERE = socket.gethostname()
@@ -105,6 +105,27 @@ def test_each_run_is_timed_on_its_own(reader):
     assert reader.after(0, other) == RunStatus.LOST  # its last heartbeat was 30 s ago as well
     fresh = replace(GONE, id="a third", heartbeat_at=NOON + 30)
     assert reader.after(0, fresh) == RunStatus.RUNNING
+
+
+# -- before a run of another host is ended -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ago", "wait"),
+    [(400, 30), (280, 30), (100, 200), (0, 300), (-86_400, 300)],
+    ids=["long ago", "nearly", "a while ago", "just now", "by a clock that is ahead"],
+)
+def test_a_run_of_another_host_is_watched_until_it_was_silent_for_long(reader, ago, wait):
+    run = a_live_run(host="elsewhere", pid=7, heartbeat_at=NOON - ago)
+    assert is_elsewhere(run)
+    reader.after(0, run)
+    assert reader.pulse.seconds_to_watch(run) == wait
+    reader.after(wait - 1, run)
+    assert reader.pulse.seconds_to_watch(run) == 1
+    reader.after(1, run)
+    assert reader.pulse.seconds_to_watch(run) == 0
+    beat = replace(run, heartbeat_count=6)
+    assert reader.pulse.seconds_to_watch(beat) >= 30
 
 
 # -- first sight ------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ import pytest
 from factories import a_config, a_run, a_step
 from processes import ended, start, wait_until
 
-from storage.commandline import BadInput
+from storage.commandline import BAD_INPUT, BadInput, run_command
 from storage.engine import journal_file
-from storage.errors import ArchiveUnavailable, JournalDamaged, RunNotFound
+from storage.errors import ArchiveUnavailable, JournalDamaged, RunNotFound, RunTakenOver
 from storage.journal import Journal, RunChange
 from storage.liveness import PulseReader, process_mark
 from storage.models import SCHEMA_REVISION
@@ -32,10 +32,11 @@ from trainer.launch import (
     launch,
     process_columns,
     queue_run,
+    reopen,
     start_queued,
     stop,
 )
-from trainer.silence import end_silent, is_silent_elsewhere
+from trainer.silence import end_elsewhere, end_silent, is_silent_elsewhere
 
 
 @pytest.fixture
@@ -284,24 +285,61 @@ def test_who_stops_a_run_of_another_host_is_told_that_it_waits_for_that(store, c
     assert store.run(run.id).stop_requested
 
 
-def test_the_command_ends_a_run_that_was_silent_on_another_host(store, capsys, monkeypatch):
-    run, watch = silent_elsewhere(store, 400), Watch()
-    monkeypatch.setattr("trainer.__main__.PulseReader", lambda: watch.pulse)
-    monkeypatch.setattr("trainer.__main__.end_silent", partial(end_silent, sleep=watch.sleep))
+@pytest.fixture
+def watch(monkeypatch):
+    """The clock by which commands watch a heartbeat."""
+    watch = Watch()
+    monkeypatch.setattr("trainer.silence.PulseReader", lambda: watch.pulse)
+    monkeypatch.setattr("trainer.silence.end_silent", partial(end_silent, sleep=watch.sleep))
+    return watch
+
+
+def test_the_command_ends_a_run_that_was_silent_on_another_host(store, capsys, watch):
+    run = silent_elsewhere(store, 400)
     assert main(["stop", run.id, "--db", store.url, "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"run_id": run.id, "status": "stopped"}
     assert "was silent for long on elsewhere; watching 30 s more" in err
 
 
+@pytest.mark.parametrize(("ago", "wait"), [(400, 30), (-86_400, 300)])
+def test_a_run_whose_clock_tells_nothing_is_ended_by_the_watch_alone(store, watch, ago, wait):
+    run = silent_elsewhere(store, ago)
+    assert main(["stop", run.id, "--db", store.url]) == 0
+    assert (store.run(run.id).status, watch.slept) == (RunStatus.STOPPED, wait)
+
+
+@pytest.mark.parametrize(
+    ("ago", "wait", "why"),
+    [
+        (400, 30, "was silent for long on elsewhere; watching 30 s more"),
+        (-86_400, 300, "is running on elsewhere; watching whether it is silent for 300 s"),
+    ],
+)
+def test_a_run_of_another_host_goes_on_here_once_it_was_watched(
+    store, watch, capsys, ago, wait, why
+):
+    run = silent_elsewhere(store, ago)
+    assert config_to_resume(store, run.id) == TrainerConfig.model_validate(run.config)
+    end_elsewhere(store, run.id)
+    assert watch.slept == wait
+    assert why in capsys.readouterr().err
+    assert reopen(store, run.id, RunStatus.RUNNING).host == socket.gethostname()
+    with pytest.raises(RunTakenOver, match=f"by process {os.getpid()} on {socket.gethostname()}"):
+        store.heartbeat(run.id, time.time(), host="elsewhere", pid=7, process_mark="its boot 1")
+    end_elsewhere(store, run.id)
+    assert watch.slept == wait, "a run of this host is not watched"
+
+
 FAR_AWAY = """
 import socket, sys, time
-socket.gethostname = lambda: "far away"
+run_id, url, ahead = sys.argv[1:]
+socket.gethostname, now = lambda: "far away", time.time
+time.time = lambda: now() + float(ahead)
 from storage.records import Event
 from trainer.launch import own_process, process_columns
 from trainer.writer import Writer
 import os
-run_id, url = sys.argv[1:]
 writer = Writer(url, run_id, lambda: False, own_process())
 writer._store.update_run(run_id, **process_columns(os.getpid()))
 while not writer.beat():
@@ -314,7 +352,7 @@ def test_a_process_that_was_only_silent_learns_that_its_run_was_ended_and_writes
     store, tmp_path
 ):
     run = silent_elsewhere(store, 0)
-    process = start("-c", FAR_AWAY, run.id, store.url, home=tmp_path)
+    process = start("-c", FAR_AWAY, run.id, store.url, "0", home=tmp_path)
     wait_until(lambda: store.run(run.id).heartbeat_count > run.heartbeat_count)
     with store.writing():  # which it is not, then: stopped in the middle it would hold the lock
         os.kill(process.pid, signal.SIGSTOP)
@@ -326,6 +364,24 @@ def test_a_process_that_was_only_silent_learns_that_its_run_was_ended_and_writes
     assert f"RunTakenOver: run: {run.id} was stopped meanwhile: its process on far away" in error
     assert store.run(run.id).status is RunStatus.STOPPED
     assert store.events(run.id) == []
+
+
+@pytest.mark.parametrize("ahead", [-400, 86_400])
+def test_a_run_that_lives_on_another_host_is_not_resumed_whatever_its_clock_says(
+    store, tmp_path, monkeypatch, capsys, ahead
+):
+    monkeypatch.setenv("ETALON_HOME", str(tmp_path))
+    run = silent_elsewhere(store, -ahead)
+    process = start("-c", FAR_AWAY, run.id, store.url, str(ahead), home=tmp_path)
+    wait_until(lambda: store.run(run.id).heartbeat_count > run.heartbeat_count)
+    assert run_command(main, ["resume", run.id, "--detach", "--db", store.url]) == BAD_INPUT
+    out, err = capsys.readouterr()
+    _, fault = err.splitlines()
+    assert fault.startswith(f"run: {run.id} is running on far away, where it gave a sign of life")
+    assert out == ""
+    assert store.run(run.id).host == "far away"
+    store.update_run(run.id, stop_requested=True)
+    assert ended(process, timeout=30).returncode == 0
 
 
 @pytest.mark.parametrize("status", [s for s in RunStatus if not s.alive and s != RunStatus.LOST])

@@ -17,6 +17,7 @@ from processes import command, ended, start, wait_until
 
 from storage.commandline import BadInput
 from storage.engine import checkpoint_folder
+from storage.liveness import is_lost
 from storage.records import RunStatus
 from storage.store import Store
 from trainer.checkpoint import Checkpoints, NoCheckpoint
@@ -247,12 +248,10 @@ def test_a_run_that_lives_or_waits_is_not_resumed(store):
     refused(store, a_run(id="waits"), "is queued; allowed")
 
 
-def test_a_run_on_another_host_is_lost_only_after_a_long_silence(store):
-    now = time.time()
-    run = replace(running_in(psutil.Process()), host="elsewhere", heartbeat_at=now - 200)
-    refused(store, run, "is running; allowed")
-    store.update_run(run.id, heartbeat_at=now - 400)
-    assert reopen(store, run.id, RunStatus.QUEUED).pid == os.getpid()
+@pytest.mark.parametrize("ago", [400, 200, -86_400])
+def test_a_run_on_another_host_is_never_taken_from_it_because_of_what_clocks_say(store, ago):
+    run = replace(running_in(psutil.Process()), host="elsewhere", heartbeat_at=time.time() - ago)
+    refused(store, run, "is running on elsewhere; allowed")
 
 
 def test_a_process_that_took_over_the_number_of_a_dead_one_is_not_taken_for_it(store):
@@ -365,6 +364,45 @@ def test_a_lost_run_goes_on_detached(own_home):
         wait_until(lambda: not store.run(run_id).status.alive)
         assert store.run(run_id).status is RunStatus.STOPPED
     finally:
+        store.close()
+
+
+FAR_AWAY = """
+import socket, sys, time
+now = time.time
+socket.gethostname, time.time = lambda: "far away", lambda: now() - 400
+from trainer.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.long
+def test_a_run_of_another_host_whose_clock_is_behind_is_taken_over_only_when_it_is_dead(own_home):
+    store = in_home(own_home)
+    words = [word for word in FIRM if word != "--steps=60"] + ["--steps=100000"]
+    process = start("-c", FAR_AWAY, "run", *words, home=own_home)
+    try:
+        wait_until(lambda: any(len(store.steps(run.id)) > 3 for run in store.runs()), 120)
+        [run] = store.runs()
+        assert is_lost(run), "by the clocks"
+        again = ("-m", "trainer", "resume", run.id, "--detach")
+        alive = command(*again, home=own_home)
+        assert (alive.returncode, alive.stdout) == (2, "")
+        assert "on far away, where it gave a sign of life just now" in alive.stderr
+        os.kill(process.pid, signal.SIGSTOP)
+        taken = command(*again, home=own_home)
+        assert (taken.returncode, taken.stdout) == (0, f"{run.id} goes on\n")
+        assert "was silent for long on far away; watching 30 s more" in taken.stderr
+        wait_until(lambda: "resumed" in [event.kind for event in store.events(run.id)], 120)
+        os.kill(process.pid, signal.SIGCONT)
+        here = store.run(run.id)
+        assert here.host == socket.gethostname()
+        assert f"is carried out by process {here.pid} on {here.host} now" in ended(process).stderr
+        store.update_run(run.id, stop_requested=True)
+        wait_until(lambda: not store.run(run.id).status.alive)
+        assert [row.step for row in store.steps(run.id)] == list(range(len(store.steps(run.id))))
+    finally:
+        process.kill()
         store.close()
 
 

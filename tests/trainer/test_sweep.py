@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from processes import PATIENCE, command, ended, start, wait_until
 
 from advisor.answer import gather
 from storage.commandline import run_command
+from storage.errors import RunTakenOver
+from storage.liveness import PulseReader
 from storage.records import RunStatus
 from storage.store import Store
 from trainer.__main__ import main
@@ -312,6 +315,25 @@ def test_a_run_whose_process_is_gone_is_put_away_and_its_cell_begins_anew(store)
     assert (old.archived, old.status, old.ended_at) == (True, RunStatus.STOPPED, 5.0)
     assert old.outcome_reason == f"its process is gone; made again as {new.id}"
     assert store.runs(group=GROUP, archived=False) == [new]
+
+
+def test_a_cell_of_another_host_begins_anew_once_it_was_watched_and_its_process_learns_of_it(store):
+    theirs = {"host": "elsewhere", "pid": 7, "process_mark": "its boot 1"}
+    old = a_cell(store, status=RunStatus.RUNNING, heartbeat_at=time.time() - 400, **theirs)
+    cells, now = Cells(store, [a_config()], GROUP), [0.0]
+    cells._pulses = PulseReader(monotonic=lambda: now[0])
+    for now[0] in (0.0, 29.0):
+        assert cells.look(nobody) == [old]
+    store.heartbeat(old.id, time.time() - 400, **theirs)
+    for now[0] in (30.0, 59.0, 60.0):
+        [cell] = cells.look(nobody)
+    assert cell.id != old.id
+    old = store.run(old.id)
+    assert old.outcome_reason == (
+        f"its process on elsewhere was silent for long; made again as {cell.id}"
+    )
+    with pytest.raises(RunTakenOver, match="was stopped meanwhile: its process on elsewhere"):
+        store.heartbeat(old.id, time.time(), **theirs)
 
 
 def test_a_stopped_run_is_made_again_by_the_next_sweep(store):
