@@ -22,7 +22,8 @@ from ..measured import Measured
 from ..safe_levels import Level, SafeLevels
 from ..segments import crossing, is_learned_reward
 from ..truth import RATIO, UNSAFE, RateOutcome, best_index, grid_rate
-from .validation import UNUSED_RATE, Cell, run_is_of, start_rewards
+from .cell_runs import run_is_of, start_rewards
+from .cells import UNUSED_RATE, Cell
 
 SEED_LOG_SD = 0.15
 """Scatter of the edge between seeds of one cell, added to that between cells."""

@@ -17,7 +17,10 @@ from ..safe_levels import safe_levels
 from ..scores import Share, share
 from ..transfers import RefusedTransfer
 from ..truth import RateOutcome
-from .validation import RUN_SEEDS, UNUSED_RATE, Cell, Progress, rounded, run_probes, runs_at
+from .cell_probes import run_probes
+from .cell_runs import Progress, rounded, runs_at
+from .cells import UNUSED_RATE, Cell
+from .validation import RUN_SEEDS
 
 SEEDS = (300, 400)
 """Seeds of the probes; no other judgement uses them."""

@@ -14,20 +14,12 @@ from tqdm import tqdm
 from storage.commandline import BadInput, print_json, tell
 from storage.store import Store
 
+from .cell_probes import ProbeFailed, run_probes
+from .cell_runs import Progress, find_truth
+from .cells import SPLITS, TUNING, Cell, read_cells
 from .fitting import fitted_levels
 from .transfer import judge_transfer, transfer_document
-from .validation import (
-    SPLITS,
-    TUNING,
-    Cell,
-    ProbeFailed,
-    Progress,
-    find_truth,
-    judge,
-    read_cells,
-    run_probes,
-    truth_group,
-)
+from .validation import judge, truth_group
 from .validation_document import document
 
 MOST_JOBS = 1024
