@@ -14,12 +14,7 @@ from storage.store import Store
 from trainer.config import TrainerConfig, bounded_config, changed
 
 from .calibrated import WHAT_IF, advise
-from .calibration import (
-    RunFacts,
-    clip_criterion,
-    differences,
-    staleness_kappa,
-)
+from .calibration import clip_criterion, staleness_kappa
 from .constants import constants_of
 from .horizon import horizon_kappa, horizon_step, local_kappa, projected_alpha, used_kappa
 from .imported import (
@@ -48,9 +43,11 @@ from .recommendation import (
 from .red_flags import SERIES as RED_FLAG_SERIES
 from .red_flags import RedFlag, red_flags
 from .regime import Diagnosis, Regime, change_of, regime_of, unknown
-from .run_facts import ENDED, ends_of, facts_of
+from .run_facts import RunFacts
 from .safe_levels import safe_levels
+from .same_setting import differences
 from .staleness_radius import staleness_radius
+from .stored_facts import ENDED, ends_of, facts_of
 from .transfers import RefusedTransfer
 
 LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5

@@ -21,11 +21,11 @@ from trainer.config import TrainerConfig
 from trainer.governing import Schedule
 
 from .answer import ask, consider, gather
-from .calibration import RunFacts
 from .experiments.watch import Watcher
 from .governed_bounds import bounds_of, words
 from .governor import Governor
 from .recommendation import checked_risk
+from .run_facts import RunFacts
 from .safe_levels import safe_levels
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ from storage.commandline import BadInput
 from storage.words import counted
 from trainer.config import TrainerConfig
 
-from .calibration import RunFacts, differences
 from .constants import Constants, constants_of, kappas_at
 from .learning_rate import FOREIGN_WIDTHS, Edge, Rates, Trial, safe_rates, two_constraint_rule
 from .literature import PublishedRun, literature_trials, nearest
 from .regime import Estimate, Regime, explained, regime_of, unknown
+from .run_facts import RunFacts
+from .same_setting import differences
 from .staleness_radius import no_clipping_radius
 from .wording import rate as written
 

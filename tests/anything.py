@@ -24,7 +24,7 @@ from states import collapsed, healthy
 from streamlit.testing.v1 import AppTest
 
 from advisor.answer import ask, consider, gather
-from advisor.calibration import RunFacts
+from advisor.run_facts import RunFacts
 from storage.commandline import BadInput, Parser, parse
 from storage.importers.importing import import_file
 from storage.importers.keys import MARKS

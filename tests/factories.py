@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from advisor.calibration import RunFacts
+from advisor.run_facts import RunFacts
 from storage.records import Evaluation, RunInfo, RunStatus, StepMetrics
 from storage.store import Store, new_run_id
 from trainer.config import TrainerConfig, checked_config

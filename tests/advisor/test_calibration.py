@@ -8,21 +8,17 @@ import pytest
 from factories import RADII, a_config, some_facts
 
 from advisor.calibration import (
-    NOT_THE_SETTING,
-    SERIES,
     batch_radius,
     clip_criterion,
     collapse_cause,
     critical_radius,
-    differences,
-    drift_law,
-    run_facts,
-    setting_of,
     slide_radius,
     staleness_kappa,
     step_radius,
 )
 from advisor.regime import Estimate, unknown
+from advisor.run_facts import SERIES, drift_law, run_facts
+from advisor.same_setting import NOT_THE_SETTING, differences, setting_of
 from trainer.config import TrainerConfig
 
 EARLY = 30

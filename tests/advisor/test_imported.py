@@ -10,8 +10,8 @@ from stack_logs import write_log
 from advisor.answer import ask, consider, diagnose, gather
 from advisor.calibration import staleness_kappa
 from advisor.imported import config_of_log
-from advisor.run_facts import facts_of
 from advisor.staleness_radius import staleness_radius
+from advisor.stored_facts import facts_of
 from storage.commandline import BadInput
 from storage.importers.importing import import_file
 from storage.records import RunStatus
