@@ -25,9 +25,10 @@ from trainer.config import TrainerConfig, add_config_options
 
 from .alerts_command import add_alerts_options
 from .alerts_command import run as run_alerts
-from .answer import answer, ask, calibration_of, diagnose, fitting_calibration, gather
+from .answer import answer, ask, calibration_of, fitting_calibration, gather
 from .compare_command import add_compare_options
 from .compare_command import run as run_compare
+from .diagnosis import diagnose
 from .experiments.guard_command import add_guard_options
 from .experiments.guard_command import run as run_guard
 from .experiments.laws_command import add_laws_options

@@ -1,8 +1,10 @@
-"""From the stored rows of a run of the trainer to its facts. Reads the store."""
+"""From a stored run of the trainer, its configuration and rows, to its facts. Reads the store."""
 
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from pydantic import ValidationError
 
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
@@ -14,11 +16,28 @@ FIRST_STEPS, LAST_STEPS = 2_000, 10_000
 """What is read of a very long run."""
 ENDED = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
 """How a run ends that was neither stopped nor broken off: what came of it is an outcome."""
-
-
+LEAST_STEPS = 20
+"""Of a run with fewer learner steps nothing is said."""
+NEAREST = 40
+"""Ended runs that are read, the nearest in learning rate: their constants are those of other rates
+the less the farther, and a live page asks every other second."""
 _ENDED: WeakKeyDictionary[Store, dict[str, tuple[RunInfo, RunFacts]]] = WeakKeyDictionary()
 """Facts of ended runs by open store: their steps change no more, and reading 200 of them takes a
 second, which a page that looks every other second does not have."""
+
+
+def config_of(run: RunInfo) -> TrainerConfig | None:
+    """Return the configuration of a stored run; None when this trainer cannot read it."""
+    try:
+        return TrainerConfig.model_validate(run.config)
+    except ValidationError:
+        return None
+
+
+def readable(runs: Sequence[RunInfo]) -> list[tuple[RunInfo, TrainerConfig]]:
+    """Return the runs of the trainer whose configuration can be read, each with it."""
+    configs = [(run, config_of(run)) for run in runs if run.kind in ("train", "sweep")]
+    return [(run, config) for run, config in configs if config is not None]
 
 
 def facts_of(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:

@@ -21,11 +21,11 @@ import numpy as np
 from pydantic import ValidationError
 from scipy.special import log_ndtr
 
-from advisor.answer import config_of
 from advisor.learned_reward import growth_of, rates_in_all, sqrt_kl_level
 from advisor.measured import Measured, measured
 from advisor.safe_levels import SafeLevels, safe_levels
 from advisor.same_setting import differences
+from advisor.stored_facts import config_of
 from advisor.truth import UNSAFE
 from storage.records import RunInfo
 from storage.store import Store

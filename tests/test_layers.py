@@ -24,6 +24,7 @@ IMPURE = {
     "attach.py": "speaks in somebody else's process",
     "charts.py": "draws what answer.py learned",
     "compare_command.py": "the command line",
+    "diagnosis.py": "reads the store",
     "imported.py": "reads the store",
     "literature.py": "reads its packaged table",
     "plan_command.py": "the command line",

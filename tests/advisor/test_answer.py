@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from factories import RADII, a_config, a_run, a_step, an_evaluation, fill, seeded_store
 
-from advisor.answer import answer, ask, consider, diagnose, gather, learned_edge
+from advisor.answer import answer, ask, consider, gather, learned_edge
+from advisor.diagnosis import diagnose
 from advisor.regime import Regime
 from storage.commandline import BadInput
 from storage.errors import RunNotFound

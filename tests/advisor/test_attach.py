@@ -9,8 +9,9 @@ import torch
 from processes import wait_until
 from transformers import TrainerCallback
 
-from advisor.answer import ask, consider, diagnose, gather
+from advisor.answer import ask, consider, gather
 from advisor.attach import attach
+from advisor.diagnosis import diagnose
 from advisor.regime import Regime
 from storage.records import RunStatus, missing_reason
 from storage.store import Store

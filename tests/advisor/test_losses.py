@@ -6,10 +6,11 @@ import pytest
 from factories import RADII, a_config, a_run, a_step, some_facts
 from probed import LEVELS, a_calibration, a_hold, linear_holds
 
-from advisor.answer import ask, diagnose
+from advisor.answer import ask
 from advisor.calibrated import advise
 from advisor.calibration import batch_radius, clip_criterion
 from advisor.constants import constants_of
+from advisor.diagnosis import diagnose
 from advisor.experiments.probe import check_budget
 from advisor.experiments.study import SERIES as LIFETIME_SERIES
 from advisor.experiments.study import lifetime
