@@ -33,8 +33,8 @@ from benchmarks.measuring import NEVER, TASK, share_of_digits
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import checked_config
-from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
+from trainer.policy import parameter_count
 from trainer.workloads.arithmetic import (
     MAX_NEW_TOKENS,
     build_model,

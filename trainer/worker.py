@@ -34,13 +34,14 @@ from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
 from .governing import GOVERNED, Governor, checked_factor, kept_by_governor, told, worth_telling
+from .hooks import Hooks
 from .launch import own_process, process_columns
-from .learner import Hooks, Learner, parameter_count
+from .learner import Learner
 from .lockstep import Lockstep
 from .memory import out_of_memory
 from .meter import unmeasured
 from .outcome import Outcome
-from .policy import save_policy
+from .policy import parameter_count, save_policy
 from .preflight import check
 from .workloads.choice import task_and_start
 from .writer import Writer

@@ -11,7 +11,7 @@ from storage.records import RunInfo, missing_reason
 from trainer.clip_criterion import clip_of, loss_critical_drifts
 from trainer.clipping import batch_metrics
 from trainer.gradients import surrogate
-from trainer.learner import Hooks
+from trainer.hooks import Hooks
 from trainer.losses import LOSSES, clipped_share
 from trainer.meter import unmeasured
 from trainer.objective import Objective, centred_rewards, kl_penalty

@@ -12,15 +12,10 @@ from transformers import AutoModelForSequenceClassification
 
 from storage.records import RunStatus
 from trainer.__main__ import result
-from trainer.bradley_terry import (
-    Comparisons,
-    RewardModelFailed,
-    fit,
-    pair_accuracy,
-)
+from trainer.bradley_terry import Comparisons, RewardModelFailed, fit, pair_accuracy
 from trainer.cache import content_key, read_card
+from trainer.hooks import Hooks
 from trainer.launch import create_run
-from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.objective import clipped_surrogate, kl_penalty
 from trainer.policy import load_policy
