@@ -21,7 +21,8 @@ from storage.importers.stacks import STACKS, stack_named
 from storage.records import RunStatus
 from storage.store import Store
 from storage.words import in_a_line
-from trainer.config import TrainerConfig, add_config_options
+from trainer.config import TrainerConfig
+from trainer.config_options import add_config_options
 
 from .alerts_command import add_alerts_options
 from .alerts_command import run as run_alerts

@@ -33,14 +33,8 @@ from storage.importers.reading import FORMATS
 from storage.importers.stacks import STACKS
 from storage.importers.told import config_told, pairs
 from storage.store import Store
-from trainer.config import (
-    TrainerConfig,
-    add_config_options,
-    bounded_config,
-    checked_config,
-    choices_of,
-    config_from_options,
-)
+from trainer.config import TrainerConfig, bounded_config, checked_config, choices_of
+from trainer.config_options import add_config_options, config_from_options
 
 MOST_BYTES, MOST_ROWS = 20_000, 300
 PARAMETERS = {

@@ -8,7 +8,8 @@ from importlib import import_module
 from storage.commandline import A_RUN, BadInput, print_json, tell
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
-from trainer.config import TrainerConfig, add_config_options, checked_config, config_from_options
+from trainer.config import TrainerConfig, checked_config
+from trainer.config_options import add_config_options, config_from_options
 from trainer.launch import config_to_resume, reopen
 from trainer.ray_cluster import ready_for
 from trainer.run_command import check_start, ended, exit_code, result, sentence

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from storage.commandline import BadInput, print_json, tell
 from storage.records import RunInfo
 from storage.store import Store
-from trainer.config import TrainerConfig, add_config_options
+from trainer.config import TrainerConfig
+from trainer.config_options import add_config_options
 
 from ..collapse_laws import ClockFit
 from ..laws import bias_law, boundary_law, drift_by_rate, horizon_law
