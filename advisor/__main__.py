@@ -24,6 +24,7 @@ from storage.words import in_a_line
 from trainer.config import TrainerConfig
 from trainer.config_options import add_config_options
 
+from .advice import Advice, Question, checked_risk
 from .alerts_command import add_alerts_options
 from .alerts_command import run as run_alerts
 from .answer import answer, ask, calibration_of, fitting_calibration, gather
@@ -42,7 +43,6 @@ from .experiments.watch_command import add_watch_options
 from .experiments.watch_command import run as run_watch
 from .plan_command import add_plan_options
 from .plan_command import run as run_plan
-from .recommendation import Advice, Question, checked_risk
 from .regime import Diagnosis, Regime
 from .settings_for import settings_for
 from .wording import at_most, probe_command, span

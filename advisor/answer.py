@@ -13,6 +13,7 @@ from storage.records import Recommendation, RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, bounded_config, changed
 
+from .advice import Advice, Question, checked_risk
 from .calibrated import WHAT_IF, advise
 from .imported import drift_so_far, evidence_of_logs
 from .learning_rate import Edge, Trial
@@ -20,16 +21,7 @@ from .limits import ProbedEdge
 from .literature import literature_trials, published_runs
 from .measured import Measured, held, limits_at, measured, refusal, with_outcomes
 from .passive import advise_from_logs, learned_limit
-from .recommendation import (
-    Advice,
-    Question,
-    checked_risk,
-    deciding_runs,
-    edge_of,
-    published_edge,
-    recommend,
-    trial_of,
-)
+from .recommendation import deciding_runs, edge_of, published_edge, recommend, trial_of
 from .run_facts import RunFacts
 from .safe_levels import safe_levels
 from .same_setting import differences

@@ -14,9 +14,9 @@ from trainer.launch import config_to_resume, reopen
 from trainer.ray_cluster import ready_for
 from trainer.run_command import check_start, ended, exit_code, result, sentence
 
+from ..advice import checked_risk
 from ..governed_bounds import words
 from ..governor import Bounds, Governor
-from ..recommendation import checked_risk
 from .guard import create_guarded, found_bounds, kept_bounds
 
 NOT_ASKED = ("ramp_from", "bias_study")

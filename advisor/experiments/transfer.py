@@ -10,9 +10,9 @@ from typing import Any
 
 from storage.store import Store
 
+from ..advice import Advice, Question
 from ..calibrated import advise
 from ..measured import Measured
-from ..recommendation import Advice, Question
 from ..safe_levels import safe_levels
 from ..scores import Share, share
 from ..transfers import RefusedTransfer

@@ -10,9 +10,9 @@ from typing import Any
 
 from storage.store import Store
 
+from ..advice import Advice, Question
 from ..calibrated import advise
 from ..measured import Measured
-from ..recommendation import Advice, Question
 from ..safe_levels import SafeLevels, safe_levels
 from ..truth import RateOutcome, best_index, grid_rate
 from .cell_probes import PROBE_SEEDS, run_probes
