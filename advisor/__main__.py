@@ -20,13 +20,16 @@ from storage.importers.stacks import STACKS, stack_named
 from storage.records import RunStatus
 from storage.store import Store
 from storage.words import in_a_line
-from trainer.config import TrainerConfig, add_config_options
+from trainer.config import TrainerConfig
+from trainer.config_options import add_config_options
 
+from .advice import Advice, Question, checked_risk
 from .alerts_command import add_alerts_options
 from .alerts_command import run as run_alerts
-from .answer import answer, ask, calibration_of, diagnose, fitting_calibration, gather
+from .answer import answer, ask, calibration_of, fitting_calibration, gather
 from .compare_command import add_compare_options
 from .compare_command import run as run_compare
+from .diagnosis import diagnose
 from .experiments.guard_command import add_guard_options
 from .experiments.guard_command import run as run_guard
 from .experiments.laws_command import add_laws_options
@@ -39,7 +42,6 @@ from .experiments.watch_command import add_watch_options
 from .experiments.watch_command import run as run_watch
 from .plan_command import add_plan_options
 from .plan_command import run as run_plan
-from .recommendation import Advice, Question, checked_risk
 from .regime import Diagnosis, Regime
 from .settings_for import settings_for
 from .wording import at_most, probe_command, span

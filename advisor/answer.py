@@ -13,60 +13,24 @@ from storage.records import Recommendation, RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, bounded_config, changed
 
+from .advice import Advice, Question, checked_risk
 from .calibrated import WHAT_IF, advise
-from .calibration import (
-    RunFacts,
-    clip_criterion,
-    differences,
-    staleness_kappa,
-)
-from .constants import constants_of
-from .horizon import horizon_kappa, horizon_step, local_kappa, projected_alpha, used_kappa
-from .imported import (
-    KINDS,
-    config_of_log,
-    drift_so_far,
-    evidence_of_logs,
-    facts_of_log,
-    logs_beside,
-)
+from .imported import drift_so_far, evidence_of_logs
 from .learning_rate import Edge, Trial
 from .limits import ProbedEdge
 from .literature import literature_trials, published_runs
 from .measured import Measured, held, limits_at, measured, refusal, with_outcomes
 from .passive import advise_from_logs, learned_limit
-from .recommendation import (
-    Advice,
-    Question,
-    checked_risk,
-    deciding_runs,
-    edge_of,
-    published_edge,
-    recommend,
-    trial_of,
-)
-from .red_flags import SERIES as RED_FLAG_SERIES
-from .red_flags import RedFlag, red_flags
-from .regime import Diagnosis, Regime, change_of, regime_of, unknown
-from .run_facts import ENDED, ends_of, facts_of
+from .recommendation import deciding_runs, edge_of, published_edge, recommend, trial_of
+from .run_facts import RunFacts
 from .safe_levels import safe_levels
-from .staleness_radius import staleness_radius
+from .same_setting import differences
+from .stored_facts import LEAST_STEPS, NEAREST, facts_of, readable
 from .transfers import RefusedTransfer
 
-LEAST_STEPS, TIMED_STEPS, TIMED_RUNS = 20, 50, 5
-NEAREST = 40
-"""Ended runs that a diagnosis reads, the nearest in learning rate: their constants are those of
-other rates the less the farther, and a live page asks every other second."""
+TIMED_STEPS, TIMED_RUNS = 50, 5
 UNUSED_RATE = 1e-4
 """Fills the field of a question that asks for the rate."""
-
-
-def config_of(run: RunInfo) -> TrainerConfig | None:
-    """Return the configuration of a stored run; None when this trainer cannot read it."""
-    try:
-        return TrainerConfig.model_validate(run.config)
-    except ValidationError:
-        return None
 
 
 def gather(store: Store, *, group: str | None = None, run_id: str | None = None) -> list[RunFacts]:
@@ -80,7 +44,7 @@ def gather(store: Store, *, group: str | None = None, run_id: str | None = None)
         BadInput: of none of the named logs the rate and S are known.
     """
     kept = store.runs(group=group, archived=False) if run_id is None else [store.run(run_id)]
-    ours = [_with_drift(store, run, config) for run, config in _readable(kept)]
+    ours = [_with_drift(store, run, config) for run, config in readable(kept)]
     named = group is not None or run_id is not None
     return ours or (evidence_of_logs(store, kept) if named else [])
 
@@ -91,24 +55,6 @@ def _with_drift(store: Store, run: RunInfo, config: TrainerConfig) -> RunFacts:
     if facts.unsafe is not None or facts.steps < LEAST_STEPS:
         return facts
     return replace(facts, logged=drift_so_far(store, run, config))
-
-
-def _readable(runs: Sequence[RunInfo]) -> list[tuple[RunInfo, TrainerConfig]]:
-    configs = [(run, config_of(run)) for run in runs if run.kind in ("train", "sweep")]
-    return [(run, config) for run, config in configs if config is not None]
-
-
-def _neighbors(store: Store, this: RunInfo, setting: TrainerConfig) -> list[RunFacts]:
-    """Return the ended runs of the same setting that are nearest in learning rate."""
-    own = math.log(setting.learning_rate)
-    same = [
-        (run, config)
-        for run, config in _readable(store.runs(archived=False))
-        if run.id != this.id and run.status in ENDED and not differences(config, setting)
-    ]
-    near = sorted(same, key=lambda each: abs(math.log(each[1].learning_rate) - own))[:NEAREST]
-    facts = [facts_of(store, run, config) for run, config in near]
-    return [each for each in facts if each.unsafe is not None]
 
 
 def calibration_of(store: Store, calibration_id: str) -> Measured:
@@ -319,83 +265,3 @@ def earlier_advice(store: Store, *, last: int) -> list[tuple[Recommendation, lis
     given = store.recommendations(last=last)
     runs = store.runs()
     return [(each, [run for run in runs if run.recommendation_id == each.id]) for each in given]
-
-
-def diagnose(store: Store, run_id: str) -> Diagnosis:
-    """Say in which regime a run is, from its own steps and ended runs of the same setting.
-
-    Only the 40 of them that are nearest in learning rate are read.
-
-    Raises:
-        RunNotFound: there is no such run.
-    """
-    run = store.run(run_id)
-    logged = run.kind in KINDS
-    config = config_of_log(store, run) if logged else config_of(run)
-    if not isinstance(config, TrainerConfig):
-        return _nothing(run, config or "its configuration is not one that this version can read")
-    facts = (facts_of_log if logged else facts_of)(store, run, config)
-    if facts.steps < LEAST_STEPS and run.outcome not in ("collapsed", "diverged"):
-        return _nothing(run, f"{facts.steps} learner steps are too few; {LEAST_STEPS} are needed")
-    flags = red_flags(ends_of(store, run_id, RED_FLAG_SERIES)[0], run.config)
-    others = logs_beside(store, run) if logged else _neighbors(store, run, config)
-    return diagnosis_of(facts, others, flags)
-
-
-def diagnosis_of(
-    facts: RunFacts, others: Sequence[RunFacts], flags: Sequence[RedFlag]
-) -> Diagnosis:
-    """Judge a run by its own facts and by ended runs of the same setting, of which it may be one.
-
-    A run that has survived shows, as any other that did, what such runs bear; of a log nobody knows
-    which part of a run it is.
-    """
-    known = [*others, facts] if facts.unsafe is False and facts.logged is None else others
-    constants = constants_of(known, learning_rate=facts.config.learning_rate)
-    criterion = clip_criterion(known, facts.parameters, facts.config.loss)
-    r_batch = staleness_radius(facts, criterion)
-    kappas = {
-        "staleness": staleness_kappa(facts, r_batch),
-        "horizon": horizon_kappa(facts, constants.r_crit),
-        "local_step": local_kappa(facts, constants.r_step),
-    }
-    ended_as = facts.verdict if facts.unsafe is not None else None  # a run that was stopped did not
-    slide = horizon_kappa(facts, constants.r_slide)
-    if slide.value is not None:
-        kappas["slide"] = slide
-    regime, reason = regime_of(kappas, ended_as)
-    return Diagnosis(
-        regime=regime,
-        reason=reason,
-        kappa_staleness=kappas["staleness"],
-        kappa_horizon=kappas["horizon"],
-        kappa_slide=slide,
-        kappa_used=used_kappa(facts, constants.r_crit),
-        kappa_local=kappas["local_step"],
-        horizon_step=horizon_step(facts, constants.r_crit),
-        evidence=tuple(f"run {each.run_id}: {each.verdict}" for each in others),
-        red_flags=tuple(flags),
-        change=change_of(
-            regime,
-            kappas,
-            learning_rate=facts.config.learning_rate,
-            max_staleness=facts.config.max_staleness,
-            steps=facts.config.steps,
-            alpha=projected_alpha(facts),
-        ),
-    )
-
-
-def _nothing(run: RunInfo, why: str) -> Diagnosis:
-    verdict = run.outcome if run.outcome in ("collapsed", "diverged") else None
-    regime = Regime(verdict) if verdict else Regime.INSUFFICIENT_DATA
-    return Diagnosis(
-        regime=regime,
-        reason=f"the run has {verdict}" if verdict else why,
-        kappa_staleness=unknown(why),
-        kappa_horizon=unknown(why),
-        kappa_slide=unknown(why),
-        kappa_used=unknown(why),
-        kappa_local=unknown(why),
-        horizon_step=unknown(why),
-    )

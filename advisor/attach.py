@@ -20,12 +20,12 @@ from storage.store import Store
 from trainer.config import TrainerConfig
 from trainer.governing import Schedule
 
+from .advice import checked_risk
 from .answer import ask, consider, gather
-from .calibration import RunFacts
 from .experiments.watch import Watcher
 from .governed_bounds import bounds_of, words
 from .governor import Governor
-from .recommendation import checked_risk
+from .run_facts import RunFacts
 from .safe_levels import safe_levels
 
 if TYPE_CHECKING:

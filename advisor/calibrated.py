@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from storage.words import counted
 from trainer.config import TrainerConfig
 
+from .advice import Advice, Question
 from .learned_reward import growth_of, rates_in_all
 from .limits import RateLimit, alpha_of, rate_at, unsafe_probability
 from .measured import Measured, limits_at, refusal
-from .recommendation import Advice, Question, trial_of
+from .recommendation import trial_of
 from .regime import Estimate, regime_of, unknown
 from .safe_levels import SafeLevels
 from .segments import FRESH_ABOVE, gains, is_learned_reward

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .advice import Advice, Question
 from .answer import learned_edge
-from .calibration import RunFacts
 from .drawing import BLUE, COLORS, DASHES, GRAY, GREEN, VERMILION, Figure, figure, say, traces
 from .learning_rate import Trial
 from .measured import Measured
-from .recommendation import Advice, Question
+from .run_facts import RunFacts
 from .transfers import RefusedTransfer
 from .wording import in_chart
 from .wording import rate as written

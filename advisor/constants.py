@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .calibration import (
-    RunFacts,
     clip_criterion,
     collapse_cause,
     critical_radius,
@@ -18,6 +17,7 @@ from .calibration import (
     step_radius,
 )
 from .regime import Estimate, unknown
+from .run_facts import RunFacts
 from .staleness_radius import staleness_radius
 
 

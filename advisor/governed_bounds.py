@@ -9,14 +9,16 @@ from typing import Any
 from trainer.config import TrainerConfig
 from trainer.losses import LOSSES
 
-from .calibration import RunFacts, clip_criterion
+from .advice import Advice, Question
+from .calibration import clip_criterion
 from .constants import constants_of
 from .governor import Bounds, Level
 from .horizon import USUAL_ALPHA
 from .learned_reward import critical_displacement, sqrt_kl_level
 from .measured import Measured
-from .recommendation import Advice, Question, deciding_runs
+from .recommendation import deciding_runs
 from .red_flags import LEAST_SEQUENCE_ESS
+from .run_facts import RunFacts
 from .safe_levels import Level as Scattered
 from .safe_levels import SafeLevels
 from .segments import is_learned_reward

@@ -7,8 +7,8 @@ while the run is short: the first steps of a run drift slower than what follows.
 import math
 from dataclasses import replace
 
-from .calibration import RunFacts, early_steps
 from .regime import Estimate, unknown
+from .run_facts import RunFacts, early_steps
 
 USUAL_ALPHA, USUAL_WEIGHT = 0.75, 40
 """The usual drift exponent, worth as many learner steps of a run's own."""

@@ -22,9 +22,9 @@ from trainer.attached.ending import outcome_of
 from trainer.config import TrainerConfig
 from trainer.outcome import Outcome
 
-from .calibration import SERIES, RunFacts, run_facts
 from .logged import LoggedDrift
-from .run_facts import ENDED
+from .run_facts import SERIES, RunFacts, run_facts
+from .stored_facts import ENDED
 
 KINDS = ("imported", "attached")
 COLUMNS = (

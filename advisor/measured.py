@@ -12,12 +12,13 @@ from storage.records import Calibration
 from storage.words import counted
 from trainer.config import TrainerConfig
 
-from .calibration import RunFacts, differences
 from .learned_reward import horizon_limit
 from .learning_rate import Trial
 from .limits import RateLimit, survival_limit
 from .posterior import Outcome, Shift, shift_of
+from .run_facts import RunFacts
 from .safe_levels import SafeLevels, safe_levels
+from .same_setting import differences
 from .segments import Segment, segment_from
 from .transfers import RefusedTransfer, transfer
 

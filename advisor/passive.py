@@ -13,13 +13,15 @@ from dataclasses import replace
 from storage.words import counted
 from trainer.losses import LOSSES
 
-from .calibration import RunFacts, clip_criterion
+from .advice import Advice, Question
+from .calibration import clip_criterion
 from .clip_curve import NINETY
 from .limits import ONE_SIDED_LOG_SD, RateLimit, rate_at, unsafe_probability
 from .logged import pooled, safe_rate
 from .posterior import Outcome, shift_of
-from .recommendation import Advice, Question, best_rate, deciding_runs, left_out, trial_of
+from .recommendation import best_rate, deciding_runs, left_out, trial_of
 from .regime import Estimate, regime_of, unknown
+from .run_facts import RunFacts
 from .wording import rate as written
 
 LEAST_LOG_SD = 0.15

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from storage.words import counted
 from trainer.config import TrainerConfig
 
+from .advice import Question
 from .literature import PublishedRun
-from .recommendation import Question, published_edge
+from .recommendation import published_edge
 from .wording import rate as written
 
 LEAST_STEPS, CYCLES, SPARE_STEPS = 60, 2, 20

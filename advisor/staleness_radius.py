@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from trainer.config import TrainerConfig
 from trainer.losses import LOSSES
 
-from .calibration import RunFacts, batch_radius
+from .calibration import batch_radius
 from .logged import ALPHAS, radius
 from .regime import Estimate, unknown
+from .run_facts import RunFacts
 
 
 def staleness_radius(run: RunFacts, criterion: tuple[float, float, str]) -> Estimate:

@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from advisor.answer import config_of, diagnosis_of
-from advisor.calibration import SERIES, RunFacts, differences, run_facts
+from advisor.diagnosis import diagnosis_of
 from advisor.experiments.study import runs_of
 from advisor.red_flags import SERIES as FLAG_SERIES
 from advisor.red_flags import red_flags
+from advisor.run_facts import SERIES, RunFacts, run_facts
+from advisor.same_setting import differences
+from advisor.stored_facts import config_of
 from benchmarks.other_tools import LEVELS, LOGGED, TOOLS, Looks, trl_log
 from storage.records import RunInfo
 from storage.store import Store

@@ -41,7 +41,8 @@ from storage.engine import home
 from storage.records import Evaluation, StepMetrics
 from trainer.asynchronous import Asynchronous
 from trainer.config import TrainerConfig, checked_config
-from trainer.learner import Hooks, Learner
+from trainer.hooks import Hooks
+from trainer.learner import Learner
 from trainer.lockstep import Lockstep
 from trainer.workloads.arithmetic import build_model, build_tokenizer
 from trainer.workloads.choice import task_and_start

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advisor.answer import config_of
-from advisor.calibration import SERIES, RunFacts, critical_radius, run_facts
+from advisor.calibration import critical_radius
 from advisor.experiments.study import default_group, runs_of
 from advisor.horizon import horizon_step
+from advisor.run_facts import SERIES, RunFacts, run_facts
+from advisor.stored_facts import config_of
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig

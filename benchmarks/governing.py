@@ -23,10 +23,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from advisor.experiments.cells import Cell, read_cells
 from advisor.experiments.guard import found_bounds
 from advisor.experiments.guard_command import DEFAULT_RISK
 from advisor.experiments.probe import default_budget, probe
-from advisor.experiments.validation import Cell, read_cells
 from advisor.governor import Governor as Rule
 from storage.engine import database_url
 from storage.records import RunInfo, StepMetrics

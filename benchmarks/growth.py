@@ -26,8 +26,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from benchmarks.measuring import NEVER
 from trainer.config import checked_config
-from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
+from trainer.policy import parameter_count
 from trainer.precision import saved_form
 from trainer.rollout import Task
 from trainer.workloads.arithmetic import VOCABULARY, build_tokenizer, sample_prompts

@@ -33,8 +33,8 @@ from benchmarks.measuring import NEVER, TASK, share_of_digits
 from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import checked_config
-from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
+from trainer.policy import parameter_count
 from trainer.workloads.arithmetic import (
     MAX_NEW_TOKENS,
     build_model,
@@ -190,29 +190,10 @@ def trl(
 
     def block(steps: int) -> float:
         clock = Clock()
-        options = {
-            "output_dir": str(folder / "trl"),
-            "use_cpu": device == "cpu",
-            "bf16": False,
-            "report_to": [],
-            "logging_steps": 1,
-            "max_steps": WARMED_BY + steps,
-            "save_strategy": "no",
-            "per_device_train_batch_size": PROMPTS * GROUP_SIZE,
-            "num_generations": GROUP_SIZE,
-            "max_completion_length": MAX_NEW_TOKENS,
-            "learning_rate": LEARNING_RATE,
-            "lr_scheduler_type": "constant",
-            "beta": 0.0,
-            "epsilon": EPSILON,
-            "loss_type": "grpo",
-            "gradient_checkpointing": False,
-            "disable_tqdm": True,
-            "log_level": "error",
-        }
+        options = _options_of_trl(folder, device, steps) | dict(changes or {})
         trainer = GRPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-            args=GRPOConfig(**(options | dict(changes or {}))),
+            args=GRPOConfig(**options),
             reward_funcs=reward,
             train_dataset=data,
             processing_class=tokenizer,
@@ -224,6 +205,29 @@ def trl(
         return (clock.ends[-1] - clock.ends[WARMED_BY - 1]) / steps
 
     return block
+
+
+def _options_of_trl(folder: Path, device: str, steps: int) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder / "trl"),
+        "use_cpu": device == "cpu",
+        "bf16": False,
+        "report_to": [],
+        "logging_steps": 1,
+        "max_steps": WARMED_BY + steps,
+        "save_strategy": "no",
+        "per_device_train_batch_size": PROMPTS * GROUP_SIZE,
+        "num_generations": GROUP_SIZE,
+        "max_completion_length": MAX_NEW_TOKENS,
+        "learning_rate": LEARNING_RATE,
+        "lr_scheduler_type": "constant",
+        "beta": 0.0,
+        "epsilon": EPSILON,
+        "loss_type": "grpo",
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
 
 
 @contextmanager

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from trainer.backward import Scored
 from trainer.config import TrainerConfig, checked_config
-from trainer.learner import parameter_count
 from trainer.lockstep import Lockstep
 from trainer.meter import Meter
+from trainer.policy import parameter_count
 from trainer.rollout import Task
 from trainer.workloads.arithmetic import (
     MAX_NEW_TOKENS,

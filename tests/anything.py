@@ -24,7 +24,7 @@ from states import collapsed, healthy
 from streamlit.testing.v1 import AppTest
 
 from advisor.answer import ask, consider, gather
-from advisor.calibration import RunFacts
+from advisor.run_facts import RunFacts
 from storage.commandline import BadInput, Parser, parse
 from storage.importers.importing import import_file
 from storage.importers.keys import MARKS
@@ -33,14 +33,8 @@ from storage.importers.reading import FORMATS
 from storage.importers.stacks import STACKS
 from storage.importers.told import config_told, pairs
 from storage.store import Store
-from trainer.config import (
-    TrainerConfig,
-    add_config_options,
-    bounded_config,
-    checked_config,
-    choices_of,
-    config_from_options,
-)
+from trainer.config import TrainerConfig, bounded_config, checked_config, choices_of
+from trainer.config_options import add_config_options, config_from_options
 
 MOST_BYTES, MOST_ROWS = 20_000, 300
 PARAMETERS = {

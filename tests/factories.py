@@ -4,12 +4,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from advisor.calibration import RunFacts
+from advisor.run_facts import RunFacts
 from storage.records import Evaluation, RunInfo, RunStatus, StepMetrics
 from storage.store import Store, new_run_id
 from trainer.config import TrainerConfig, checked_config
 
 NOON = 1_700_000_000.0
+EARLY = 30
+"""Warm-up of 10 steps, and momentum of 0.9 remembered for 2/(1 − 0.9) = 20 more: ``a_config``."""
 RADII = {"0.0005": 0.008, "0.001": 0.011, "0.003": 0.015, "0.01": 0.029, "0.03": 0.1, "0.1": 0.7}
 _numbers = count(0xA00000)
 

@@ -11,6 +11,7 @@ from advisor.segments import Segment
 from storage.records import Calibration
 from trainer.config import TrainerConfig
 
+EDGE = 2e-3
 LEVELS = SafeLevels(
     edge_over_crossing=Level(value=1.25, log_sd=0.3),
     edge_over_horizon=Level(value=1.0, log_sd=0.2),

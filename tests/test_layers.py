@@ -24,12 +24,13 @@ IMPURE = {
     "attach.py": "speaks in somebody else's process",
     "charts.py": "draws what answer.py learned",
     "compare_command.py": "the command line",
+    "diagnosis.py": "reads the store",
     "imported.py": "reads the store",
     "literature.py": "reads its packaged table",
     "plan_command.py": "the command line",
-    "run_facts.py": "reads the store",
     "safe_levels.py": "reads its packaged table",
     "serve.py": "starts the dashboard",
+    "stored_facts.py": "reads the store",
 }
 PURE = [p for p in MODULES if p.parent == ADVISOR and p.name not in IMPURE]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from advisor.answer import diagnose
+from advisor.diagnosis import diagnose
 from advisor.imported import config_of_log, drift_so_far
 from storage.commandline import BadInput
 from storage.importers.importing import import_file

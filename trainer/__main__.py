@@ -32,7 +32,8 @@ from storage.records import RunInfo, RunStatus
 from storage.store import Store
 from storage.terminal import for_progress
 
-from .config import TrainerConfig, add_config_options, config_from_options
+from .config import TrainerConfig
+from .config_options import add_config_options, config_from_options
 from .launch import claim, config_to_resume, create_run, launch, queue_run, reopen, resume, stop
 from .pool import Carriers, WorkersFailed, carry_out_offered
 from .ray_cluster import ready_for

@@ -19,7 +19,8 @@ from storage.engine import home
 
 from .config import TrainerConfig
 from .crew import Crew
-from .learner import Hooks, Learner, Sampled
+from .hooks import Hooks
+from .learner import Learner, Sampled
 from .outcome import HELD_BATCHES, Outcome
 from .rollout import Rollouts, Task
 from .rollout_processes import Processes

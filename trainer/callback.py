@@ -22,13 +22,13 @@ from storage.commandline import BadInput
 from storage.engine import without_password
 from storage.importers.columns import Plan, plan_of, step_rows
 from storage.importers.logs import Log
-from storage.importers.metric_names import METRICS
 from storage.records import METRIC_NAMES, Event, LagDrift, RunInfo, RunStatus, StepMetrics
 from storage.store import Store, new_run_id
 
 from .attached.archivist import Archivist, Look
-from .attached.meters import OF_THE_POLICY, OF_THE_WEIGHTS, UNSEEN, PolicyMeter, WeightMeter
+from .attached.meters import OF_THE_WEIGHTS, PolicyMeter, WeightMeter
 from .attached.queue_shoulder import QueueShoulder
+from .attached.reasons import reasons_of
 from .attached.setting import (
     clip_of,
     config_of,
@@ -40,12 +40,10 @@ from .attached.setting import (
 from .attached.shoulder import Guard, Shoulder, logger
 from .attached.throttle import MakeGovernor, Throttle
 from .launch import process_columns
-from .meter import CLIP_METRICS, STRUCTURAL
+from .meter import CLIP_METRICS
 
-MEASURED = (*OF_THE_POLICY, *OF_THE_WEIGHTS, "learning_rate", "sampled_at_step", "grad_norm")
 OF_ALL_PROCESSES = ("clip_fraction_low", "clip_fraction_high", "approx_kl")
 """What TRL logs over the rollouts of all processes, of which the recording one sees its own."""
-TIMES = ("seconds_generate", "seconds_learn", "seconds_measure")
 
 
 def record(
@@ -128,7 +126,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         self._config = config_of(self._trainer, state.max_steps)
         self._unclipped = self._config.get("max_staleness") == 0
         window = max(1, int(state.logging_steps or args.logging_steps))
-        unmeasured = self._reasons(window)
+        unmeasured = reasons_of(
+            self._stack,
+            window,
+            sees_policy=self._shoulder.sees_policy,
+            unclipped=self._unclipped,
+        )
         try:
             self._weights = WeightMeter(model, versions=versions_of(self._trainer))
         except ValueError as error:
@@ -200,32 +203,6 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         except BadInput as fault:
             logger.warning("no governor: %s", fault)
             return None
-
-    def _reasons(self, window: int) -> dict[str, str]:
-        """Say of every column that a row may lack why."""
-        logged = {metric.column for metric in METRICS[self._stack].values()}
-        reasons = {
-            name: f"TRL logs it every {window} learner steps"
-            if name in logged
-            else "not logged by TRL"
-            for name in METRIC_NAMES
-            if name == "grad_norm" or name not in (*MEASURED, *TIMES)
-        }
-        reasons["reward_mean"] = "TRL logs it where it generates, averaged over logging_steps"
-        reasons |= dict.fromkeys(
-            OF_THE_POLICY, "the log-probabilities of the sampler were not seen"
-        )
-        reasons |= dict.fromkeys(("staleness_mean", "staleness_max"), UNSEEN)
-        reasons["sampled_at_step"] = f"{UNSEEN}, or it was more than one version"
-        reasons["grad_norm"] = (
-            f"not seen where max_grad_norm is 0 or weights are sharded; {reasons['grad_norm']}"
-        )
-        if not self._shoulder.sees_policy:
-            why = "this trainer computes its loss where nobody can look on"
-            reasons |= dict.fromkeys(OF_THE_POLICY, why)
-        if self._unclipped:
-            reasons |= dict.fromkeys((*CLIP_METRICS, "clipping_radii", "weight_radii"), STRUCTURAL)
-        return reasons
 
     @_harmless
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -3,7 +3,6 @@
 Imports neither torch nor transformers, so the dashboard can draw its form from it.
 """
 
-import argparse
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -388,27 +387,3 @@ def choices_of(field: FieldInfo) -> tuple[str, ...]:
     """Return the words a field may be, or nothing when it is not a choice."""
     members = get_args(field.annotation)
     return tuple(members) if members and all(isinstance(m, str) for m in members) else ()
-
-
-def add_config_options(parser: argparse.ArgumentParser, skip: tuple[str, ...] = ()) -> None:
-    """Add one option per field; values stay text, so that pydantic alone judges them."""
-    fields = TrainerConfig.model_fields
-    for name, field in sorted(fields.items(), key=lambda item: not item[1].is_required()):
-        if name in skip:
-            continue
-        option = f"--{name.replace('_', '-')}"
-        default = "" if field.is_required() or field.default is None else f" ({field.default})"
-        words = f"{field.description}; {allowed_range(name)}{default}".replace("%", "%%")
-        if kind_of(field) is bool:
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, help=words)
-        else:
-            parser.add_argument(option, metavar="X", help=words)
-
-
-def config_from_options(options: argparse.Namespace) -> TrainerConfig:
-    """Read the configuration out of parsed options.
-
-    Raises:
-        BadInput: see ``checked_config``.
-    """
-    return checked_config({n: getattr(options, n, None) for n in TrainerConfig.model_fields})

@@ -4,7 +4,6 @@ The loop reads as the algorithm: take rollouts of φ, compare them within groups
 step, measure. Where the rollouts come from is not decided here.
 """
 
-import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -18,54 +17,30 @@ import torch
 from torch import Tensor, nn
 
 from storage.commandline import BadInput
-from storage.records import BiasProbe, Evaluation, LagDrift, Sample, StepMetrics
+from storage.records import Evaluation, StepMetrics
 
 from .backward import Backward
 from .beginning import Beginning
 from .bias_study import study
 from .config import TrainerConfig
 from .gradients import Checkpoint
+from .hooks import Hooks
 from .laps import moment, seconds_between
 from .lora import WithoutAdapters, twin
 from .meter import Meter
 from .objective import Objective
 from .outcome import HELD_BATCHES, Outcome, OutcomeTracker
-from .policy import FlatWeights, choose_device, load_policy, make_optimizer
+from .policy import FlatWeights, choose_device, load_policy, make_optimizer, parameter_count
 from .randomness import generator
 from .rollout import NonFinitePolicy, Rollouts, Task, sample_rollouts
 from .samples import Learned, samples_of
-
-logger = logging.getLogger(__name__)
 
 START_ROLLOUTS = 512
 FINAL_ROLLOUTS = 1024
 
 
-def _log(words: str, step: int) -> None:
-    logger.warning("learner step %d: %s", step, words)
-
-
 def _ungoverned(row: StepMetrics | None) -> float:
     return 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What the loop tells and asks the world; it knows no database.
-
-    ``on_rest(step, stopping)`` is called between learner steps, with the number of steps taken:
-    ``Learner.state_dict`` then holds all that the rest of the run depends on. ``on_notice(words,
-    step)`` tells what went wrong on the way and was put right.
-    """
-
-    on_step: Callable[[StepMetrics], None]
-    on_evaluation: Callable[[Evaluation], None]
-    stop_requested: Callable[[], bool]
-    on_drift: Callable[[LagDrift], None]
-    on_bias: Callable[[BiasProbe], None]
-    on_samples: Callable[[list[Sample]], None]
-    on_rest: Callable[[int, bool], None]
-    on_notice: Callable[[str, int], None] = _log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,8 +395,3 @@ def _decisive(row: StepMetrics) -> float:
 
 def _version(row: StepMetrics) -> int:
     return row.step if row.sampled_at_step is None else row.sampled_at_step
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Return the number of parameters, those of adapters included."""
-    return sum(p.numel() for p in model.parameters())

@@ -179,3 +179,8 @@ def make_optimizer(weights: FlatWeights, config: TrainerConfig) -> torch.optim.O
         weight_decay=config.weight_decay,
         fused=weights.vector.is_cuda or None,  # None: whatever PyTorch takes by itself
     )
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of parameters, those of adapters included."""
+    return sum(p.numel() for p in model.parameters())

@@ -33,7 +33,8 @@ from storage.patience import patiently
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 
-from .config import TrainerConfig, add_config_options, allowed_range, checked_config
+from .config import TrainerConfig, allowed_range, checked_config
+from .config_options import add_config_options
 from .launch import code_version, queued_run
 from .pool import Carriers, Pool, cores_used, setting_of
 from .silence import ENDED_ELSEWHERE

@@ -8,12 +8,10 @@ import contextlib
 import logging
 import os
 import signal
-import statistics
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -34,14 +32,16 @@ from .asynchronous import Asynchronous
 from .checkpoint import Checkpoints, Pace
 from .config import TrainerConfig
 from .governing import GOVERNED, Governor, checked_factor, kept_by_governor, told, worth_telling
+from .hooks import Hooks
 from .launch import own_process, process_columns
-from .learner import Hooks, Learner, parameter_count
+from .learner import Learner
 from .lockstep import Lockstep
 from .memory import out_of_memory
 from .meter import unmeasured
 from .outcome import Outcome
-from .policy import save_policy
+from .policy import parameter_count, save_policy
 from .preflight import check
+from .run_rewards import RunRewards
 from .workloads.choice import task_and_start
 from .writer import Writer
 
@@ -50,26 +50,10 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 LAST_WAIT_SECONDS, HURRIED_SECONDS = 600.0, 5.0
 """How long a run that has ended waits for an archive that is away; the latter when told to stop."""
-ENDS_OF_A_RUN = 20
-"""``reward_first`` and ``reward_last`` are means over this many learner steps."""
 
 
 class StopRequestedError(Exception):
     """Somebody asked the run to stop before its first learner step."""
-
-
-@dataclass(slots=True)
-class Ends:
-    """The first and the last rewards of a run, for its summary."""
-
-    first: list[float] = field(default_factory=list)
-    last: list[float] = field(default_factory=list)
-
-    def add(self, reward: float) -> None:
-        """Take in the reward of one learner step."""
-        if len(self.first) < ENDS_OF_A_RUN:
-            self.first.append(reward)
-        self.last = [*self.last, reward][-ENDS_OF_A_RUN:]
 
 
 class Worker:
@@ -94,8 +78,7 @@ class Worker:
         self._config = TrainerConfig.model_validate(run.config)
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self._ends, self._gold_ends = Ends(), Ends()
-        self._final: Evaluation | None = None
+        self._rewards = RunRewards()
         self._steps = 0
         self._checkpoints = Checkpoints(checkpoint_folder(run.id))
         self._pace = Pace(self._config.checkpoint_every)
@@ -119,14 +102,14 @@ class Worker:
         except StopRequestedError:
             self._end(status=RunStatus.STOPPED, outcome_reason="stopped during the warm start")
         except KeyboardInterrupt:
-            self._end(status=RunStatus.STOPPED, outcome_reason="interrupted", **self._rewards())
+            self._end(status=RunStatus.STOPPED, outcome_reason="interrupted", **self._summary())
             raise
         except RunTakenOver:
             raise  # the run is another process's, which tells how it ends
         except BaseException as error:
             what = out_of_memory(error) or f"{type(error).__name__}: {error}"
             trace = traceback.format_exc()
-            self._end(status=RunStatus.FAILED, outcome_reason=what, error=trace, **self._rewards())
+            self._end(status=RunStatus.FAILED, outcome_reason=what, error=trace, **self._summary())
             self._event("failure", what, level="error")
             traceback.clear_frames(error.__traceback__)  # lets go of the model and its reward
             raise
@@ -253,7 +236,7 @@ class Worker:
         rewards = ("reward_mean", "gold_reward_mean")
         series = self._writer.ask(lambda store: store.series(run_id, rewards))
         for reward, gold in zip(*series.values(), strict=True):
-            self._count(reward, gold)
+            self._rewards.add(reward, gold)
         if self._govern is not None:
             for row in self._writer.ask(lambda store: store.steps(run_id)):
                 self._factor = self._govern(row)[0]
@@ -311,18 +294,12 @@ class Worker:
     def _keep_step(self, row: StepMetrics) -> None:
         self._writer.write(row)
         self._steps = row.step + 1
-        self._count(row.reward_mean, row.gold_reward_mean)
+        self._rewards.add(row.reward_mean, row.gold_reward_mean)
         self._progress("learner steps", self._steps, self._config.steps)
-
-    def _count(self, reward: float | None, gold: float | None) -> None:
-        if reward is not None:
-            self._ends.add(reward)
-        if gold is not None:
-            self._gold_ends.add(gold)
 
     def _keep_evaluation(self, row: Evaluation) -> None:
         self._writer.write(row)
-        self._final = row
+        self._rewards.final = row
 
     def _keep_samples(self, rows: Sequence[Sample]) -> None:
         for row in rows:
@@ -361,27 +338,13 @@ class Worker:
             collapse_step=outcome.onset if collapsed else None,
             slide_step=outcome.slide,
             reward_best=outcome.reward_best,
-            **self._rewards(),
+            **self._summary(),
         )
         if status in (RunStatus.COLLAPSED, RunStatus.DIVERGED):
             self._event(outcome.verdict, outcome.reason, level="error", step=outcome.onset)
 
-    def _rewards(self) -> dict[str, float | None]:
-        final = self._final
-        if final is None or final.step != self._steps or self._steps == 0:
-            final = None
-        return {
-            "reward_first": _mean(self._ends.first),
-            "reward_last": _mean(self._ends.last),
-            "reward_final": final.reward if final else None,
-            "gold_reward_first": _mean(self._gold_ends.first),
-            "gold_reward_last": _mean(self._gold_ends.last),
-            "gold_reward_final": final.gold if final else None,
-        }
-
-
-def _mean(values: list[float]) -> float | None:
-    return statistics.fmean(values) if values else None
+    def _summary(self) -> dict[str, float | None]:
+        return self._rewards.summary(self._steps)
 
 
 def _status_of(outcome: Outcome, stopped: bool) -> RunStatus:

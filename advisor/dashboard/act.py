@@ -4,12 +4,12 @@ import time
 
 import streamlit as st
 
+from advisor.advice import Advice
 from advisor.answer import earlier_advice
 from advisor.dashboard.access import may_operate
 from advisor.dashboard.archive import badge, status_of
 from advisor.dashboard.operate import keep, start
 from advisor.dashboard.question import Asked
-from advisor.recommendation import Advice
 from advisor.settings_for import settings_for
 from advisor.wording import at_most, chance, command, literal
 from advisor.wording import rate as written

@@ -4,6 +4,7 @@ from html import escape
 
 import streamlit as st
 
+from advisor.advice import Advice
 from advisor.answer import consider, step_seconds, what_would_change
 from advisor.charts import Boundary, boundary, edge_chart, map_chart, trade_chart
 from advisor.dashboard.act import list_earlier, use_it
@@ -11,7 +12,6 @@ from advisor.dashboard.archive import open_archive
 from advisor.dashboard.live_plot import live_plot
 from advisor.dashboard.question import UNSAFE, Asked, asked
 from advisor.figures import kappa_figure
-from advisor.recommendation import Advice
 from advisor.regime import Regime
 from advisor.wording import MISSING, chance, literal, probe_command
 from advisor.wording import rate as written

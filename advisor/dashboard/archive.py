@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from advisor.answer import diagnose
 from advisor.dashboard.access import admit
+from advisor.diagnosis import diagnose
 from advisor.overview import worth_judging_again
 from advisor.regime import Diagnosis
 from storage.errors import StorageError

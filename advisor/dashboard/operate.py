@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from advisor import answer
+from advisor.advice import Advice, Question
 from advisor.dashboard.access import operators_only
 from advisor.dashboard.archive import pulse_reader
-from advisor.recommendation import Advice, Question
 from storage.commandline import BadInput
 from storage.importers.importing import Imported, import_file
 from storage.marks import checked_note, checked_tags

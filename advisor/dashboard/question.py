@@ -7,11 +7,12 @@ from typing import Any
 import streamlit as st
 from pydantic import ValidationError
 
-from advisor.answer import ask, calibration_of, config_of, fitting_calibration, gather, learned_from
-from advisor.calibration import RunFacts
+from advisor.advice import Question
+from advisor.answer import ask, calibration_of, fitting_calibration, gather, learned_from
 from advisor.dashboard.config_form import label_and_help, linked_fields
 from advisor.measured import Measured
-from advisor.recommendation import Question
+from advisor.run_facts import RunFacts
+from advisor.stored_facts import config_of
 from advisor.wording import chance, shortened
 from storage.commandline import BadInput
 from storage.errors import StorageError

@@ -15,19 +15,12 @@ from storage.store import Store
 from ..measured import Measured
 from ..segments import crossing, is_learned_reward
 from ..truth import RateOutcome, best_index, grid_rate
+from .cell_probes import run_probes
+from .cell_runs import Progress, find_truth, run_is_of, start_rewards
+from .cells import TUNING, UNUSED_RATE, Cell
 from .edges import LEAST_LOG_SD, SEED_LOG_SD, Curve, best_share, edge_of, rounded
 from .followed import Evidence, followed, joined, learned_levels
-from .validation import (
-    TUNING,
-    UNUSED_RATE,
-    Cell,
-    Progress,
-    find_truth,
-    run_is_of,
-    run_probes,
-    start_rewards,
-    truth_group,
-)
+from .validation import truth_group
 
 
 def fit(

@@ -20,11 +20,11 @@ from storage.records import RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig
 
-from ..answer import config_of
-from ..calibration import setting_of
 from ..learned_reward import growth_of, rates_in_all
 from ..measured import Measured, measured
 from ..safe_levels import Level, safe_levels
+from ..same_setting import setting_of
+from ..stored_facts import config_of
 from ..truth import UNSAFE
 from .edges import LEAST_LOG_SD, SEED_LOG_SD, Curve, best_share, probit, rounded
 

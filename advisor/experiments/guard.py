@@ -12,12 +12,12 @@ from trainer.config import TrainerConfig
 from trainer.governing import GOVERNED
 from trainer.launch import create_run
 
+from ..advice import Advice
 from ..answer import ask, calibration_of, consider, fitting_calibration, gather, keep
-from ..calibration import RunFacts
 from ..governed_bounds import as_json, bounds_of, from_json
 from ..governor import Bounds
 from ..measured import Measured
-from ..recommendation import Advice
+from ..run_facts import RunFacts
 from ..safe_levels import safe_levels
 
 WEIGHTS_PER_LAYER = 12

@@ -8,15 +8,16 @@ from importlib import import_module
 from storage.commandline import A_RUN, BadInput, print_json, tell
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
-from trainer.config import TrainerConfig, add_config_options, checked_config, config_from_options
+from trainer.config import TrainerConfig, checked_config
+from trainer.config_options import add_config_options, config_from_options
 from trainer.launch import config_to_resume, reopen
 from trainer.ray_cluster import ready_for
 from trainer.run_command import check_start, ended, exit_code, result, sentence
 from trainer.silence import end_elsewhere
 
+from ..advice import checked_risk
 from ..governed_bounds import words
 from ..governor import Bounds, Governor
-from ..recommendation import checked_risk
 from .guard import create_guarded, found_bounds, kept_bounds
 
 NOT_ASKED = ("ramp_from", "bias_study")

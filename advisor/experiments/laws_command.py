@@ -14,7 +14,8 @@ from storage.commandline import BadInput, print_json, tell
 from storage.records import RunInfo
 from storage.store import Store
 from storage.terminal import for_progress
-from trainer.config import TrainerConfig, add_config_options
+from trainer.config import TrainerConfig
+from trainer.config_options import add_config_options
 
 from ..collapse_laws import ClockFit
 from ..laws import bias_law, boundary_law, drift_by_rate, horizon_law

@@ -11,7 +11,8 @@ from storage.commandline import BadInput, print_json, tell
 from storage.records import Calibration
 from storage.store import Store
 from storage.terminal import for_progress
-from trainer.config import TrainerConfig, add_config_options, checked_config
+from trainer.config import TrainerConfig, checked_config
+from trainer.config_options import add_config_options
 
 from ..measured import measured
 from ..probed_constants import constants

@@ -10,14 +10,17 @@ from typing import Any
 
 from storage.store import Store
 
+from ..advice import Advice, Question
 from ..calibrated import advise
 from ..measured import Measured
-from ..recommendation import Advice, Question
 from ..safe_levels import safe_levels
 from ..scores import Share, share
 from ..transfers import RefusedTransfer
 from ..truth import RateOutcome
-from .validation import RUN_SEEDS, UNUSED_RATE, Cell, Progress, rounded, run_probes, runs_at
+from .cell_probes import run_probes
+from .cell_runs import Progress, rounded, runs_at
+from .cells import UNUSED_RATE, Cell
+from .validation import RUN_SEEDS
 
 SEEDS = (300, 400)
 """Seeds of the probes; no other judgement uses them."""

@@ -14,17 +14,12 @@ from storage.commandline import BadInput, print_json, tell
 from storage.store import Store
 from storage.terminal import for_progress
 
+from .cell_probes import ProbeFailed
+from .cells import SPLITS, TUNING, Cell, read_cells
 from .fitting import fit
 from .followed import Evidence, evidence
 from .transfer import judge_transfer, transfer_document
-from .validation import (
-    SPLITS,
-    TUNING,
-    Cell,
-    ProbeFailed,
-    judge,
-    read_cells,
-)
+from .validation import judge
 from .validation_document import document
 
 MOST_JOBS = 1024

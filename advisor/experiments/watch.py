@@ -14,7 +14,7 @@ from storage.records import Event, RunInfo, RunStatus
 from storage.store import Store
 
 from ..alerts.conditions import Sight
-from ..answer import diagnose
+from ..diagnosis import diagnose
 from ..regime import LIMITS, Diagnosis, Regime
 
 REGIME_EVENT = "regime"

@@ -15,7 +15,7 @@ from .columns import Plan, step_rows
 from .logs import Log
 from .reading import Source, read_logs
 from .stacks import Stack
-from .understanding import understanding_of
+from .understanding import Understanding, understanding_of
 
 MOST_BYTES = 512 * 2**20
 MOST_ROWS = 2_000_000
@@ -107,24 +107,33 @@ def import_file(
             seed=found.config.get("seed"),
             parameters=_whole(found.config.get("parameters")) or run.parameters,
             unmeasured=_unmeasured(log, found.plan),
-            source={
-                "files": [str(each) for each in sources if isinstance(each, str | Path)],
-                "format": log.format,
-                "stack": found.stack.name if found.stack else None,
-                "told": dict(found.told),
-                "held": dict(found.held),
-                "window": log.window,
-                "learner_steps_per_version": found.updates_per_version if found.stack else None,
-                "columns": {key: str(each.column) for key, each in found.plan.columns.items()},
-                "references": dict(found.plan.references),
-                "unknown_keys": list(found.plan.unknown),
-                "notes": list(found.notes),
-            },
+            source=_source(sources, log, found),
         )
         return run, step_rows(log, found.plan, run.id, run.created_at)
 
     archive = store if isinstance(store, Store) else store()
     run, written = archive.import_run(ending, imported)
+    return _as_imported(run, log, written)
+
+
+def _source(sources: Sequence[Source], log: Log, found: Understanding) -> dict[str, Any]:
+    """Return what the record of a run keeps of where it came from and how that was read."""
+    return {
+        "files": [str(each) for each in sources if isinstance(each, str | Path)],
+        "format": log.format,
+        "stack": found.stack.name if found.stack else None,
+        "told": dict(found.told),
+        "held": dict(found.held),
+        "window": log.window,
+        "learner_steps_per_version": found.updates_per_version if found.stack else None,
+        "columns": {key: str(each.column) for key, each in found.plan.columns.items()},
+        "references": dict(found.plan.references),
+        "unknown_keys": list(found.plan.unknown),
+        "notes": list(found.notes),
+    }
+
+
+def _as_imported(run: RunInfo, log: Log, written: int) -> Imported:
     return Imported(
         run_id=run.id,
         rows=len(log.rows),

@@ -59,9 +59,8 @@ def settings(
             comments.append(f"set {option} to {_number(value)}, at its place in the configuration")
         else:
             options[option] = _number(value)
-    if (
-        this.name == "openrlhf" and loss in TOKEN_CLIPPED
-    ):  # one option for both sides, another for each
+    # OpenRLHF has one option for both sides, and another for each
+    if this.name == "openrlhf" and loss in TOKEN_CLIPPED:
         comments = [line for line in comments if not line.startswith("clip_epsilon_high")]
         if high != clip_epsilon and clip_epsilon is not None and high is not None:
             options.pop(str(this.clip_epsilon_low))

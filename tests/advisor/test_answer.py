@@ -5,9 +5,10 @@ import math
 from dataclasses import replace
 
 import pytest
-from factories import RADII, a_config, a_run, a_step, an_evaluation, fill, seeded_store
+from factories import RADII, a_config, a_run, a_step, an_evaluation, fill
 
-from advisor.answer import answer, ask, consider, diagnose, gather, learned_edge
+from advisor.answer import answer, ask, consider, gather, learned_edge
+from advisor.diagnosis import diagnose
 from advisor.regime import Regime
 from storage.commandline import BadInput
 from storage.errors import RunNotFound
@@ -16,13 +17,6 @@ from storage.store import Store
 
 FINISHED, COLLAPSED = "20231114-221320-000001", "20231114-221320-000002"
 HERE = {"max_staleness": 3, "steps": 300}
-
-
-@pytest.fixture
-def seeded(tmp_path):
-    opened = seeded_store(tmp_path)
-    yield opened
-    opened.close()
 
 
 def question(evidence=(), risk=0.05, **settings):

@@ -10,11 +10,11 @@ import pytest
 from factories import a_config
 from probed import KL_SCALE, LEVELS, SCALE, a_calibration, a_hold, a_ramp, linear_holds, travelled
 
+from advisor.advice import Question
 from advisor.calibrated import advise
 from advisor.learned_reward import critical_displacement
 from advisor.measured import measured, refusal
 from advisor.probed_constants import constants
-from advisor.recommendation import Question
 from advisor.regime import Regime
 from advisor.transfers import RefusedTransfer
 

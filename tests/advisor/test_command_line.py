@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 import pytest
-from factories import a_config, a_run, fill, seeded_store
+from factories import a_config, a_run, fill
 from processes import command
 
 from advisor.__main__ import main
@@ -41,22 +41,6 @@ def two_runs(archive_with_two_runs, tmp_path):
     source.close()
     target.close()
     return str(path)
-
-
-@pytest.fixture
-def seeded(tmp_path):
-    opened = seeded_store(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def fresh_home(tmp_path, monkeypatch):
-    """A home that is not there yet."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("ETALON_HOME", str(home))
-    monkeypatch.delenv("ETALON_DB", raising=False)
-    return home
 
 
 def strictly(text):

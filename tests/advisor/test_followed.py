@@ -10,15 +10,11 @@ from factories import NOON, a_config, a_run, a_step, an_evaluation
 from probed import KL_SCALE, a_calibration, a_hold, linear_holds, travelled
 
 from advisor.__main__ import main
+from advisor.experiments.cell_probes import PROBE_SEEDS
+from advisor.experiments.cells import TUNING, UNUSED_RATE, Cell
 from advisor.experiments.fitting import fit
 from advisor.experiments.followed import Evidence, evidence, joined, learned_levels, reward_curves
-from advisor.experiments.validation import (
-    PROBE_SEEDS,
-    TUNING,
-    UNUSED_RATE,
-    Cell,
-    truth_group,
-)
+from advisor.experiments.validation import truth_group
 from advisor.safe_levels import safe_levels
 from advisor.truth import grid_rate
 from storage.commandline import BadInput

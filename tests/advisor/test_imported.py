@@ -7,11 +7,12 @@ import pytest
 from factories import a_run, fill
 from stack_logs import write_log
 
-from advisor.answer import ask, consider, diagnose, gather
+from advisor.answer import ask, consider, gather
 from advisor.calibration import staleness_kappa
+from advisor.diagnosis import diagnose
 from advisor.imported import config_of_log
-from advisor.run_facts import facts_of
 from advisor.staleness_radius import staleness_radius
+from advisor.stored_facts import facts_of
 from storage.commandline import BadInput
 from storage.importers.importing import import_file
 from storage.records import RunStatus

@@ -6,22 +6,20 @@ import pytest
 from factories import RADII, a_config, a_run, a_step, some_facts
 from probed import LEVELS, a_calibration, a_hold, linear_holds
 
-from advisor.answer import ask, diagnose
+from advisor.advice import Question
+from advisor.answer import ask
 from advisor.calibrated import advise
-from advisor.calibration import (
-    SERIES,
-    batch_radius,
-    clip_criterion,
-    run_facts,
-)
+from advisor.calibration import batch_radius, clip_criterion
 from advisor.constants import constants_of
+from advisor.diagnosis import diagnose
 from advisor.experiments.probe import check_budget
 from advisor.experiments.study import SERIES as LIFETIME_SERIES
 from advisor.experiments.study import lifetime
 from advisor.limits import RateLimit
 from advisor.measured import measured, refusal
 from advisor.overview import tiles
-from advisor.recommendation import Question, recommend
+from advisor.recommendation import recommend
+from advisor.run_facts import SERIES, run_facts
 from advisor.segments import summarise
 from advisor.staleness_radius import no_clipping_radius, staleness_radius, weight_radius
 from advisor.transfers import RefusedTransfer, transfer

@@ -7,8 +7,8 @@ import pytest
 from factories import a_config, some_facts
 from logged_drifts import RATE_AT_1, S, a_log
 
+from advisor.advice import Question
 from advisor.passive import advise_from_logs
-from advisor.recommendation import Question
 
 NOTHING = {
     "displacement": None,

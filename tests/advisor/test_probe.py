@@ -253,15 +253,6 @@ def test_a_probe_is_no_outcome_so_without_its_setting_literature_answers(probed)
 # -- what is refused before it costs anything --------------------------------------------------
 
 
-@pytest.fixture
-def fresh_home(tmp_path, monkeypatch):
-    """A home that is not there yet."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("ETALON_HOME", str(home))
-    monkeypatch.delenv("ETALON_DB", raising=False)
-    return home
-
-
 ALLOWED = "is not allowed; allowed: whole number, 1 <= budget <= 1000000"
 
 

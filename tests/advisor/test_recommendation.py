@@ -7,8 +7,9 @@ from itertools import pairwise
 import pytest
 from factories import a_config, some_facts
 
+from advisor.advice import Question
 from advisor.literature import published_runs
-from advisor.recommendation import Question, recommend
+from advisor.recommendation import recommend
 from advisor.regime import Regime
 
 PUBLISHED = published_runs()

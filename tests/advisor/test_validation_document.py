@@ -6,7 +6,8 @@ import pytest
 from factories import a_config
 from probed import LEVELS, a_calibration, a_hold, a_ramp, linear_holds
 
-from advisor.experiments.validation import RISKS, Cell, Judged, Truth, Validation, advice_for
+from advisor.experiments.cells import Cell
+from advisor.experiments.validation import RISKS, Judged, Truth, Validation, advice_for
 from advisor.experiments.validation_document import baselines, document, false_safe, regrets
 from advisor.measured import measured
 from advisor.scores import closeness

@@ -18,7 +18,7 @@ from storage.importers.stacks import STACKS
 from storage.importers.staleness import largest_knob
 from storage.records import Calibration
 from trainer.__main__ import _parser
-from trainer.config import config_from_options
+from trainer.config_options import config_from_options
 
 S_OF_FOUR = {
     "trl": 3,  # 4 micro-batches at one per update: ages 0 … 3

@@ -14,7 +14,7 @@ from advisor.wording import MISSING, chance, rate
 from storage.commandline import parse
 from storage.records import RunStatus
 from trainer.__main__ import _parser
-from trainer.config import config_from_options
+from trainer.config_options import config_from_options
 
 LINK = {
     "max_staleness": "7",

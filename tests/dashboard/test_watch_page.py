@@ -8,7 +8,7 @@ from states import STATES, collapsed, fill_diverged, foreign, fresh, healthy, im
 from storage.commandline import parse
 from storage.records import Event, RunStatus
 from trainer.__main__ import _parser
-from trainer.config import config_from_options
+from trainer.config_options import config_from_options
 
 
 def test_an_empty_archive_is_told_how_to_start_a_run(visit):

@@ -21,7 +21,7 @@ from advisor.wording import (
 )
 from storage.commandline import parse
 from trainer.__main__ import _parser
-from trainer.config import config_from_options
+from trainer.config_options import config_from_options
 
 
 @pytest.mark.parametrize(

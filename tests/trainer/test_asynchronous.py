@@ -19,8 +19,8 @@ from storage.commandline import BadInput
 from storage.records import RunInfo, missing_reason
 from trainer.asynchronous import Asynchronous
 from trainer.crew import RolloutWorkersDied
+from trainer.hooks import Hooks
 from trainer.judging import RewardFailed
-from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.meter import unmeasured
 from trainer.published_weights import PublishedWeights

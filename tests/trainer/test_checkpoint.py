@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainer.checkpoint import KEPT, Checkpoints, NoCheckpoint, Pace
-from trainer.learner import Hooks
+from trainer.hooks import Hooks
 from trainer.outcome import OutcomeTracker, Start
 
 TIMES = {"time", "seconds", "seconds_generate", "seconds_learn", "seconds_measure", "seconds_wait"}

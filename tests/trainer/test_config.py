@@ -9,13 +9,8 @@ import pytest
 from factories import a_config
 
 from storage.commandline import BadInput, Parser, parse
-from trainer.config import (
-    TrainerConfig,
-    add_config_options,
-    changed,
-    checked_config,
-    config_from_options,
-)
+from trainer.config import TrainerConfig, changed, checked_config
+from trainer.config_options import add_config_options, config_from_options
 
 WHOLE = "whole number, "
 TINY = 5e-324  # the smallest positive float

@@ -100,7 +100,7 @@ def test_a_run_with_a_study_keeps_its_probes_and_the_same_run_without_it_the_sam
 
 
 def run_hooks(**changes):
-    from trainer.learner import Hooks
+    from trainer.hooks import Hooks
 
     ignored = {field.name: lambda *_: None for field in fields(Hooks)}
     return Hooks(**{**ignored, "stop_requested": lambda: False, **changes})

@@ -12,9 +12,9 @@ from processes import command
 from storage.commandline import run_command
 from storage.records import RunStatus
 from trainer.__main__ import exit_code, main, result
+from trainer.hooks import Hooks
 from trainer.judging import RewardFailed
 from trainer.launch import create_run
-from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.objective import equal_rewards, group_advantages
 from trainer.worker import Worker

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from storage.records import RunInfo, missing_reason
 from storage.store import Store
-from trainer.learner import Hooks
+from trainer.hooks import Hooks
 from trainer.meter import unmeasured
 from trainer.schedule import BehaviorSchedule
 

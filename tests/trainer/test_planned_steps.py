@@ -3,7 +3,7 @@
 import pytest
 from own_things import own_config
 
-from trainer.learner import Hooks
+from trainer.hooks import Hooks
 from trainer.lockstep import Lockstep
 from trainer.workloads.choice import task_and_start
 

@@ -5,7 +5,7 @@ import torch
 from own_things import LENGTH, own_config, own_learner
 
 from trainer.checkpoint import Checkpoints
-from trainer.learner import Hooks
+from trainer.hooks import Hooks
 from trainer.lockstep import Lockstep
 from trainer.meter import unclipped
 from trainer.policy import load_policy

@@ -13,8 +13,8 @@ from processes import PATIENCE, command, wait_until
 from storage.commandline import BadInput
 from storage.store import Store
 from trainer.asynchronous import Asynchronous
+from trainer.hooks import Hooks
 from trainer.judging import RewardFailed
-from trainer.learner import Hooks
 from trainer.lockstep import Lockstep
 from trainer.rollout_actors import ReceivedWeights
 from trainer.rollout_worker import batch_generator

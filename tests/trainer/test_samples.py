@@ -7,7 +7,7 @@ import pytest
 import torch
 from factories import a_config
 
-from trainer.learner import Hooks
+from trainer.hooks import Hooks
 from trainer.rollout import Rollouts
 from trainer.samples import Learned, chosen_rows, samples_of, shortened
 

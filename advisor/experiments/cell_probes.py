@@ -1,0 +1,81 @@
+"""Independent probes of cells: each in a process of its own, and kept."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from storage.engine import home
+from storage.store import Store
+from trainer.config import TrainerConfig
+
+from ..measured import Measured, measured
+from .cell_runs import Progress
+from .cells import UNUSED_RATE, Cell
+
+PROJECT = Path(__file__).resolve().parents[2]
+PROBE_SEEDS = (100, 200)
+
+
+class ProbeFailed(RuntimeError):
+    """A probe of a cell gave no calibration; the message holds what it printed."""
+
+
+def run_probes(
+    store: Store,
+    cells: Sequence[Cell],
+    *,
+    jobs: int,
+    progress: Progress,
+    seeds: Sequence[int] = PROBE_SEEDS,
+) -> dict[tuple[str, int], Measured]:
+    """Probe every cell with every seed, each in a process of its own; those there are kept.
+
+    Raises:
+        ProbeFailed: a probe ended without a calibration.
+    """
+    wanted = [(cell, seed) for cell in cells for seed in seeds]
+    missing = [each for each in wanted if _stored_probe(store, *each) is None]
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(_probe_process, store.url, cell, seed) for cell, seed in missing]
+        for count, future in enumerate(as_completed(futures), 1):
+            future.result()
+            progress("probes", len(wanted) - len(missing) + count, len(wanted))
+    found = {(cell.name, seed): _stored_probe(store, cell, seed) for cell, seed in wanted}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _stored_probe(store: Store, cell: Cell, seed: int) -> Measured | None:
+    setting = cell.config(UNUSED_RATE, seed)
+    for calibration in store.calibrations():
+        try:  # an option that came since has its default
+            probed = TrainerConfig.model_validate(dict(calibration.setting))
+        except ValidationError:
+            continue
+        if probed == setting:
+            return measured(calibration)
+    return None
+
+
+def _probe_process(url: str, cell: Cell, seed: int) -> None:
+    words = [sys.executable, "-m", "advisor", "probe", "--json", "--seed", str(seed)]
+    for name, value in cell.setting.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", str(value)]
+    done = subprocess.run(
+        words,
+        cwd=PROJECT,
+        env={**os.environ, "ETALON_HOME": str(home().resolve()), "ETALON_DB": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ProbeFailed(f"the probe of cell {cell.name} failed: {done.stderr.strip()[-500:]}")
