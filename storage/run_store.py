@@ -1,5 +1,7 @@
 """The store's half about runs: their records, their life, their tags."""
 
+import itertools
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +19,30 @@ from .transactions import Transactions, only_writer
 from .words import counted, some_of, visible
 
 
+class _Numbers:
+    """Numbers from a random one on: no two of a process are alike, and of two hardly any."""
+
+    def __init__(self) -> None:
+        self.begin()
+        os.register_at_fork(after_in_child=self.begin)
+
+    def begin(self) -> None:
+        self._counted = itertools.count(secrets.randbelow(1 << 23))
+
+    def next(self) -> int:
+        return next(self._counted) % (1 << 24)
+
+
+_numbers = _Numbers()
+
+
 def new_run_id(now: float | None = None) -> str:
-    """Return a fresh id whose text order is the order of creation (UTC second, then chance)."""
+    """Return a fresh id whose text order is the order of creation: the UTC second, then a number.
+
+    In one second it is the order of creation within a process, and chance between processes.
+    """
     moment = time.gmtime(time.time() if now is None else now)
-    return f"{time.strftime('%Y%m%d-%H%M%S', moment)}-{secrets.token_hex(3)}"
+    return f"{time.strftime('%Y%m%d-%H%M%S', moment)}-{_numbers.next():06x}"
 
 
 LEAST_OF_AN_ID = 4

@@ -1,6 +1,5 @@
 """Small real records for tests; every field that matters is given by the test itself."""
 
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,6 @@ NOON = 1_700_000_000.0
 EARLY = 30
 """Warm-up of 10 steps, and momentum of 0.9 remembered for 2/(1 − 0.9) = 20 more: ``a_config``."""
 RADII = {"0.0005": 0.008, "0.001": 0.011, "0.003": 0.015, "0.01": 0.029, "0.03": 0.1, "0.1": 0.7}
-_numbers = count(0xA00000)
-
-
-def an_id() -> str:
-    """Return a fresh id behind all before it; by chance two of a second may be the same."""
-    second, _, _ = new_run_id().rpartition("-")
-    return f"{second}-{next(_numbers):06x}"
 
 
 def a_config(**changes: Any) -> TrainerConfig:
@@ -29,7 +21,7 @@ def a_config(**changes: Any) -> TrainerConfig:
 def a_run(config: TrainerConfig | None = None, **changes: Any) -> RunInfo:
     config = config or a_config()
     values = {
-        "id": an_id(),
+        "id": new_run_id(),
         "name": "a run",
         "created_at": NOON,
         "workload": config.workload,
@@ -51,7 +43,7 @@ def an_evaluation(run_id: str, step: int, reward: float, **changes: Any) -> Eval
 def some_facts(config: TrainerConfig | None = None, **changes: Any) -> RunFacts:
     """Summarise a run that finished healthy and of which everything was measured."""
     values = {
-        "run_id": an_id(),
+        "run_id": new_run_id(),
         "name": "a run",
         "config": config or a_config(),
         "steps": 300,

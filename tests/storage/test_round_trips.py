@@ -1,13 +1,15 @@
 """What goes into the archive comes out of it: NaN, ±inf and "not measured" are different facts."""
 
 import math
+import os
 from dataclasses import fields, replace
 
 import pytest
-from factories import a_run, a_step, an_evaluation
+from factories import NOON, a_run, a_step, an_evaluation
 
 from storage.errors import RunExists, RunNotFound
 from storage.records import Event, Recommendation, RunInfo, StepMetrics, missing_reason
+from storage.store import new_run_id
 
 FACTS = pytest.mark.parametrize("fact", [None, math.nan, math.inf, -math.inf, 0.0, 5e-324, 1 / 3])
 MEASURED = [f.name for f in fields(StepMetrics) if f.type == float | None]
@@ -193,3 +195,22 @@ def test_the_newest_events_come_oldest_first(store):
     for i in range(5):
         store.append_event(Event(run_id=run.id, time=float(i), kind="k", message=str(i)))
     assert [event.message for event in store.events(run.id, last=3)] == ["2", "3", "4"]
+
+
+def test_ids_of_one_second_are_in_the_order_of_their_creation_and_none_is_given_twice():
+    ids = [new_run_id(NOON) for _ in range(10_000)]
+    assert len(set(ids)) == len(ids)
+    assert sorted(ids) == ids
+    assert new_run_id(NOON + 1) > ids[-1]
+
+
+def test_a_forked_process_begins_at_numbers_of_its_own():
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, new_run_id(NOON).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    there = os.read(reading, 100).decode()
+    os.close(reading)
+    os.close(writing)
+    assert there != new_run_id(NOON)
