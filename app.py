@@ -13,7 +13,6 @@ import plotly
 import streamlit as st
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from streamlit.logger import update_formatter
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 PAGES = Path(__file__).parent / "advisor" / "dashboard"
@@ -35,7 +34,6 @@ if get_script_run_ctx(suppress_warning=True) is None:
     from storage.terminal import make_output_visible
 
     make_output_visible()
-    update_formatter()  # Streamlit's loggers, which kept the stream that they found
     try:
         check_access(st.get_option("server.address"))
     except BadInput as faults:

@@ -6,6 +6,7 @@ library in C or by ``os.write``, is not looked at.
 """
 
 import io
+import logging
 import sys
 from typing import TextIO
 
@@ -13,28 +14,46 @@ from .words import visible
 
 
 class VisibleStream(io.TextIOWrapper):
-    """Writes control characters as escapes; newlines and tabs stay."""
+    """Writes control characters as escapes; newlines and tabs stay.
+
+    A carriage return begins a new line, so that a library's progress bar is readable and nothing is
+    overwritten. A character that the encoding lacks is an escape too.
+    """
 
     def __init__(self, plain: io.TextIOWrapper) -> None:
         """Write to where ``plain`` does; that is kept, as it would close the file behind both."""
         super().__init__(
             plain.buffer,
             encoding=plain.encoding,
-            errors=plain.errors,
+            errors="backslashreplace" if plain.errors == "strict" else plain.errors,
             line_buffering=plain.line_buffering,
             write_through=plain.write_through,
         )
         self.plain = plain
 
+    @property
+    def mode(self) -> str:
+        """How the stream was opened, as a file would say."""
+        return self.plain.mode
+
     def write(self, text: str) -> int:
         """Write a text, and return how long it was."""
-        super().write(visible(text))
+        super().write(visible(text.replace("\r\n", "\n").replace("\r", "\n")))
         return len(text)
 
 
 def make_output_visible() -> None:
-    """Let all that this process prints from now on go through a ``VisibleStream``."""
-    sys.stdout, sys.stderr = _visible(sys.stdout), _visible(sys.stderr)
+    """Let all that this process prints from now on go through a ``VisibleStream``.
+
+    Loggers that write to one of the streams so far are given the visible one.
+    """
+    for name in ("stdout", "stderr"):
+        before = getattr(sys, name)
+        setattr(sys, name, _visible(before))
+        for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+            for handler in getattr(logger, "handlers", ()):
+                if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+                    handler.setStream(getattr(sys, name))
 
 
 def _visible(stream: TextIO) -> TextIO:

@@ -92,10 +92,9 @@ class RewardProcess:
         try:
             if not self._open.poll(seconds):
                 self._end()
-                limit = "reward_timeout, " if seconds == self._seconds else ""
                 raise RewardFailed(
-                    f"{what} took longer than {limit}{seconds:g} s, and was ended; "
-                    "make it faster or allow more"
+                    f"{what} took longer than {seconds:g} s, and was ended; make it faster, or "
+                    f"allow more than {seconds:g} by reward_timeout"
                 )
             answer = pickle.loads(self._open.recv_bytes())
         except (EOFError, OSError):

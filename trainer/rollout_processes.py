@@ -9,27 +9,35 @@ import contextlib
 import multiprocessing
 import pickle
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
+import psutil
 from torch import Tensor
 
 from .published_weights import PublishedWeights
 from .rollout_worker import Assignment, Delivery, Failure, Ready, work
 
 SECONDS_TO_END = 5.0
+SECONDS_TO_GO = 0.5
+"""What forks workers may take to be seen as gone when it was killed, so that another one begins."""
 UNSEEN = 255
 """The exit code that ``multiprocessing`` gives where what forked the process is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process and the learner's end of its connection."""
+    """A process and the learner's end of its connection.
+
+    ``known`` is the same process as the kernel knows it, None if it was gone at once.
+    """
 
     process: ForkServerProcess
+    known: psutil.Process | None
     connection: Connection
 
 
@@ -48,10 +56,15 @@ class Processes:
         ours, theirs = context.Pipe()
         arguments = (self._assignment, self._published, theirs)
         process = context.Process(target=work, args=arguments, name="rollout worker", daemon=True)
-        with _interrupts_are_for_the_learner():
+        known = None
+        gone = (EOFError, ConnectionError, psutil.NoSuchProcess)  # it, or what forks it
+        with _interrupts_are_for_the_learner(), contextlib.suppress(*gone):
             process.start()
+            known = psutil.Process(process.pid)
+        if process.pid is None:
+            time.sleep(SECONDS_TO_GO)
         theirs.close()
-        return Process(process, ours)
+        return Process(process, known, ours)
 
     def publish(self, version: int, vector: Tensor) -> None:
         """Write the weights where all of them read."""
@@ -73,10 +86,12 @@ class Processes:
     def end(self, worker: Process) -> str:
         """Wait for one whose connection has ended, not forever."""
         worker.connection.close()
-        _end(worker.process)
+        _end(worker)
+        if worker.process.pid is None:
+            return "before it began"
         code = worker.process.exitcode
         if code == UNSEEN:
-            return "unseen"
+            return "in a way that nobody saw"
         return f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
 
     def close(self, workers: Sequence[Process]) -> None:
@@ -84,7 +99,7 @@ class Processes:
         for worker in workers:
             worker.connection.close()
         for worker in workers:
-            _end(worker.process)
+            _end(worker)
         self._published.close()
 
 
@@ -108,8 +123,16 @@ def _interrupts_are_for_the_learner() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(process: ForkServerProcess) -> None:
-    process.join(SECONDS_TO_END)
-    if process.is_alive():
-        process.kill()
-        process.join()
+def _end(worker: Process) -> None:
+    """Wait until a process has ended, and end it if it takes long."""
+    if worker.process.pid is None:  # it never began
+        return
+    worker.process.join(SECONDS_TO_END)
+    if worker.known is None:
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        try:  # what forked it may be gone, and then ``process`` takes it for ended
+            worker.known.wait(SECONDS_TO_END)
+        except psutil.TimeoutExpired:
+            worker.known.kill()
+            worker.process.join()

@@ -65,6 +65,7 @@ def end_silent(
         run = store.run(run.id)
         if not run.status.alive or _lives(run, seen):
             return run.status
+    waiting(0.0)
     send_journal(store, run.id)
     run = store.run(run.id)
     if not run.status.alive or _lives(run, seen):

@@ -38,17 +38,17 @@ def fit(
     learned = [cell for cell in cells if is_learned_reward(cell.config(UNUSED_RATE, 0))]
     checked = [cell for cell in cells if cell not in learned]
     chosen = checked if others else cells
+    horizon = learned_levels(joined(others)) if others else None  # before anything is run
     probes = run_probes(store, chosen, jobs=jobs or 2, progress=progress)
     group = truth_group(TUNING)
     outcomes = find_truth(store, chosen, group=group, jobs=jobs, progress=progress)
-    if not others:
+    if horizon is None:
         runs = store.runs(group=group, archived=False)
         own = [run for run in runs if any(run_is_of(run, cell) for cell in learned)]
         names = {cell.name for cell in learned}
         of_cells = [probe for (name, _), probe in probes.items() if name in names]
-        others = [Evidence(runs=followed(store, own), probes=of_cells)]
+        horizon = learned_levels(Evidence(runs=followed(store, own), probes=of_cells))
     survival = survival_levels(store, checked, outcomes, probes, group)
-    horizon = learned_levels(joined(others))
     shares = {
         "survival": survival.pop("best_over_edge"),
         "horizon": horizon.pop("best_over_edge"),

@@ -24,7 +24,7 @@ from ..learned_reward import growth_of, rates_in_all
 from ..measured import Measured, measured
 from ..safe_levels import Level, safe_levels
 from ..same_setting import setting_of
-from ..stored_facts import config_of
+from ..stored_facts import ENDED, config_of
 from ..truth import UNSAFE
 from .edges import LEAST_LOG_SD, SEED_LOG_SD, Curve, best_share, probit, rounded
 
@@ -32,7 +32,8 @@ KINDS = ("train", "sweep")
 LEAST_STEPS = 20
 LEAST_RATES = 5
 LOWEST_SHARE = 0.3
-"""A setting tells of the best rate if it was run at so many rates, from so far below its edge."""
+"""A setting that gains tells of the best rate if it was run at so many rates, from so far below
+its edge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +66,10 @@ def evidence(store: Store) -> Evidence:
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
-    """Return what several archives tell; a run that stands in two of them counts once."""
+    """Return what several archives tell; what stands in two of them counts once."""
     runs = {each.run.id: each for part in parts for each in part.runs}
-    return Evidence(runs=[*runs.values()], probes=[p for part in parts for p in part.probes])
+    probes = {each.calibration.id: each for part in parts for each in part.probes}
+    return Evidence(runs=[*runs.values()], probes=[*probes.values()])
 
 
 def followed(store: Store, runs: Iterable[RunInfo]) -> list[Followed]:
@@ -75,7 +77,9 @@ def followed(store: Store, runs: Iterable[RunInfo]) -> list[Followed]:
     found = []
     for run in runs:
         config = config_of(run) if run.workload == "preference" and run.kind in KINDS else None
-        if config is None or config.steps < LEAST_STEPS or run.outcome in (None, "undetermined"):
+        if config is None or config.steps < LEAST_STEPS or run.status not in ENDED:
+            continue  # one that was stopped tells nothing of its planned steps
+        if run.outcome in (None, "undetermined"):
             continue
         series = store.series(run.id, ("step", "kl_to_start"))
         known = [(s, k) for s, k in zip(*series.values(), strict=True) if k is not None and k >= 0]
@@ -153,8 +157,9 @@ def reward_curves(runs: Sequence[Followed]) -> list[Curve]:
         starts = [e.run.gold_reward_first for e in own if e.run.gold_reward_first is not None]
         if where is None or not starts or len(ends) < LEAST_RATES:
             continue
-        if min(ends) <= LOWEST_SHARE * math.exp(where):
-            means = {rate: statistics.fmean(rewards) for rate, rewards in ends.items()}
+        means = {rate: statistics.fmean(rewards) for rate, rewards in ends.items()}
+        gains = max(means.values()) > statistics.fmean(starts)
+        if gains and min(ends) <= LOWEST_SHARE * math.exp(where):
             found.append(Curve(means, math.exp(where), statistics.fmean(starts)))
     return found
 

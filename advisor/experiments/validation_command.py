@@ -41,7 +41,7 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="fit: an archive whose runs on learned rewards set their levels, instead of the cells "
-        "with one; may be given again",
+        "with one; it must hold none that judges them; may be given again",
     )
     parser.add_argument(
         "--transfer",

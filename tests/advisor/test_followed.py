@@ -92,15 +92,18 @@ def test_levels_come_out_as_the_laws_that_made_runs_and_probes(store):
     assert found["collapse_over_damage"] == pytest.approx(COLLAPSE / LEVEL, rel=0.1)
 
 
-def test_a_run_that_stands_in_two_archives_counts_once(store):
+def test_what_stands_in_two_archives_counts_once(store):
     an_archive(store)
     once = evidence(store)
-    assert len(joined([once, once]).runs) == len(once.runs) == 22
+    twice = joined([once, once])
+    assert (len(twice.runs), len(twice.probes)) == (len(once.runs), len(once.probes)) == (22, 2)
 
 
-def test_what_was_put_away_is_running_or_of_a_checkable_reward_is_no_evidence(store):
+def test_what_was_put_away_was_stopped_is_running_or_of_a_checkable_reward_is_no_evidence(store):
     finished(store, 2 * EDGE)
     store.update_run(store.runs()[0].id, archived=True)
+    finished(store, 3 * EDGE)
+    store.update_run(store.runs()[0].id, status="stopped", outcome="healthy")
     finished(store, EDGE)
     store.create_run(a_run(a_config(**SETTING)))
     store.create_run(a_run(a_config(), outcome="healthy"))
@@ -109,6 +112,14 @@ def test_what_was_put_away_is_running_or_of_a_checkable_reward_is_no_evidence(st
 
 def test_a_setting_of_few_rates_or_none_below_its_best_tells_nothing_of_the_best(store):
     an_archive(store, shares=(0.5, 0.7, 0.95, 1.05, 1.4, 2))
+    assert reward_curves(evidence(store).runs) == []
+
+
+def test_a_setting_that_never_gains_tells_nothing_of_the_best(store):
+    for share in (0.1, 0.15, 0.25, 0.5, 0.95, 1.4, 3):
+        finished(store, share * EDGE)
+    for run in store.runs():
+        store.update_run(run.id, gold_reward_first=0.8)
     assert reward_curves(evidence(store).runs) == []
 
 

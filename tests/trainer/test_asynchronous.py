@@ -3,10 +3,13 @@
 import contextlib
 import itertools
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 import time
 from dataclasses import asdict, fields
+from multiprocessing.forkserver import _forkserver as fork_server
 
 import psutil
 import pytest
@@ -111,12 +114,43 @@ def test_without_staleness_it_steps_as_lockstep_does_even_where_a_worker_is_kill
         assert row.seconds_wait >= 0
         deaths += asynchronous._notices()
     assert torch.equal(asynchronous.weights.vector, lockstep.weights.vector)
-    assert deaths == ["a rollout worker ended unseen and is replaced; batches 4 are sampled again"]
+    assert deaths == [
+        "a rollout worker ended in a way that nobody saw and is replaced; "
+        "batches 4 are sampled again"
+    ]
     monkeypatch.setattr("trainer.crew.MOST_DEATHS", 0)  # as if the replacement were one too many
     [worker] = rollout_workers()
     worker.kill()
     with pytest.raises(RolloutWorkersDied, match="the last by signal 9"):
         asynchronous._crew.take(6)
+
+
+@pytest.mark.long
+def test_what_forks_a_worker_may_die_before_and_after_and_leaves_none_behind(made, monkeypatch):
+    """Another one begins for the next worker; one that hangs then is ended all the same."""
+    learner = made(Asynchronous, schedule="queue", max_staleness=0, steps=6)
+    learner.evaluate(0, 16)
+    fork_server.ensure_running()
+    before = fork_server._forkserver_pid  # of other tests
+    os.kill(before, signal.SIGKILL)
+
+    def kill_the_next():
+        wait_until(lambda: fork_server._forkserver_pid not in (None, before))
+        os.kill(fork_server._forkserver_pid, signal.SIGKILL)  # it imports, and has forked nobody
+
+    killer = threading.Thread(target=kill_the_next)
+    killer.start()
+    learner.learner_step(0)
+    killer.join()
+    assert learner._notices() == [
+        "a rollout worker ended before it began and is replaced; it had none"
+    ]
+    monkeypatch.setattr("trainer.rollout_processes.SECONDS_TO_END", 0.5)
+    [worker] = rollout_workers()
+    worker.parent().kill()
+    worker.send_signal(signal.SIGSTOP)
+    learner.close()
+    wait_until(lambda: not worker.is_running())
 
 
 def test_a_batch_that_is_sampled_again_has_the_same_prompts(made, tmp_path):
