@@ -103,8 +103,8 @@ def test_a_run_collapses_while_it_is_watched_and_the_page_says_so_by_itself(page
     wait_for(page, lambda: dashboard.store.run(run_id).status == RunStatus.COLLAPSED)
     wait_for(page, lambda: "the smoothed reward fell below half of its peak" in text_of(page))
     wait_for_charts(page, CHARTS_OF_A_RUN)
-    shapes = plot(page, "Reward").evaluate("plot => plot.layout.shapes.map(s => s.label?.text)")
-    assert "collapse" in shapes
+    marks = "plot => (plot.layout.shapes ?? []).map(s => s.label?.text)"
+    wait_for(page, lambda: "collapse" in plot(page, "Reward").evaluate(marks))
     page.get_by_text("What the policy says").click()
     page.get_by_test_id("stDataFrame").first.wait_for()
     wait_for_rest(page, lambda: len(asked))  # nothing is asked for any more
