@@ -128,6 +128,17 @@ def wait_for_rest(page: Page, seen: Callable[[], object], seconds: float = 5.0) 
             before, since = now, time.monotonic()
 
 
+def press(page: Page, name: str) -> None:
+    """Click a button once the script of the page has not run for a second.
+
+    Where a click meets a script that runs, Streamlit loses one of sixty on a busy machine.
+    """
+    app = page.get_by_test_id("stApp")
+    wait_for_rest(page, lambda: app.get_attribute("data-test-script-state"), 1.0)
+    wait_for(page, lambda: app.get_attribute("data-test-script-state") == "notRunning")
+    page.get_by_role("button", name=name, exact=name == "Start").click()
+
+
 def text_of(page: Page) -> str:
     """Return what a page shows."""
     return page.locator("[data-testid=stMain]").inner_text()

@@ -16,6 +16,7 @@ from browsing import (
     a_dashboard,
     fill,
     plot,
+    press,
     select_rows,
     step_shown,
     text_of,
@@ -192,33 +193,33 @@ def test_a_run_is_started_from_the_form_stopped_resumed_and_tagged(page, dashboa
     page.get_by_text("Start a run").click()
     rate.wait_for()
     assert rate.input_value() == "3e-4", "a half-filled form outlives its folding"
-    page.get_by_role("button", name="Start", exact=True).click()
+    press(page, "Start")
     page.get_by_text("is starting").wait_for()
     (run_id,) = {run.id for run in store.runs()} - known
     wait_for(page, lambda: (store.last_step(run_id) or 0) > 5)
     page.goto(f"{dashboard.url}/runs")
     select_rows(page, 0)  # the newest
-    page.get_by_role("button", name="Stop").click()
+    press(page, "Stop")
     wait_for(page, lambda: store.run(run_id).status == RunStatus.STOPPED)
     stopped_at = store.last_step(run_id)
     page.goto(f"{dashboard.url}/runs")
     select_rows(page, 0)
     fill(page, "tags", "kept, edge")
-    page.get_by_role("button", name="Save").click()
+    press(page, "Save")
     wait_for(page, lambda: store.tags().get(run_id) == ("edge", "kept"))
     page.goto(f"{dashboard.url}/runs")
     select_rows(page, 0)
-    page.get_by_role("button", name="Resume").click()
+    press(page, "Resume")
     wait_for(page, lambda: (store.last_step(run_id) or 0) > (stopped_at or 0) + 3)
     steps = store.series(run_id, ["step"])["step"]  # read at once: the run goes on
     assert steps == list(range(len(steps))), "no step is missing, none is there twice"
     page.goto(f"{dashboard.url}/runs")
     select_rows(page, 0)
-    page.get_by_role("button", name="Stop").click()
+    press(page, "Stop")
     wait_for(page, lambda: store.run(run_id).status == RunStatus.STOPPED)
     page.goto(f"{dashboard.url}/runs")
     select_rows(page, 0)
-    page.get_by_role("button", name="Delete").click()
+    press(page, "Delete")
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     wait_for(page, lambda: run_id not in {run.id for run in store.runs()})
 
@@ -236,7 +237,7 @@ def test_what_is_mistyped_in_either_form_gets_a_line_each_and_starts_nothing(pag
     page.get_by_text("More settings").click()
     for label, (text, _) in ASKED_FIELDS.items():
         page.get_by_role("textbox", name=label, exact=True).first.fill(text)
-    page.get_by_role("button", name="Start", exact=True).click()
+    press(page, "Start")
     for _, allowed in ASKED_FIELDS.values():
         page.get_by_text(allowed).wait_for()
     assert [run.id for run in dashboard.store.runs()] == [run.id for run in known]
