@@ -74,6 +74,15 @@ def either_store(
         yield opened
 
 
+@pytest.fixture
+def fresh_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Name a home that is not there yet."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("ETALON_HOME", str(home))
+    monkeypatch.delenv("ETALON_DB", raising=False)
+    return home
+
+
 @pytest.fixture(scope="session")
 def etalon_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give an ETALON_HOME with the warm start of the arithmetic workload.

@@ -1,17 +1,8 @@
-"""Fixtures of the advisor's tests: homes and archives, a receiver of alerts, a trainer of TRL."""
+"""Fixtures of the advisor's tests: archives, a receiver of alerts, a trainer of TRL."""
 
 import pytest
 from factories import a_run, seeded_store
 from receivers import receiving
-
-
-@pytest.fixture
-def fresh_home(tmp_path, monkeypatch):
-    """A home that is not there yet."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("ETALON_HOME", str(home))
-    monkeypatch.delenv("ETALON_DB", raising=False)
-    return home
 
 
 @pytest.fixture

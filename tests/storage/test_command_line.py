@@ -20,15 +20,6 @@ from storage.records import RunStatus
 FINISHED, COLLAPSED = "20231114-221320-000001", "20231114-221320-000002"
 
 
-@pytest.fixture
-def fresh_home(tmp_path, monkeypatch):
-    """A home that is not there yet."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("ETALON_HOME", str(home))
-    monkeypatch.delenv("ETALON_DB", raising=False)
-    return home
-
-
 def called(capsys, *words):
     """Run a command that must succeed; return its one JSON object."""
     code = run_command(main, [*words, "--json"])
