@@ -19,7 +19,7 @@ from .imported import drift_so_far, evidence_of_logs
 from .learning_rate import Edge, Trial
 from .limits import ProbedEdge
 from .literature import literature_trials, published_runs
-from .measured import Measured, held, limits_at, measured, refusal, with_outcomes
+from .measured import Measured, held, limits_at, readable_probes, refusal, with_outcomes
 from .passive import advise_from_logs, learned_limit
 from .recommendation import deciding_runs, edge_of, published_edge, recommend, trial_of
 from .run_facts import RunFacts
@@ -64,23 +64,18 @@ def calibration_of(store: Store, calibration_id: str) -> Measured:
         CalibrationNotFound: it is not in the archive.
         BadInput: this version cannot read it.
     """
-    found = store.calibration(calibration_id)
-    try:
-        return measured(found)
-    except (ValidationError, TypeError, KeyError):
+    found = readable_probes([store.calibration(calibration_id)])
+    if not found:
         raise BadInput(
             f"calibration: {calibration_id!r} was written by another version; probe again"
-        ) from None
+        )
+    return found[0]
 
 
 def fitting_calibration(store: Store, setting: TrainerConfig) -> Measured | None:
     """Return the calibration that speaks most directly of a setting, the newest of equals."""
     fitting = []
-    for stored in store.calibrations():
-        try:
-            found = measured(stored)
-        except (ValidationError, TypeError, KeyError):
-            continue
+    for found in readable_probes(store.calibrations()):
         if refusal(found, setting) is None:
             old, new = found.setting, setting
             apart = abs(math.log((old.max_staleness + 1) / (new.max_staleness + 1)))

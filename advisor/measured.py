@@ -5,8 +5,10 @@ Pure.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
 
 from storage.records import Calibration
 from storage.words import counted
@@ -56,11 +58,23 @@ class Measured:
         return statistics.median(generate), statistics.median(learn)
 
 
+def readable_probes(calibrations: Iterable[Calibration]) -> list[Measured]:
+    """Return the calibrations that this version can read, in their order."""
+    found = []
+    for calibration in calibrations:
+        try:
+            found.append(measured(calibration))
+        except (ValidationError, TypeError, KeyError):
+            continue
+    return found
+
+
 def measured(calibration: Calibration) -> Measured:
     """Read a stored calibration.
 
     Raises:
         ValidationError: this version cannot read its setting.
+        KeyError, TypeError: nor its segments.
     """
     return Measured(
         calibration=calibration,

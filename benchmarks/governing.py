@@ -28,6 +28,7 @@ from advisor.experiments.guard import found_bounds
 from advisor.experiments.guard_command import DEFAULT_RISK
 from advisor.experiments.probe import default_budget, probe
 from advisor.governor import Governor as Rule
+from advisor.truth import UNSAFE
 from storage.engine import database_url
 from storage.records import RunInfo, StepMetrics
 from storage.store import Store
@@ -47,7 +48,6 @@ SEEDS = (30, 31, 32)
 PROBE_SEED = 100
 ARMS = ("alone", "governor", "governor without a probe", "ESS scaling")
 QUARTER = "a quarter of the rate"
-UNSAFE = ("collapsed", "diverged", "damaged")
 
 
 @dataclass(frozen=True, slots=True)

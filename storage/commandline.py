@@ -175,8 +175,7 @@ def run_command(command: Callable[[Sequence[str]], int], argv: Sequence[str]) ->
     """Run a command; errors that a person can mend become an exit code and one line each."""
     try:
         code = command(argv)
-        if sys.stdout is not None:  # which is closed
-            sys.stdout.flush()  # here, where what goes wrong with it can still be told
+        sys.stdout.flush()  # here, where what goes wrong with it can still be told
         return code
     except (BadInput, StorageError) as error:
         tell(error, file=sys.stderr)

@@ -70,12 +70,17 @@ def is_elsewhere(run: RunInfo) -> bool:
     return run.status.alive and run.pid is not None and process_gone(run) is None
 
 
+def last_sign(run: RunInfo) -> float:
+    """Return when a run gave its last sign of life, by the clock of its host."""
+    return run.heartbeat_at or run.created_at
+
+
 def is_lost(run: RunInfo) -> bool:
     """Whether nobody carries out a living run; of one on another host only silence tells."""
     gone = process_gone(run)
     if gone is not None or run.pid is None:
         return gone is True
-    return time.time() - (run.heartbeat_at or run.created_at) > SILENT_SECONDS
+    return time.time() - last_sign(run) > SILENT_SECONDS
 
 
 class PulseReader:
@@ -115,7 +120,7 @@ class PulseReader:
             Seconds; 0 or less when it may be taken for dead.
         """
         seen = self.silent_seconds(run)
-        by_the_clocks = self._wall_clock() - (run.heartbeat_at or run.created_at)
+        by_the_clocks = self._wall_clock() - last_sign(run)
         return max(LOST_AFTER_SECONDS - seen, SILENT_SECONDS - max(seen, by_the_clocks))
 
     def silent_seconds(self, run: RunInfo) -> float:
@@ -128,8 +133,7 @@ class PulseReader:
         if count == run.heartbeat_count:
             return now - since
         if count is None and gone_from_here:
-            last_sign = run.heartbeat_at or run.created_at
-            since = now - max(0.0, self._wall_clock() - last_sign)
+            since = now - max(0.0, self._wall_clock() - last_sign(run))
         else:
             since = now
         self._seen[run.id] = (run.heartbeat_count, since)

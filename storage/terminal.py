@@ -7,7 +7,9 @@ library in C or by ``os.write``, is not looked at.
 
 import io
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
 from .words import visible
@@ -25,16 +27,11 @@ class VisibleStream(io.TextIOWrapper):
         super().__init__(
             plain.buffer,
             encoding=plain.encoding,
-            errors="backslashreplace" if plain.errors == "strict" else plain.errors,
+            errors="backslashreplace",
             line_buffering=plain.line_buffering,
             write_through=plain.write_through,
         )
         self.plain = plain
-
-    @property
-    def mode(self) -> str:
-        """How the stream was opened, as a file would say."""
-        return self.plain.mode
 
     def write(self, text: str) -> int:
         """Write a text, and return how long it was."""
@@ -56,7 +53,9 @@ def make_output_visible() -> None:
                     handler.setStream(getattr(sys, name))
 
 
-def _visible(stream: TextIO) -> TextIO:
+def _visible(stream: TextIO | None) -> TextIO:
+    if stream is None:  # it was closed, and nobody hears what is written
+        return Path(os.devnull).open("w", encoding="utf-8")
     if isinstance(stream, VisibleStream) or not isinstance(stream, io.TextIOWrapper):
         return stream  # visible already, or put in its place by whoever runs us
     return VisibleStream(stream)

@@ -128,15 +128,15 @@ def wait_for_rest(page: Page, seen: Callable[[], object], seconds: float = 5.0) 
             before, since = now, time.monotonic()
 
 
-def press(page: Page, name: str) -> None:
-    """Click a button once the script of the page has not run for a second.
+def press(page: Page, name: str, *, exact: bool = False) -> None:
+    """Click the button of this name once the script of the page has not run for a second.
 
     Where a click meets a script that runs, Streamlit loses one of sixty on a busy machine.
     """
     app = page.get_by_test_id("stApp")
     wait_for_rest(page, lambda: app.get_attribute("data-test-script-state"), 1.0)
     wait_for(page, lambda: app.get_attribute("data-test-script-state") == "notRunning")
-    page.get_by_role("button", name=name, exact=name == "Start").click()
+    page.get_by_role("button", name=name, exact=exact).click()
 
 
 def text_of(page: Page) -> str:

@@ -33,7 +33,8 @@ UNSEEN = 255
 class Process:
     """A process and the learner's end of its connection.
 
-    ``known`` is the same process as the kernel knows it, None if it was gone at once.
+    ``known`` is the same process as the kernel knows it, None if it never began or was gone at
+    once.
     """
 
     process: ForkServerProcess
@@ -125,14 +126,11 @@ def _interrupts_are_for_the_learner() -> Iterator[None]:
 
 def _end(worker: Process) -> None:
     """Wait until a process has ended, and end it if it takes long."""
-    if worker.process.pid is None:  # it never began
-        return
-    worker.process.join(SECONDS_TO_END)
-    if worker.known is None:
-        return
-    with contextlib.suppress(psutil.NoSuchProcess):
-        try:  # what forked it may be gone, and then ``process`` takes it for ended
+    if worker.known is not None:  # where what forked it is gone, ``process`` takes it for ended
+        try:
             worker.known.wait(SECONDS_TO_END)
         except psutil.TimeoutExpired:
-            worker.known.kill()
-            worker.process.join()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.known.kill()
+    if worker.process.pid is not None:  # it began
+        worker.process.join(SECONDS_TO_END)

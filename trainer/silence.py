@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from storage.commandline import BadInput, tell
 from storage.journal import send_journal
-from storage.liveness import SILENT_SECONDS, PulseReader, is_elsewhere, is_lost
+from storage.liveness import SILENT_SECONDS, PulseReader, is_elsewhere, is_lost, last_sign
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 from storage.terminal import for_progress
@@ -20,11 +20,6 @@ from storage.words import moment
 
 ENDED_ELSEWHERE = "none: ended from another host"
 """In place of the mark of a process, which so learns that its run is no longer its own."""
-
-
-def last_sign(run: RunInfo) -> float:
-    """Return when a run gave its last sign of life, by the clock of its host."""
-    return run.heartbeat_at or run.created_at
 
 
 def is_silent_elsewhere(run: RunInfo) -> bool:

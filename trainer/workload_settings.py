@@ -87,7 +87,7 @@ class WorkloadSettings(BaseModel):
         gt=0,
         le=86400,
         description="custom: seconds that one call of the reward function, on all completions of a "
-        "batch or of an evaluation, may take (importing it always has 60); then the run fails",
+        "batch or of an evaluation, may take (importing it at least 60); then the run fails",
     )
     reward_model: str | None = Field(
         default=None,

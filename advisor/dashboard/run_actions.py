@@ -11,12 +11,12 @@ from advisor.dashboard.operate import archive, delete, mark, resume, stop
 from advisor.wording import literal
 from storage.commandline import BadInput
 from storage.errors import StorageError
-from storage.liveness import is_elsewhere
+from storage.liveness import is_elsewhere, last_sign
 from storage.records import RunInfo, RunStatus
 from storage.store import Store
 from storage.words import counted, moment
 from trainer.launch import has_checkpoint
-from trainer.silence import is_silent_elsewhere, last_sign
+from trainer.silence import is_silent_elsewhere
 
 RESUMABLE = (RunStatus.STOPPED, RunStatus.LOST, RunStatus.FAILED)
 

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from storage.engine import home
 from storage.store import Store
-from trainer.config import TrainerConfig
 
-from ..measured import Measured, measured
+from ..measured import Measured, readable_probes
 from .cell_runs import Progress
 from .cells import UNUSED_RATE, Cell
 
@@ -39,26 +36,21 @@ def run_probes(
         ProbeFailed: a probe ended without a calibration.
     """
     wanted = [(cell, seed) for cell in cells for seed in seeds]
-    missing = [each for each in wanted if _stored_probe(store, *each) is None]
+    kept = readable_probes(store.calibrations())
+    missing = [each for each in wanted if _probe_of(*each, kept) is None]
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(_probe_process, store.url, cell, seed) for cell, seed in missing]
         for count, future in enumerate(as_completed(futures), 1):
             future.result()
             progress("probes", len(wanted) - len(missing) + count, len(wanted))
-    found = {(cell.name, seed): _stored_probe(store, cell, seed) for cell, seed in wanted}
+    kept = readable_probes(store.calibrations())
+    found = {(cell.name, seed): _probe_of(cell, seed, kept) for cell, seed in wanted}
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _stored_probe(store: Store, cell: Cell, seed: int) -> Measured | None:
+def _probe_of(cell: Cell, seed: int, kept: Sequence[Measured]) -> Measured | None:
     setting = cell.config(UNUSED_RATE, seed)
-    for calibration in store.calibrations():
-        try:  # an option that came since has its default
-            probed = TrainerConfig.model_validate(dict(calibration.setting))
-        except ValidationError:
-            continue
-        if probed == setting:
-            return measured(calibration)
-    return None
+    return next((probe for probe in kept if probe.setting == setting), None)
 
 
 def _probe_process(url: str, cell: Cell, seed: int) -> None:

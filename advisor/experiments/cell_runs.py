@@ -7,7 +7,8 @@ from storage.records import RunInfo
 from storage.store import Store
 
 from ..truth import RateOutcome, grid_rate, largest_safe_index, next_rates, rate_outcome
-from .cells import Cell
+from .cells import UNUSED_RATE, Cell
+from .edges import rounded
 
 FIRST = {
     ("arithmetic", "adamw"): 4,
@@ -52,7 +53,7 @@ def find_truth(
 
 def first_index(cell: Cell) -> int:
     """Return where on the grid the search for a cell's truth begins."""
-    config = cell.config(1e-4, 0)
+    config = cell.config(UNUSED_RATE, 0)
     return FIRST.get((config.workload, config.optimizer), 0)
 
 
@@ -82,11 +83,6 @@ def runs_at(
     runs = run_cells(store, configs, group=group, jobs=jobs, progress=progress) if configs else []
     n = len(seeds)
     return [rate_outcome(_ended(runs[i * n : (i + 1) * n])) for i in range(len(wanted))]
-
-
-def rounded(rate: float) -> float:
-    """Return a rate to three digits, so that the run at it has a readable name."""
-    return float(f"{rate:.3g}")
 
 
 def start_rewards(store: Store, group: str, cells: Sequence[Cell]) -> dict[str, float]:

@@ -26,6 +26,11 @@ class Curve:
     edge: float
     start: float
 
+    @property
+    def gains(self) -> bool:
+        """Whether a rate ends above the start; else nothing is learned of which is best."""
+        return max(self.rewards.values()) > self.start
+
 
 def edge_of(outcomes: Mapping[int, RateOutcome]) -> float | None:
     """Return the rate at which half of the runs are unsafe; None unless the grid spans it.
@@ -45,6 +50,9 @@ def best_share(curves: Sequence[Curve]) -> float:
     Near its best the final reward is flat in ln η, so the best rate of a setting is noise; the mean
     over settings of (reward − start)/(best − start), interpolated in ln η, is not. A factor of 8
     below the lowest rate nothing is taken to be learned.
+
+    Args:
+        curves: at least one, of settings that gain.
     """
 
     def gain(share: float) -> float:
@@ -54,7 +62,7 @@ def best_share(curves: Sequence[Curve]) -> float:
             x = [math.log(rate) for rate in rates]
             at = math.log(share * curve.edge)
             got = float(np.interp(at, [x[0] - math.log(8), *x], [curve.start, *rewards]))
-            total += (got - curve.start) / max(1e-9, max(rewards) - curve.start)
+            total += (got - curve.start) / (max(rewards) - curve.start)
         return total
 
     return max(SHARES, key=gain)
@@ -77,5 +85,5 @@ def probit(points: Sequence[tuple[float, bool]]) -> dict[str, float]:
 
 
 def rounded(value: float) -> float:
-    """Return a level to the three digits that it is packaged with."""
+    """Return a number to three digits, which a run's name and the packaged levels have."""
     return float(f"{value:.3g}")

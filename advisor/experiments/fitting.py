@@ -86,17 +86,18 @@ def survival_levels(
         for cell in cells
         if (edge := edges[cell.name]) is not None and (rewards := _rewards(outcomes[cell.name]))
     ]
-    if len(ratios) < 2:
+    gaining = [curve for curve in curves if curve.gains]
+    if len(ratios) < 2 or not gaining:
         raise BadInput(
-            f"cells: {len(ratios)} probes of cells whose edge is known have a crossing; at least 2 "
-            "are needed"
+            f"cells: {len(ratios)} probes of cells whose edge is known have a crossing, at least 2 "
+            f"are needed; {len(gaining)} cells gain, at least 1 is needed"
         )
     return {
         "edge_over_crossing": {
             "value": rounded(math.exp(statistics.fmean(ratios))),
             "log_sd": rounded(math.hypot(_between(ratios, errors), SEED_LOG_SD)),
         },
-        "best_over_edge": best_share(curves),
+        "best_over_edge": best_share(gaining),
     }
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 from scipy.special import log_ndtr
 
 from storage.commandline import BadInput
@@ -21,14 +20,13 @@ from storage.store import Store
 from trainer.config import TrainerConfig
 
 from ..learned_reward import growth_of, rates_in_all
-from ..measured import Measured, measured
+from ..measured import Measured, readable_probes
 from ..safe_levels import Level, safe_levels
 from ..same_setting import setting_of
-from ..stored_facts import ENDED, config_of
+from ..stored_facts import ENDED, readable
 from ..truth import UNSAFE
 from .edges import LEAST_LOG_SD, SEED_LOG_SD, Curve, best_share, probit, rounded
 
-KINDS = ("train", "sweep")
 LEAST_STEPS = 20
 LEAST_RATES = 5
 LOWEST_SHARE = 0.3
@@ -62,7 +60,7 @@ class Evidence:
 def evidence(store: Store) -> Evidence:
     """Return what an archive tells of learned rewards; what was put away is no evidence."""
     runs = followed(store, store.runs(archived=False))
-    return Evidence(runs=runs, probes=_readable_probes(store))
+    return Evidence(runs=runs, probes=readable_probes(store.calibrations()))
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
@@ -75,11 +73,10 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
 def followed(store: Store, runs: Iterable[RunInfo]) -> list[Followed]:
     """Return those of some runs that ended on a learned reward and of which √KL is known."""
     found = []
-    for run in runs:
-        config = config_of(run) if run.workload == "preference" and run.kind in KINDS else None
-        if config is None or config.steps < LEAST_STEPS or run.status not in ENDED:
-            continue  # one that was stopped tells nothing of its planned steps
-        if run.outcome in (None, "undetermined"):
+    for run, config in readable([run for run in runs if run.workload == "preference"]):
+        if config.steps < LEAST_STEPS or run.outcome in (None, "undetermined"):
+            continue
+        if run.status not in ENDED:  # one that was stopped tells nothing of its planned steps
             continue
         series = store.series(run.id, ("step", "kl_to_start"))
         known = [(s, k) for s, k in zip(*series.values(), strict=True) if k is not None and k >= 0]
@@ -118,8 +115,8 @@ def learned_levels(known: Evidence) -> dict[str, Any]:
     curves = reward_curves(runs)
     if not curves:
         raise BadInput(
-            f"runs: no setting on a learned reward was run at {LEAST_RATES} rates, from "
-            f"{LOWEST_SHARE:g} of its edge on; add gentler rates"
+            f"runs: no setting on a learned reward that gains was run at {LEAST_RATES} rates, "
+            f"from {LOWEST_SHARE:g} of its edge on; add gentler rates"
         )
     return {
         "edge_over_horizon": {
@@ -158,9 +155,9 @@ def reward_curves(runs: Sequence[Followed]) -> list[Curve]:
         if where is None or not starts or len(ends) < LEAST_RATES:
             continue
         means = {rate: statistics.fmean(rewards) for rate, rewards in ends.items()}
-        gains = max(means.values()) > statistics.fmean(starts)
-        if gains and min(ends) <= LOWEST_SHARE * math.exp(where):
-            found.append(Curve(means, math.exp(where), statistics.fmean(starts)))
+        curve = Curve(means, math.exp(where), statistics.fmean(starts))
+        if curve.gains and min(ends) <= LOWEST_SHARE * curve.edge:
+            found.append(curve)
     return found
 
 
@@ -173,17 +170,6 @@ def edge(runs: Sequence[Followed]) -> float | None:
     grid = np.linspace(rates.min() - 0.5, rates.max() + 0.5, 400)
     likelihood = log_ndtr(sides * (rates - grid[:, None]) / SEED_LOG_SD).sum(axis=1)
     return float(grid[likelihood.argmax()])
-
-
-def _readable_probes(store: Store) -> list[Measured]:
-    """Return the probes of an archive that this version can read."""
-    found = []
-    for stored in store.calibrations():
-        try:
-            found.append(measured(stored))
-        except (ValidationError, TypeError, KeyError):
-            continue
-    return found
 
 
 def _by_setting(runs: Iterable[Followed]) -> dict[str, list[Followed]]:

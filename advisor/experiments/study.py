@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.records import BiasProbe, LagDrift, RunInfo, RunStatus
+from storage.records import BiasProbe, LagDrift, RunInfo
 from storage.store import Store
 from trainer.config import TrainerConfig, checked_config
 from trainer.governing import GOVERNED
 from trainer.losses import LOSSES
 
 from ..collapse_laws import CLOCKS, Lifetime, Tried
+from ..stored_facts import ENDED
+from ..truth import UNSAFE
 
-ENDED = (RunStatus.FINISHED, RunStatus.COLLAPSED, RunStatus.DIVERGED)
-UNSAFE = ("collapsed", "diverged", "damaged")
 SERIES = (
     "step",
     "learning_rate",

@@ -18,8 +18,9 @@ from ..scores import Share, share
 from ..transfers import RefusedTransfer
 from ..truth import RateOutcome
 from .cell_probes import run_probes
-from .cell_runs import Progress, rounded, runs_at
+from .cell_runs import Progress, runs_at
 from .cells import UNUSED_RATE, Cell
+from .edges import rounded
 from .validation import RUN_SEEDS
 
 SEEDS = (300, 400)

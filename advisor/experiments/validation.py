@@ -16,8 +16,9 @@ from ..measured import Measured
 from ..safe_levels import SafeLevels, safe_levels
 from ..truth import RateOutcome, best_index, grid_rate
 from .cell_probes import PROBE_SEEDS, run_probes
-from .cell_runs import Progress, find_truth, rounded, runs_at, start_rewards, true_rate
+from .cell_runs import Progress, find_truth, runs_at, start_rewards, true_rate
 from .cells import UNUSED_RATE, Cell
+from .edges import rounded
 
 RUN_SEEDS = (10, 11, 12)
 BEST_SEEDS = (20, 21, 22)

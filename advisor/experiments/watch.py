@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from storage.errors import RunNotFound
-from storage.liveness import PulseReader, process_gone
+from storage.liveness import PulseReader, last_sign, process_gone
 from storage.records import Event, RunInfo, RunStatus
 from storage.store import Store
 
@@ -143,7 +143,7 @@ def _is_news(run: RunInfo, gone: bool | None) -> bool:
     if not run.status.alive:
         return run.ended_at is not None and _is_lately(run.ended_at)
     goes_on = gone is False or run.pid is None
-    return goes_on or _is_lately(run.heartbeat_at or run.created_at)
+    return goes_on or _is_lately(last_sign(run))
 
 
 def _is_lately(when: float) -> bool:

@@ -5,8 +5,9 @@ import json
 import pytest
 from probed import LEVELS, a_calibration, a_ramp, linear_holds
 
-from advisor.experiments.cell_runs import first_index, rounded, true_rate
+from advisor.experiments.cell_runs import first_index, true_rate
 from advisor.experiments.cells import Cell, read_cells
+from advisor.experiments.edges import rounded
 from advisor.experiments.validation import advice_for, first_advice
 from advisor.measured import measured
 from advisor.truth import RateOutcome

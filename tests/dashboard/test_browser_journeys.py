@@ -193,7 +193,7 @@ def test_a_run_is_started_from_the_form_stopped_resumed_and_tagged(page, dashboa
     page.get_by_text("Start a run").click()
     rate.wait_for()
     assert rate.input_value() == "3e-4", "a half-filled form outlives its folding"
-    press(page, "Start")
+    press(page, "Start", exact=True)
     page.get_by_text("is starting").wait_for()
     (run_id,) = {run.id for run in store.runs()} - known
     wait_for(page, lambda: (store.last_step(run_id) or 0) > 5)
@@ -237,7 +237,7 @@ def test_what_is_mistyped_in_either_form_gets_a_line_each_and_starts_nothing(pag
     page.get_by_text("More settings").click()
     for label, (text, _) in ASKED_FIELDS.items():
         page.get_by_role("textbox", name=label, exact=True).first.fill(text)
-    press(page, "Start")
+    press(page, "Start", exact=True)
     for _, allowed in ASKED_FIELDS.values():
         page.get_by_text(allowed).wait_for()
     assert [run.id for run in dashboard.store.runs()] == [run.id for run in known]

@@ -234,6 +234,33 @@ def test_no_traceback_warning_or_line_of_a_log_of_a_command_steers_the_terminal(
     assert "in main\n" in err
 
 
+def test_what_the_encoding_of_a_terminal_lacks_is_an_escape_and_no_raw_byte(tmp_path):
+    """As under LC_ALL=C, where Python would write a byte that no text holds, or fail."""
+    code = "import sys; from storage.commandline import be_command; be_command(lambda _: print"
+    code += "('√', chr(0xdc9b) + '31m', chr(0xd800)))"
+    plain = environment(tmp_path) | {"PYTHONIOENCODING": "ascii:surrogateescape"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=PROJECT, env=plain, capture_output=True, check=False)
+    assert done.stdout == rb"\u221a \udc9b31m \ud800" + b"\n", done.stderr
+
+
+@pytest.mark.parametrize(("closed", "told"), [(">&-", "err"), ("2>&-", "out")])
+def test_a_command_whose_output_is_closed_ends_as_any_other(tmp_path, closed, told):
+    """Words for the one stream are not printed on the other."""
+    command = f"{sys.executable} -m storage show nosuch --db none.db {closed}"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=PROJECT,
+        env=environment(tmp_path),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"db: there is no archive") if told == "err" else not done.stderr
+
+
 @pytest.mark.slow  # starts Python, which takes seconds to import torch
 def test_nothing_that_a_reward_prints_or_raises_steers_who_reads_the_log(
     tmp_path, monkeypatch, store

@@ -250,8 +250,10 @@ def test_a_run_that_was_silent_on_another_host_for_long_is_ended_after_it_was_wa
     run, watch = silent_elsewhere(store, 400), Watch()
     Journal(journal_file(run.id)).append(a_step(run.id, 0))
     assert is_silent_elsewhere(run)
-    assert end_silent(store, run, watch.pulse, watch.sleep) is RunStatus.STOPPED
+    left = []
+    assert end_silent(store, run, watch.pulse, watch.sleep, left.append) is RunStatus.STOPPED
     assert watch.slept == 30.0
+    assert (left[0], left[-1], len(left)) == (30.0, 0.0, 31)
     ended = store.run(run.id)
     assert (ended.status, ended.ended_at) == (RunStatus.STOPPED, run.heartbeat_at)
     assert ended.outcome_reason.startswith("its process on elsewhere gave no sign of life since 2")
