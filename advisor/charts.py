@@ -33,7 +33,8 @@ def edge_chart(
     """Draw P(unsafe) against η with the advised rates marked."""
     edge, trials = learned_edge(question, evidence, found)
     known = [trial.learning_rate for trial in trials]
-    known += [r for r in (advice.max_learning_rate, question.learning_rate) if r is not None]
+    marked = (advice.max_learning_rate, advice.edge, question.learning_rate)
+    known += [rate for rate in marked if rate is not None]
     low, high = math.log(min(known) / MARGIN), math.log(max(known) * MARGIN)
     rates = [math.exp(low + (high - low) * i / (RATES - 1)) for i in range(RATES)]
     marks = {
@@ -49,7 +50,7 @@ def edge_chart(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boundary:
-    """Where runs fail at one staleness; None where no rule carries the evidence there.
+    """Where runs fail at one staleness; None where the evidence says nothing of it.
 
     ``safe`` is the rate at the accepted risk, ``edge`` where half of the runs fail.
     """
@@ -62,15 +63,21 @@ class Boundary:
 def boundary(
     question: Question, evidence: Sequence[RunFacts], found: Measured | None = None
 ) -> tuple[list[Boundary], list[Trial]]:
-    """Return where runs fail over staleness, and the trials that say so."""
+    """Return where runs fail over staleness, and the trials that say so.
+
+    Where no rule carries a calibration there, or what speaks at the asked staleness (limits that
+    were measured, or outcomes and published settings) does not, a place has no rates.
+    """
     asked = question.setting.max_staleness
-    trials: list[Trial] = []
+    own, trials = learned_edge(question, evidence, found)
     places = []
     for staleness in sorted({asked, *(s for s in STALENESSES if s <= max(15, 4 * asked))}):
         setting = question.setting.model_copy(update={"max_staleness": staleness})
         try:
-            edge, trials = learned_edge(replace(question, setting=setting), evidence, found)
+            edge, _ = learned_edge(replace(question, setting=setting), evidence, found)
         except RefusedTransfer:
+            edge = None
+        if type(edge) is not type(own):
             places.append(Boundary(max_staleness=staleness, safe=None, edge=None))
             continue
         safe = edge.rate_at(question.risk) if edge.has_safe else None

@@ -40,7 +40,8 @@ def ended(store: Store, run: RunInfo, govern: Governor | None = None) -> RunInfo
 
 def carry_out(store: Store, run: RunInfo, govern: Governor | None = None) -> RunInfo:
     """Carry a run out with a progress bar; whatever breaks it is raised."""
-    _plainly(f"{run.id} begins: a warm start where none is kept, then {run.config['steps']} steps")
+    begins = f"{run.id} begins: a warm start where none is kept, then {run.config['steps']} steps"
+    tell(begins, file=sys.stderr, flush=True)
     from .worker import Worker  # torch and transformers take seconds to import
 
     with tqdm(total=run.config["steps"], unit="step", disable=None, file=for_progress()) as bar:
@@ -52,14 +53,9 @@ def carry_out(store: Store, run: RunInfo, govern: Governor | None = None) -> Run
             bar.update(step - bar.n)
 
         run = Worker(store, run, progress, govern).run()
-    _plainly(f"{run.id} ends: {run.status}")
+    if not sys.stderr.isatty():  # where the bar shows it
+        tell(f"{run.id} ends: {run.status}", file=sys.stderr, flush=True)
     return run
-
-
-def _plainly(words: str) -> None:
-    """Say on standard error what a progress bar shows, where there is no terminal for one."""
-    if not sys.stderr.isatty():
-        tell(words, file=sys.stderr, flush=True)
 
 
 def told(store: Store, options: argparse.Namespace, run: RunInfo) -> int:

@@ -144,7 +144,7 @@ def _filtered(runs: Sequence[RunInfo], tags: Mapping[str, Sequence[str]]) -> lis
         "probes too",
         key="probes",
         bind="query-params",
-        help=f"{counted(parts, 'short run')} that probes are made of; those that live are shown",
+        help=f"{counted(parts, 'short run')} that probes are made of; living ones are always shown",
     )
     return [
         run

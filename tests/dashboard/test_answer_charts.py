@@ -1,7 +1,8 @@
 """The charts of an answer: the edge, the map, and what staleness buys."""
 
 import pytest
-from factories import a_config, a_run, fill
+from factories import a_config, a_run, fill, some_facts
+from logged_drifts import RATE_AT_1, S, a_log
 from probed import a_calibration, linear_holds
 
 from advisor.answer import ask, consider, gather
@@ -137,3 +138,21 @@ def test_where_a_probe_does_not_speak_the_map_has_a_gap():
     chart = map_chart(question, advice, places, trials)
     half = chart["data"][0]
     assert half["y"] == [p.edge and float(f"{p.edge:.4g}") for p in places]
+
+
+def test_where_logs_do_not_speak_the_map_has_a_gap_and_no_published_rate():
+    """With fresh rollouts staleness limits nothing: what remains is of another kind."""
+    rate = 0.4 * RATE_AT_1
+    nothing = {"displacement": None, "verdict": None, "unsafe": None}
+    run = some_facts(a_config(learning_rate=rate, max_staleness=S), logged=a_log(rate), **nothing)
+    question = ask(settings={"max_staleness": S, "steps": 300}, evidence=[run], risk=0.05)
+    advice = consider(question, [run])
+    assert advice.binding == "staleness"
+    places, _ = boundary(question, [run])
+    rates = {each.max_staleness: each.safe for each in places}
+    assert rates[0] is None
+    assert rates[S] == pytest.approx(advice.max_learning_rate, rel=1e-3)
+    known = [rates[age] for age in sorted(rates) if age > 0]
+    assert known == sorted(known, reverse=True)
+    assert trade_chart(places, 1, 1, S)["data"][0]["x"] == [str(age) for age in rates if age > 0]
+    assert max(edge_chart(question, [run], advice)["data"][0]["y"]) > 0.5

@@ -142,9 +142,8 @@ def test_what_forks_a_worker_may_die_before_and_after_and_leaves_none_behind(mad
     killer.start()
     learner.learner_step(0)
     killer.join()
-    assert learner._notices() == [
-        "a rollout worker ended before it began and is replaced; it had none"
-    ]
+    said = "a rollout worker ended before it began and is replaced; it had none"
+    assert set(learner._notices()) == {said}  # once more where the killed one takes long to go
     monkeypatch.setattr("trainer.rollout_processes.SECONDS_TO_END", 0.5)
     [worker] = rollout_workers()
     worker.parent().kill()
